@@ -1,0 +1,79 @@
+// The front door: bring every checkpoint of a manifest to where it can be opened.
+//
+//   #include <fvprefetch/prefetch.h>
+//
+//   auto manifest = fvprefetch::load_manifest("manifest.json");
+//   if (!manifest) return fvprefetch::exit_code(manifest.error().code);
+//   fvprefetch::Report report = fvprefetch::prefetch(*manifest);
+//   for (const auto& entry : report.entries) use(entry.name, entry.path);
+//   return fvprefetch::exit_code(report.code());
+//
+// The functions block until all is done, use the calling thread, print nothing, install no signal
+// handler and never exit. They know nothing of MPI: in an MPI program call them on one rank, or
+// use mpi.h, which runs them on rank 0 and gives every rank the same report.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "fvprefetch/error.h"
+#include "fvprefetch/manifest.h"
+#include "fvprefetch/plan.h"
+#include "fvprefetch/progress.h"
+#include "fvprefetch/report.h"
+
+namespace fvprefetch {
+
+/// Which lock saves double work. Correctness never depends on it: files are published by rename.
+enum class LockMode { kAuto, kFlock, kNone };
+
+/// Looks up an environment variable; tests pass a table of their own.
+using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view)>;
+
+struct Options {
+  std::string cache_dir;     ///< eval cache; empty: FASTVIDEO_EVAL_CACHE and so on
+  std::string hf_cache_dir;  ///< Hub cache; empty: HF_HUB_CACHE and so on
+  /// No socket is opened; what is missing is listed (kOfflineMissing). Also HF_HUB_OFFLINE.
+  bool offline = false;
+  /// Ask the Hub again for branches that the cache has resolved already; replace URL files that
+  /// another source left.
+  bool refresh = false;
+  /// Go on after a required entry failed; the first failed one still decides the error.
+  bool keep_going = false;
+
+  LockMode lock = LockMode::kAuto;
+  /// Longest wait for a lock. Given: absolute. Not given: 30 minutes without any progress of the
+  /// holder.
+  std::optional<std::chrono::milliseconds> lock_timeout;
+  /// Longest time for the whole run.
+  std::optional<std::chrono::milliseconds> deadline;
+  /// A transfer that brings no byte for this long is begun again.
+  std::chrono::milliseconds stall_timeout{60'000};
+  int retries = 5;     ///< further attempts per file after a transient failure
+  int max_active = 8;  ///< files that are transferred, and locked, at once
+
+  Observer* observer = nullptr;  ///< not owned; may be null
+  std::stop_token stop;          ///< asks the run to end with `stop_signal`
+  /// The signal to report when `stop` was asked; read after `stop` fires. Default SIGTERM.
+  std::function<int()> stop_signal;
+  EnvironmentLookup environment;  ///< empty: the process environment
+};
+
+/// Fetches what is missing. A warm cache costs no request, no lock and no write.
+/// Every failure is in the report: Report::error is the first failed required entry in manifest
+/// order. Several threads or processes may run it at once on the same cache.
+[[nodiscard]] Report prefetch(const Manifest& manifest, const Options& options = {});
+
+/// What prefetch() would do. Asks servers for sizes unless offline; writes nothing, locks nothing.
+[[nodiscard]] Plan plan(const Manifest& manifest, const Options& options = {});
+
+/// What is there: complete, partial (how far), missing, being fetched (by whom). No request is
+/// sent and nothing is written.
+[[nodiscard]] Plan status(const Manifest& manifest, const Options& options = {});
+
+}  // namespace fvprefetch

@@ -1,0 +1,28 @@
+// Time as a seam: everything that waits asks a Clock, so that tests do not.
+#pragma once
+
+#include <chrono>
+#include <stop_token>
+#include <string>
+
+namespace fvprefetch {
+
+class Clock {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  virtual ~Clock() = default;
+  /// Monotonic. Never compared with another host's.
+  [[nodiscard]] virtual TimePoint now() const = 0;
+  /// Returns at `until`, or soon after `stop` was asked.
+  virtual void sleep_until(TimePoint until, const std::stop_token& stop) = 0;
+};
+
+/// The steady clock of this process; `sleep_until` notices a stop within 20 ms.
+[[nodiscard]] Clock& real_clock();
+
+/// Wall-clock time as RFC 3339 UTC with seconds ("2026-11-24T08:14:26Z"): for people and records,
+/// never to judge another host.
+[[nodiscard]] std::string rfc3339_now();
+
+}  // namespace fvprefetch

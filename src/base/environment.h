@@ -1,0 +1,55 @@
+// Every environment variable that fvprefetch reads, and the only getenv. The table `kVariables` in
+// environment.cpp documents them all; functions here turn them into values, with the precedence
+// and parsing of the program that defined them (hf-contract: huggingface_hub's constants.py;
+// eval-contract: fastvideo.eval.models).
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/url.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/prefetch.h"
+
+namespace fvprefetch::environment {
+
+struct Variable {
+  std::string_view name;
+  std::string_view meaning;
+};
+[[nodiscard]] std::span<const Variable> variables();
+
+/// `lookup` when set, else the environment of this process.
+[[nodiscard]] EnvironmentLookup or_process(EnvironmentLookup lookup);
+
+/// <cache> of the eval contract; `override_dir` (--cache-dir) wins.
+[[nodiscard]] std::string eval_cache(const EnvironmentLookup& env, const std::string& override_dir);
+/// $TORCH_HOME when set and not empty: where `torch/...` goes instead of <cache>/torch.
+[[nodiscard]] std::optional<std::string> torch_home(const EnvironmentLookup& env);
+/// The Hub cache (HF_HUB_CACHE > HUGGINGFACE_HUB_CACHE > HF_HOME/hub > ...), links in it resolved.
+[[nodiscard]] std::string hub_cache(const EnvironmentLookup& env, const std::string& override_dir);
+/// HF_ENDPOINT without trailing slashes, or https://huggingface.co.
+[[nodiscard]] std::string hub_endpoint(const EnvironmentLookup& env);
+/// HF_TOKEN > HUGGING_FACE_HUB_TOKEN > token file; none under HF_HUB_DISABLE_IMPLICIT_TOKEN.
+/// kPermission when the token file cannot be read.
+[[nodiscard]] Result<Secret> hub_token(const EnvironmentLookup& env);
+/// HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is 1, ON, YES or TRUE.
+[[nodiscard]] bool hub_offline(const EnvironmentLookup& env);
+/// HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT in seconds, 10 by default.
+[[nodiscard]] std::chrono::seconds etag_timeout(const EnvironmentLookup& env);
+/// Where TLS trust comes from: SSL_CERT_FILE > CURL_CA_BUNDLE > REQUESTS_CA_BUNDLE, else the first
+/// of the places where distributions keep their bundle; empty values count as not set.
+struct TrustStore {
+  std::string file;       ///< may be empty
+  std::string directory;  ///< SSL_CERT_DIR; may be empty
+};
+[[nodiscard]] TrustStore trust_store(const EnvironmentLookup& env);
+/// The id of the batch job that this process belongs to, "" when none is told.
+[[nodiscard]] std::string job_id(const EnvironmentLookup& env);
+/// "~" and "~/x" as Python's expanduser has it.
+[[nodiscard]] std::string expand_user(const EnvironmentLookup& env, std::string path);
+
+}  // namespace fvprefetch::environment

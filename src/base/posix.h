@@ -1,0 +1,117 @@
+// The disk. Every change that fvprefetch makes to a file system goes through here.
+//
+// Paths are std::string. Nothing follows a symbolic link in the last component unless it says so;
+// nothing opens a published file for writing. Descriptors are O_CLOEXEC. errno becomes an Error
+// with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS kPermission;
+// else kInternal.
+//
+// Publishing (the one way to a final name): private file beside the target, written and checked ->
+// fsync -> close, result checked (delayed write errors come here on NFS) -> rename -> fsync of the
+// directory.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fvprefetch/error.h"
+
+namespace fvprefetch::posix {
+
+/// Owns a file descriptor.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(other.release()) {}
+  Fd& operator=(Fd&& other) noexcept;
+  ~Fd();
+  [[nodiscard]] int get() const { return fd_; }
+  [[nodiscard]] explicit operator bool() const { return fd_ >= 0; }
+  int release() noexcept;
+  /// Closes and reports what close() said; delayed write errors arrive here.
+  [[nodiscard]] Status close(std::string_view path);
+
+ private:
+  int fd_ = -1;
+};
+
+struct FileInfo {
+  bool regular = false;
+  bool directory = false;
+  std::uint64_t size = 0;     ///< bytes
+  std::int64_t mtime_ns = 0;  ///< nanoseconds since 1970
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t links = 0;
+};
+
+/// errno `number` of `action` on `path` as an Error.
+[[nodiscard]] Error errno_error(int number, std::string_view action, std::string_view path);
+
+/// What `path` leads to, symbolic links followed. nullopt: nothing there (ENOENT, ENOTDIR, or a
+/// dangling link).
+[[nodiscard]] Result<std::optional<FileInfo>> stat(const std::string& path);
+[[nodiscard]] bool exists(const std::string& path);
+/// The text of the symbolic link `path`; nullopt when it is not one or not there.
+[[nodiscard]] std::optional<std::string> read_link(const std::string& path);
+/// Names in a directory, sorted, without . and ..; empty when it is not there.
+[[nodiscard]] Result<std::vector<std::string>> list(const std::string& directory);
+
+/// The whole of a small file (at most `limit` bytes, else kInternal). nullopt: not there.
+[[nodiscard]] Result<std::optional<std::string>> read_small(const std::string& path,
+                                                            std::uint64_t limit = 64U << 20U);
+
+/// mkdir -p. New directories take the group-write and set-group-ID bits of the directory they are
+/// made in, so that a shared group cache stays shared whatever the umask. An existing one is fine.
+[[nodiscard]] Status make_directories(const std::string& path);
+
+/// Creates a private file: O_CREAT | O_EXCL | O_NOFOLLOW, readable and writable by the owner, mode
+/// 0666 & ~umask plus the group bits of its directory (nobody narrows it later).
+[[nodiscard]] Result<Fd> create_private(const std::string& path);
+[[nodiscard]] Result<Fd> open_read(const std::string& path);
+
+[[nodiscard]] Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
+                              std::string_view path);
+/// Reads up to `data.size()` bytes at `offset`; 0 at the end.
+[[nodiscard]] Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset,
+                                          std::span<std::byte> data, std::string_view path);
+[[nodiscard]] Status truncate(const Fd& fd, std::uint64_t size, std::string_view path);
+
+/// fsync(`fd`), close, rename(`from`, `to`), fsync of the directory. On failure `from` is left.
+[[nodiscard]] Status publish(Fd fd, const std::string& from, const std::string& to);
+
+/// Writes `text` to a private file `temp` and publishes it as `to` (same file system).
+[[nodiscard]] Status publish_text(const std::string& temp, const std::string& to,
+                                  std::string_view text);
+
+/// Makes `path` a symbolic link with exactly this target text, by a private link `temp` and rename,
+/// so that no reader ever finds the name absent.
+[[nodiscard]] Status publish_link(const std::string& temp, const std::string& path,
+                                  const std::string& target);
+
+/// Removes a file of our own; absence is fine, any other failure is ignored by callers on purpose
+/// (an orphan is found later by pruning).
+[[nodiscard]] Status remove_file(const std::string& path);
+
+/// Free bytes for an unprivileged user; nullopt when the file system does not say (0 or nonsense).
+[[nodiscard]] std::optional<std::uint64_t> free_bytes(const std::string& directory);
+
+/// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, then
+/// `mode` whatever the umask says when we own it. Retries without O_CREAT where a sticky directory
+/// refuses it for another user's file (fs.protected_regular).
+[[nodiscard]] Result<Fd> open_lock_file(const std::string& path, mode_t mode);
+
+/// 8 random hex digits for private names.
+[[nodiscard]] std::string random_tag();
+/// `digits` random hex digits.
+[[nodiscard]] std::string random_hex(std::size_t digits);
+
+[[nodiscard]] std::string host_name();
+
+}  // namespace fvprefetch::posix

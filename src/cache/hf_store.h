@@ -1,0 +1,66 @@
+// One repo in a Hub cache: what is there, and how a verified file becomes visible. Byte-compatible
+// with huggingface_hub in both directions. Never opens a socket and takes no lock: the caller holds
+// the blob's lock while it publishes.
+//
+// Order of writes (hf-contract section 16): directories -> blob by rename -> link by rename -> ref,
+// only when it changes and after its snapshot folder exists. A reader at any instant finds a
+// complete state. Existing blobs may be links into the shared blob store: they are followed, never
+// opened for writing, and replaced by rename over the name only.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/posix.h"
+#include "cache/layout.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/plan.h"
+
+namespace fvprefetch {
+
+class HubStore {
+ public:
+  /// `cache` is the Hub cache's root; nothing is created.
+  HubStore(std::string cache, std::string_view repo_type, std::string_view repo_id);
+
+  [[nodiscard]] const layout::HubRepo& paths() const { return paths_; }
+
+  // Reading. None of it writes or locks.
+
+  /// The commit that refs/<revision> holds; surrounding white space is forgiven, anything but 40
+  /// hex digits is as if absent.
+  [[nodiscard]] Result<std::optional<std::string>> read_ref(const std::string& revision) const;
+  /// When that ref was last written, RFC 3339 UTC; "" when it is not there.
+  [[nodiscard]] std::string ref_time(const std::string& revision) const;
+  /// trees/<commit>.json, when it is there, readable and of format_version 1.
+  [[nodiscard]] std::optional<std::vector<RepoFile>> read_tree(const std::string& commit) const;
+  /// The pointer exists, leads to a regular file, and has the expected size (when one is known).
+  [[nodiscard]] bool has_file(const std::string& commit, const FileSpec& file) const;
+  /// The blob exists with the expected size.
+  [[nodiscard]] bool has_blob(const FileSpec& file) const;
+  /// Bytes of unfinished downloads of the blob, ours and Python's: the largest one.
+  [[nodiscard]] std::uint64_t partial_bytes(const std::string& blob) const;
+
+  // Writing.
+
+  /// blobs/, refs/, snapshots/<commit>/, .locks/<folder>/ and CACHEDIR.TAG.
+  [[nodiscard]] Status prepare(const std::string& commit) const;
+  /// Renames a verified private file over blobs/<blob>. `partial` as paths().partial() named it.
+  [[nodiscard]] Status publish_blob(posix::Fd fd, const std::string& partial,
+                                    const std::string& blob) const;
+  /// Makes the snapshot's link to the blob (a copy beside it where links are refused). A right link
+  /// that is there already is left.
+  [[nodiscard]] Status publish_pointer(const std::string& commit, const FileSpec& file) const;
+  /// Writes refs/<revision> (40 hex digits, no newline) when it differs.
+  [[nodiscard]] Status write_ref(const std::string& revision, const std::string& commit) const;
+  /// Writes trees/<commit>.json (mode 0644, huggingface_hub's format); `files` must be complete.
+  [[nodiscard]] Status write_tree(const std::string& commit,
+                                  const std::vector<RepoFile>& files) const;
+
+ private:
+  layout::HubRepo paths_;
+};
+
+}  // namespace fvprefetch

@@ -1,0 +1,98 @@
+// The names of everything that lies in a cache, and which names are refused. Pure: no I/O.
+//
+// Hub cache (huggingface_hub's layout, hf-contract section 2; ours marked *):
+//   <root>/CACHEDIR.TAG
+//   <root>/.locks/<folder>/<blob>.lock             flock, shared with Python's clients
+//   <root>/.locks/<folder>/<blob>.holder           * who holds it, for messages
+//   <root>/<folder>/blobs/<blob>
+//   <root>/<folder>/blobs/<blob>.<8 hex>.fvprefetch-part    * unfinished download
+//   <root>/<folder>/refs/<revision>
+//   <root>/<folder>/snapshots/<commit>/<path>      relative link to the blob
+//   <root>/<folder>/trees/<commit>.json
+//   <root>/<folder>/.fvprefetch/receipts/<key>.json          * what was verified
+//   <root>/<folder>/.fvprefetch/tmp/<8 hex>                  * links and small files on their way
+// URL files, below a root (the eval cache, or TORCH_HOME):
+//   <root>/<dir>/<name>
+//   <root>/<dir>/.<name>.<8 hex>.fvprefetch-part   *
+//   <root>/.fvprefetch/locks/<key>.lock, .holder   *
+//   <root>/.fvprefetch/receipts/<key>.json         *
+// where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
+// Nothing of ours lies in the Hub cache's root, in snapshots/ or in refs/: scanners look there.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fvprefetch/error.h"
+
+namespace fvprefetch::layout {
+
+/// "models--org--name" for type "model"; the name the user gave, even when the Hub renamed it.
+[[nodiscard]] std::string repo_folder(std::string_view repo_type, std::string_view repo_id);
+
+/// Whether `path`, sent by a server, may be appended to a directory: relative, no empty, "." or
+/// ".." segment, no backslash-separated "..", no control character, no segment over 255 bytes.
+[[nodiscard]] bool safe_relative_path(std::string_view path);
+/// 40 or 64 lower-case hex digits, else letters, digits, ".", "_", "-" (at most 200, not "."/"..").
+[[nodiscard]] bool safe_blob_name(std::string_view blob);
+/// A revision that may name a file below refs/.
+[[nodiscard]] bool safe_revision(std::string_view revision);
+
+/// Paths of one repo in a Hub cache. Arguments must be safe (the functions above).
+class HubRepo {
+ public:
+  HubRepo(std::string root, std::string_view repo_type, std::string_view repo_id);
+
+  [[nodiscard]] const std::string& root() const { return root_; }
+  [[nodiscard]] std::string directory() const;
+  [[nodiscard]] std::string blobs() const;
+  [[nodiscard]] std::string blob(std::string_view blob) const;
+  /// A new private name beside the blob; `tag` is 8 hex digits.
+  [[nodiscard]] std::string partial(std::string_view blob, std::string_view tag) const;
+  [[nodiscard]] std::string snapshot(std::string_view commit) const;
+  [[nodiscard]] std::string pointer(std::string_view commit, std::string_view path) const;
+  /// Text of the link at pointer(): "../../blobs/<blob>", one more "../" per folder of `path`.
+  [[nodiscard]] static std::string pointer_target(std::string_view path, std::string_view blob);
+  [[nodiscard]] std::string refs() const;
+  [[nodiscard]] std::string ref(std::string_view revision) const;
+  [[nodiscard]] std::string tree(std::string_view commit) const;
+  [[nodiscard]] std::string locks() const;
+  [[nodiscard]] std::string lock(std::string_view blob) const;
+  /// `selection`: the canonical text of filename and patterns.
+  [[nodiscard]] std::string receipt(std::string_view commit, std::string_view selection) const;
+  [[nodiscard]] std::string state() const;  ///< .fvprefetch
+  [[nodiscard]] std::string temporary(std::string_view tag) const;
+
+ private:
+  std::string root_;
+  std::string folder_;
+};
+
+/// Paths of one URL file below `root`; `relative` must be safe.
+class UrlFile {
+ public:
+  UrlFile(std::string root, std::string relative);
+
+  [[nodiscard]] const std::string& root() const { return root_; }
+  [[nodiscard]] std::string path() const;
+  [[nodiscard]] std::string directory() const;
+  [[nodiscard]] std::string partial(std::string_view tag) const;
+  [[nodiscard]] std::string lock() const;
+  [[nodiscard]] std::string receipt() const;
+  [[nodiscard]] std::string state() const;
+  [[nodiscard]] std::string temporary(std::string_view tag) const;
+
+ private:
+  std::string root_;
+  std::string relative_;
+};
+
+/// "<lock without .lock>.holder".
+[[nodiscard]] std::string holder_record(std::string_view lock);
+
+/// Whether `file_name`, found beside `target_name`, is an unfinished download of it: ours, or
+/// huggingface_hub's "<blob>.incomplete" and "<blob>.<8 hex>.incomplete".
+[[nodiscard]] bool is_partial_of(std::string_view file_name, std::string_view target_name);
+
+}  // namespace fvprefetch::layout

@@ -1,0 +1,83 @@
+// Locks save double work; they never make anything right (that is publish-by-rename). So a lock
+// that fails to work is a warning, and a wait for one is always bounded.
+//
+// A Lock is one name that one process holds at a time. Trying never blocks. Who waits, and for how
+// long, is LockWait: pure policy over a Clock, tested once for all kinds.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "fvprefetch/error.h"
+
+namespace fvprefetch {
+
+/// Who holds a lock, for people: written beside the lock by the holder, best effort.
+struct Holder {
+  std::string host;
+  std::int64_t pid = 0;
+  std::string job;    ///< batch job id, or ""
+  std::string since;  ///< RFC 3339 UTC
+
+  /// "node17 pid 4242 job 881, since 2026-11-24T12:03:11Z".
+  [[nodiscard]] std::string describe() const;
+};
+
+/// Held until destroyed. Destruction never throws and never waits.
+class HeldLock {
+ public:
+  virtual ~HeldLock() = default;
+};
+
+class Lock {
+ public:
+  virtual ~Lock() = default;
+  /// The lock, or nullptr when somebody else holds it. kPermission and kNoSpace when the lock file
+  /// cannot be made; kInternal when the file system refuses to lock (the caller may go on without).
+  [[nodiscard]] virtual Result<std::unique_ptr<HeldLock>> try_acquire() = 0;
+  /// Who holds it, as far as can be told from here; never empty ("another program (...)").
+  [[nodiscard]] virtual std::string describe_holder() const = 0;
+  /// "flock".
+  [[nodiscard]] virtual std::string_view kind() const = 0;
+};
+
+/// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
+/// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
+/// the path's, since some filelock versions unlink the file on release.
+[[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self);
+
+/// How long to wait for a lock and when to say so.
+class LockWait {
+ public:
+  struct Limits {
+    /// Given by the user: absolute. Not given: 30 minutes without progress of the holder.
+    std::optional<std::chrono::milliseconds> timeout;
+    std::chrono::milliseconds no_progress{30 * 60 * 1000};
+    std::chrono::milliseconds say_every{60'000};
+  };
+  struct Step {
+    Clock::TimePoint next_try;  ///< when to try again: 1 ms at first, growing to 1 s, with jitter
+    bool say = false;           ///< time for a line about it
+    bool timed_out = false;
+  };
+
+  LockWait(Limits limits, Clock::TimePoint now);
+  /// Call after each failed try, with what can be seen of the holder's download.
+  [[nodiscard]] Step step(Clock::TimePoint now, std::uint64_t holder_bytes);
+  [[nodiscard]] std::chrono::milliseconds waited(Clock::TimePoint now) const;
+
+ private:
+  Limits limits_;
+  Clock::TimePoint begin_;
+  Clock::TimePoint last_progress_;
+  Clock::TimePoint next_say_;
+  std::uint64_t holder_bytes_ = 0;
+  std::chrono::microseconds interval_{1000};
+};
+
+}  // namespace fvprefetch

@@ -1,0 +1,33 @@
+// One URL file below the eval cache (or TORCH_HOME): is it there, and how it becomes visible. The
+// caller holds the destination's lock while it publishes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/posix.h"
+#include "cache/layout.h"
+#include "fvprefetch/error.h"
+
+namespace fvprefetch {
+
+class UrlStore {
+ public:
+  UrlStore(std::string root, std::string relative);
+
+  [[nodiscard]] const layout::UrlFile& paths() const { return paths_; }
+
+  /// What is at the destination; nullopt: nothing. kUsage when it is a directory.
+  [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup() const;
+  [[nodiscard]] std::uint64_t partial_bytes() const;
+
+  /// Directories of the file, of its lock and of its receipt.
+  [[nodiscard]] Status prepare() const;
+  [[nodiscard]] Status publish(posix::Fd fd, const std::string& partial) const;
+
+ private:
+  layout::UrlFile paths_;
+};
+
+}  // namespace fvprefetch

@@ -1,0 +1,31 @@
+// One rank does the work, every rank gets the same report.
+//
+// Protocol (version 1), the same calls on every rank whatever happens:
+//   1. rank 0 runs `work` behind guard(); the others go straight on
+//   2. quiet_wait()
+//   3. broadcast: 16-byte header {u32 version, u32 code, u64 length} and the report as JSON
+//   4. each node's leader opens what the report names (a network file system may show a new name
+//      late); first_failure() turns one node's failure into everybody's (kNotVisible)
+#pragma once
+
+#include <chrono>
+#include <functional>
+
+#include "base/clock.h"
+#include "cluster/collective.h"
+#include "fvprefetch/report.h"
+
+namespace fvprefetch {
+
+struct DistributeOptions {
+  std::chrono::milliseconds visible_timeout{60'000};
+  std::string launcher = "none";  ///< for the report
+  Clock* clock = nullptr;         ///< null: the real one
+};
+
+/// Collective: every rank passes its own `work`; only rank 0's is called. Returns the same report
+/// on every rank; a broken collective gives a kInternal report. Never throws.
+[[nodiscard]] Report distribute(Collective& ranks, const std::function<Report()>& work,
+                                const DistributeOptions& options);
+
+}  // namespace fvprefetch

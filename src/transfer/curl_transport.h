@@ -1,0 +1,22 @@
+// The Transport over libcurl's multi interface, the one place that includes curl's transfer API.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/environment.h"
+#include "transfer/transport.h"
+
+namespace fvprefetch {
+
+struct CurlOptions {
+  environment::TrustStore trust;
+  std::string user_agent;
+  std::chrono::milliseconds connect_timeout{30'000};
+};
+
+/// HTTP/1.1, `Accept-Encoding: identity`, proxies from the environment as libcurl reads them,
+/// shared connections, DNS and TLS sessions. Creating it does not open a socket.
+[[nodiscard]] std::unique_ptr<Transport> make_curl_transport(CurlOptions options);
+
+}  // namespace fvprefetch

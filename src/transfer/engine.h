@@ -1,0 +1,103 @@
+// Turns FileSpecs into verified private files: addresses in order, retries, size and digest checked
+// while the bytes stream, and refusal of what is not the file (a page of HTML, a Git LFS pointer).
+//
+// The engine is driven by poll(), so that its owner can do something between events (take a lock,
+// stop). It never publishes: a finished file lies under its private name, synced by the caller's
+// publish. It knows no Hub, no manifest, no lock.
+//
+// Threads: one.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/posix.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/plan.h"
+#include "transfer/transport.h"
+
+namespace fvprefetch {
+
+struct Download {
+  FileSpec spec;
+  /// Private file to write, beside the target. Must not exist; the engine creates it.
+  std::string partial;
+  Credential credential;
+  std::vector<std::pair<std::string, std::string>> headers;
+  /// Makes the error of a final HTTP answer that is not 2xx (the Hub has words of its own). Empty:
+  /// retry::to_error.
+  std::function<Error(const Response&)> explain;
+};
+
+using DownloadId = std::uint64_t;
+
+/// A file that arrived whole: size and digest agree with all that was expected.
+struct Downloaded {
+  posix::Fd fd;            ///< of the partial, open for writing, positioned nowhere
+  std::uint64_t size = 0;  ///< bytes
+  std::string sha256;      ///< hex; empty when another kind of digest was checked
+  std::string etag;        ///< as the server sent it; may be empty
+  std::uint64_t requests = 0;
+  std::uint64_t bytes_received = 0;  ///< over all attempts
+};
+
+struct Finished {
+  DownloadId id = 0;
+  Result<Downloaded> result;  ///< on failure the partial is removed
+  std::uint64_t requests = 0;
+  std::uint64_t bytes_received = 0;
+};
+
+/// A transient failure that will be tried again.
+struct Retried {
+  DownloadId id = 0;
+  std::string reason;
+  std::chrono::milliseconds delay{0};
+};
+
+struct EngineOptions {
+  std::chrono::milliseconds stall_timeout{60'000};
+  int retries = 5;
+  /// The run's deadline; a wait that would pass it is not begun (kRateLimited, kNetwork).
+  Clock::TimePoint deadline = Clock::TimePoint::max();
+};
+
+class Engine {
+ public:
+  /// `transport` follows redirects (redirect.h). Nothing is owned.
+  Engine(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random);
+  ~Engine();  ///< cancels what runs and removes its partials
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  DownloadId add(Download download);
+  /// Works until something finished or was retried, or `until`, or `stop`.
+  [[nodiscard]] std::vector<Finished> poll(Clock::TimePoint until, const std::stop_token& stop);
+  /// Retries since the last call.
+  [[nodiscard]] std::vector<Retried> take_retried();
+
+  [[nodiscard]] std::size_t active() const;
+  /// Bytes that lie in the partials now, and of the finished ones.
+  [[nodiscard]] std::uint64_t bytes_done() const;
+  /// Total size of added downloads as far as known (told or from Content-Length).
+  [[nodiscard]] std::uint64_t bytes_known() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A Fetcher on `transport` (which follows redirects), with at most `retries` further attempts and
+/// bodies up to 64 MiB. Not owned: all arguments.
+[[nodiscard]] std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock,
+                                                    EngineOptions options, std::mt19937& random,
+                                                    std::stop_token stop,
+                                                    std::function<int()> stop_signal);
+
+}  // namespace fvprefetch

@@ -1,0 +1,117 @@
+// HTTP as a seam: requests go in, events come out, all on one thread.
+//
+// Two implementations: curl_transport (libcurl multi) and the tests' scripted transport, which pass
+// one contract suite. A Transport neither retries nor follows redirects nor judges a status: who
+// may see a credential is decided in redirect.h, what a failure means in retry.h.
+//
+// Threads: one; poll() delivers every callback. Sinks must outlive their transfer.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/url.h"
+#include "fvprefetch/error.h"
+
+namespace fvprefetch {
+
+/// A token and the origins that may see it ("https://host:443").
+struct Credential {
+  Secret token;
+  std::vector<std::string> origins;
+};
+
+struct Request {
+  enum class Method { kGet, kHead };
+  Method method = Method::kGet;
+  std::string url;
+  std::vector<std::pair<std::string, std::string>> headers;
+  /// Sent as `Authorization: Bearer` on requests to its origins only.
+  Credential credential;
+  /// No byte for this long ends the transfer (kStalled).
+  std::chrono::milliseconds stall_timeout{60'000};
+};
+
+/// Status line and headers of a response.
+struct ResponseHead {
+  int status = 0;
+  std::string url;                                           ///< that answered, after redirects
+  std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
+
+  /// First header of that (lower-case) name, or "".
+  [[nodiscard]] std::string header(std::string_view name) const;
+  /// Content-Length when it is told and the body is not encoded.
+  [[nodiscard]] std::optional<std::uint64_t> content_length() const;
+};
+
+/// Receives a response. Returning false from either function ends the transfer (kRefusedBySink).
+class BodySink {
+ public:
+  virtual ~BodySink() = default;
+  virtual bool on_head(const ResponseHead& head) = 0;
+  virtual bool on_body(std::span<const std::byte> data) = 0;
+};
+
+using TransferId = std::uint64_t;
+
+/// How a transfer ended below HTTP.
+enum class TransportFailure {
+  kNone,           ///< a complete response, whatever its status
+  kRefusedBySink,  ///< the sink said stop; the sink knows why
+  kResolve,        ///< host name not found
+  kConnect,        ///< refused, unreachable, timed out
+  kTls,            ///< handshake or certificate
+  kProxy,
+  kStalled,   ///< no byte for stall_timeout
+  kCut,       ///< connection ended before the body did
+  kProtocol,  ///< malformed answer
+  kUrl        ///< not a URL that can be asked for
+};
+
+struct Completion {
+  TransferId id = 0;
+  TransportFailure failure = TransportFailure::kNone;
+  std::string detail;  ///< the transport's words, redacted; empty for kNone
+  ResponseHead head;   ///< status 0 when none arrived
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  /// Begins a request. `sink` is called from poll() until the completion is delivered.
+  virtual TransferId start(const Request& request, BodySink& sink) = 0;
+  /// Moves data until something completed, `until` has passed, or `stop` was asked. May return
+  /// nothing.
+  virtual std::vector<Completion> poll(Clock::TimePoint until, const std::stop_token& stop) = 0;
+  /// Forgets a transfer: no further callback, no completion.
+  virtual void cancel(TransferId id) = 0;
+  /// Requests sent so far (each redirect hop counts).
+  [[nodiscard]] virtual std::uint64_t requests() const = 0;
+};
+
+/// A whole small response.
+struct Response {
+  ResponseHead head;
+  std::string body;
+};
+
+/// Asks for a small document and waits for it: with redirects followed, transient failures tried
+/// again, and the body bounded. What source/ uses to talk to the Hub; never for checkpoints.
+class Fetcher {
+ public:
+  virtual ~Fetcher() = default;
+  /// Any complete HTTP answer is a value, whatever its status. Errors: kNetwork, kRateLimited,
+  /// kSignalBase + n.
+  [[nodiscard]] virtual Result<Response> fetch(const Request& request) = 0;
+};
+
+}  // namespace fvprefetch
