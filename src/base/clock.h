@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <stop_token>
 #include <string>
 
@@ -24,5 +25,7 @@ class Clock {
 /// Wall-clock time as RFC 3339 UTC with seconds ("2026-11-24T08:14:26Z"): for people and records,
 /// never to judge another host.
 [[nodiscard]] std::string rfc3339_now();
+/// The same form of a time in seconds since 1970 (a file's mtime).
+[[nodiscard]] std::string rfc3339(std::int64_t seconds);
 
 }  // namespace fvprefetch

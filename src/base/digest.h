@@ -40,6 +40,7 @@ class Hasher {
 /// Whether `actual` (full hex) agrees with `expected` (full, or a prefix for kSha256).
 [[nodiscard]] bool agrees(const Digest& expected, std::string_view actual);
 
+/// One or more lower-case hex digits and nothing else.
 [[nodiscard]] bool is_hex(std::string_view text);
 
 }  // namespace fvprefetch

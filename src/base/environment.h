@@ -38,7 +38,7 @@ struct Variable {
 [[nodiscard]] Result<Secret> hub_token(const EnvironmentLookup& env);
 /// HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is 1, ON, YES or TRUE.
 [[nodiscard]] bool hub_offline(const EnvironmentLookup& env);
-/// HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT in seconds, 10 by default.
+/// HF_HUB_ETAG_TIMEOUT in seconds; 10 when it is not set, 0 or no number.
 [[nodiscard]] std::chrono::seconds etag_timeout(const EnvironmentLookup& env);
 /// Where TLS trust comes from: SSL_CERT_FILE > CURL_CA_BUNDLE > REQUESTS_CA_BUNDLE, else the first
 /// of the places where distributions keep their bundle; empty values count as not set.
@@ -49,7 +49,7 @@ struct TrustStore {
 [[nodiscard]] TrustStore trust_store(const EnvironmentLookup& env);
 /// The id of the batch job that this process belongs to, "" when none is told.
 [[nodiscard]] std::string job_id(const EnvironmentLookup& env);
-/// "~" and "~/x" as Python's expanduser has it.
+/// "~", "~/x" and "~user/x" as Python's expanduser has it.
 [[nodiscard]] std::string expand_user(const EnvironmentLookup& env, std::string path);
 
 }  // namespace fvprefetch::environment

@@ -1,9 +1,10 @@
 // The disk. Every change that fvprefetch makes to a file system goes through here.
 //
-// Paths are std::string. Nothing follows a symbolic link in the last component unless it says so;
-// nothing opens a published file for writing. Descriptors are O_CLOEXEC. errno becomes an Error
-// with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS kPermission;
-// else kInternal.
+// Paths are std::string. Reading follows symbolic links (a Hub pointer is one); what creates, locks
+// or replaces a name never follows one in the last component; nothing opens a published file for
+// writing. Calls interrupted by a signal are begun again. Descriptors are O_CLOEXEC. errno becomes
+// an Error with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS
+// kPermission; else kInternal.
 //
 // Publishing (the one way to a final name): private file beside the target, written and checked ->
 // fsync -> close, result checked (delayed write errors come here on NFS) -> rename -> fsync of the
@@ -58,6 +59,15 @@ struct FileInfo {
 /// dangling link).
 [[nodiscard]] Result<std::optional<FileInfo>> stat(const std::string& path);
 [[nodiscard]] bool exists(const std::string& path);
+/// What an open file is.
+[[nodiscard]] Result<FileInfo> stat(const Fd& fd, std::string_view path);
+/// Whether `path` itself, not what it leads to, is a symbolic link.
+[[nodiscard]] bool is_link(const std::string& path);
+/// The directory that `path` lies in; "." for a bare name.
+[[nodiscard]] std::string parent(const std::string& path);
+/// Absolute, without ".", ".." and symbolic links as far as they can be resolved; what does not
+/// exist stays as it is (Python's os.path.realpath).
+[[nodiscard]] std::string real_path(const std::string& path);
 /// The text of the symbolic link `path`; nullopt when it is not one or not there.
 [[nodiscard]] std::optional<std::string> read_link(const std::string& path);
 /// Names in a directory, sorted, without . and ..; empty when it is not there.
@@ -67,12 +77,14 @@ struct FileInfo {
 [[nodiscard]] Result<std::optional<std::string>> read_small(const std::string& path,
                                                             std::uint64_t limit = 64U << 20U);
 
-/// mkdir -p. New directories take the group-write and set-group-ID bits of the directory they are
-/// made in, so that a shared group cache stays shared whatever the umask. An existing one is fine.
+/// mkdir -p. New directories take the group bits and the set-group-ID bit of a shared directory
+/// they are made in, so that a group's cache stays shared whatever the umask. An existing one is
+/// fine.
 [[nodiscard]] Status make_directories(const std::string& path);
 
 /// Creates a private file: O_CREAT | O_EXCL | O_NOFOLLOW, readable and writable by the owner, mode
-/// 0666 & ~umask plus the group bits of its directory (nobody narrows it later).
+/// 0666 & ~umask plus the group's read and write bits of a shared directory (one that is writable
+/// by its group or has the set-group-ID bit); nobody narrows it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
 [[nodiscard]] Result<Fd> open_read(const std::string& path);
 
@@ -90,6 +102,10 @@ struct FileInfo {
 [[nodiscard]] Status publish_text(const std::string& temp, const std::string& to,
                                   std::string_view text);
 
+/// As publish_text without syncing, for records that nobody misses after a power failure.
+[[nodiscard]] Status replace_text(const std::string& temp, const std::string& to,
+                                  std::string_view text);
+
 /// Makes `path` a symbolic link with exactly this target text, by a private link `temp` and rename,
 /// so that no reader ever finds the name absent.
 [[nodiscard]] Status publish_link(const std::string& temp, const std::string& path,
@@ -104,7 +120,8 @@ struct FileInfo {
 
 /// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, then
 /// `mode` whatever the umask says when we own it. Retries without O_CREAT where a sticky directory
-/// refuses it for another user's file (fs.protected_regular).
+/// refuses it for another user's file (fs.protected_regular), and read-only where that is all that
+/// another user's file allows.
 [[nodiscard]] Result<Fd> open_lock_file(const std::string& path, mode_t mode);
 
 /// 8 random hex digits for private names.

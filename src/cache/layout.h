@@ -62,6 +62,7 @@ class HubRepo {
   /// `selection`: the canonical text of filename and patterns.
   [[nodiscard]] std::string receipt(std::string_view commit, std::string_view selection) const;
   [[nodiscard]] std::string state() const;  ///< .fvprefetch
+  [[nodiscard]] std::string temporaries() const;
   [[nodiscard]] std::string temporary(std::string_view tag) const;
 
  private:
@@ -81,6 +82,7 @@ class UrlFile {
   [[nodiscard]] std::string lock() const;
   [[nodiscard]] std::string receipt() const;
   [[nodiscard]] std::string state() const;
+  [[nodiscard]] std::string temporaries() const;
   [[nodiscard]] std::string temporary(std::string_view tag) const;
 
  private:

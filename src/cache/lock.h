@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <string_view>
 
@@ -37,8 +38,9 @@ class HeldLock {
 class Lock {
  public:
   virtual ~Lock() = default;
-  /// The lock, or nullptr when somebody else holds it. kPermission and kNoSpace when the lock file
-  /// cannot be made; kInternal when the file system refuses to lock (the caller may go on without).
+  /// The lock, or nullptr when somebody else holds it. Makes the lock's directory. kPermission and
+  /// kNoSpace when the lock file cannot be made; kInternal when the file system refuses to lock
+  /// (the caller may go on without).
   [[nodiscard]] virtual Result<std::unique_ptr<HeldLock>> try_acquire() = 0;
   /// Who holds it, as far as can be told from here; never empty ("another program (...)").
   [[nodiscard]] virtual std::string describe_holder() const = 0;
@@ -48,8 +50,13 @@ class Lock {
 
 /// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
 /// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
-/// the path's, since some filelock versions unlink the file on release.
+/// the path's, since some filelock versions unlink the file on release. `self` is written beside it
+/// while it is held; its `since` is the moment of acquiring.
 [[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self);
+
+/// Who holds the lock at `path` as the record beside it, or this host's kernel, tells; nullopt when
+/// neither knows of a living holder. Reads only: it does not try the lock.
+[[nodiscard]] std::optional<std::string> known_holder(const std::string& path);
 
 /// How long to wait for a lock and when to say so.
 class LockWait {
@@ -78,6 +85,7 @@ class LockWait {
   Clock::TimePoint next_say_;
   std::uint64_t holder_bytes_ = 0;
   std::chrono::microseconds interval_{1000};
+  std::minstd_rand random_;
 };
 
 }  // namespace fvprefetch

@@ -2,8 +2,7 @@
 // under `srun --mpi=none` Open MPI 4 ends the process inside MPI_Init, Open MPI 5 makes every
 // process rank 0 of 1, and a process without a launcher needs no MPI at all. Pure.
 //
-// Evidence: cluster-facts.md B1 and B1b (which variables each launcher sets, what MPI_Init then
-// does).
+// The rules, and the launchers' variables that they rest on, are in launcher.cpp.
 #pragma once
 
 #include <optional>
@@ -15,25 +14,38 @@ namespace fvprefetch {
 
 enum class MpiWish { kAuto, kOn, kOff };
 
+/// Which process managers an MPI understands: Open MPI PMIx only, MPICH and what derives from it
+/// (Intel MPI, Cray MPICH, MVAPICH) PMI as well.
+enum class MpiFamily { kOther, kOpenMpi, kMpich };
+
+/// The MPI that this build's module was made with; kOther when there is none.
+[[nodiscard]] MpiFamily built_mpi_family();
+
 struct Launch {
   enum class Mode {
-    kAlone,    ///< one process, no launcher (also: MPI switched off)
+    kAlone,    ///< one process, or MPI switched off and nobody else known of
     kMpi,      ///< load MPI and call MPI_Init
     kLockOnly  ///< several processes, but no MPI that can start: the file lock alone
   };
   Mode mode = Mode::kAlone;
   std::string launcher = "none";  ///< "slurm", "openmpi", "hydra", "pals", "flux", "pmix", "none"
   std::optional<int> rank;        ///< as the launcher tells it
-  std::optional<int> size;
-  /// kLockOnly: what is wrong and what to do, as one line for people. Else empty.
+  std::optional<int> size;        ///< as the launcher tells it; not known to "pmix"
+  /// Why MPI cannot start although it would be used, and what to do, as one line for people.
+  /// Empty when MPI starts, is not needed, or was not wished for (kOff).
   std::string advice;
 };
 
-/// `mpi_available`: this build has MPI.
-[[nodiscard]] Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available);
+/// MPI is used when the launcher tells of several processes (or of an unknown number), and for
+/// MpiWish::kOn even by a single one. With kOn any mode but kMpi means that the wish cannot be
+/// met, and `advice` says why.
+/// `mpi_available`: this build has MPI. `family`: of that MPI.
+[[nodiscard]] Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available,
+                                   MpiFamily family = built_mpi_family());
 
-/// After MPI_Init: a line for people when MPI sees another size than the launcher tells (every
-/// process is rank 0 of 1), nullopt when they agree.
+/// After MPI_Init: a line for people when MPI sees fewer ranks than the launcher started (every
+/// process is rank 0 of 1), else nullopt. More ranks are fine: a heterogeneous Slurm job tells each
+/// component only its own size.
 [[nodiscard]] std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size);
 
 }  // namespace fvprefetch

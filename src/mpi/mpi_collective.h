@@ -1,18 +1,26 @@
 // Collective over MPI, on a duplicated communicator with MPI_ERRORS_RETURN. Needs
-// MPI_THREAD_FUNNELED and the main thread. Waiting is MPI_Ibarrier (or MPI_Ibcast) tested between
-// sleeps that grow from 1 to 50 ms: a blocking barrier burns a core (cluster-facts B1).
+// MPI_THREAD_FUNNELED and the main thread. Waiting is always a non-blocking collective that is
+// tested between sleeps which grow to 50 ms: a blocking barrier burns a core.
 #pragma once
 
 #include <mpi.h>
 
+#include <cstddef>
 #include <memory>
 
 #include "cluster/collective.h"
 
 namespace fvprefetch::mpi {
 
+/// Longest piece of a broadcast. MPI's counts are int, and large single messages hit limits of
+/// their own in MPI libraries.
+inline constexpr std::size_t kBroadcastPiece = std::size_t{64} << 20U;
+
 /// Collective over `comm`: duplicates it, exchanges node names. kLauncher when MPI is not usable
-/// (not initialised, finalized, or no thread support for this call).
-[[nodiscard]] Result<std::unique_ptr<Collective>> make_mpi_collective(MPI_Comm comm);
+/// (not initialised, finalized, or not from this thread), kUsage when `comm` is null or an
+/// intercommunicator. A rank that fails before the duplication cannot tell the others.
+/// The duplicate is freed with the Collective, unless MPI was finalized before.
+[[nodiscard]] Result<std::unique_ptr<Collective>> make_mpi_collective(
+    MPI_Comm comm, std::size_t broadcast_piece = kBroadcastPiece);
 
 }  // namespace fvprefetch::mpi

@@ -5,6 +5,11 @@
 // stop). It never publishes: a finished file lies under its private name, synced by the caller's
 // publish. It knows no Hub, no manifest, no lock.
 //
+// A transient failure is tried again at the same address after a delay; it goes on where it ended
+// (Range and If-Range) when the server gave a strong validator, else from the first byte. What does
+// not agree (size, digest, a page in place of the file) is asked of the next address, or of the
+// only one once more. When no address is left the first one's error counts.
+//
 // Threads: one.
 #pragma once
 
@@ -63,8 +68,11 @@ struct Retried {
 
 struct EngineOptions {
   std::chrono::milliseconds stall_timeout{60'000};
+  /// Further attempts after a transient failure, for each address of a file. An attempt that
+  /// continued the file and brought a good piece of it does not count.
   int retries = 5;
-  /// The run's deadline; a wait that would pass it is not begun (kRateLimited, kNetwork).
+  /// The run's deadline. A wait that would pass it is not begun: the attempt's error is the file's
+  /// (kRateLimited, kNetwork). What still runs then ends with kNetwork.
   Clock::TimePoint deadline = Clock::TimePoint::max();
 };
 
@@ -77,7 +85,10 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   DownloadId add(Download download);
-  /// Works until something finished or was retried, or `until`, or `stop`.
+  /// Forgets a download and removes its partial: nothing is reported for it.
+  void cancel(DownloadId id);
+  /// Works until something finished or was retried, or `until`, or `stop`; returns at once when
+  /// nothing is active. `stop` ends the call and not the downloads: destroy the engine for that.
   [[nodiscard]] std::vector<Finished> poll(Clock::TimePoint until, const std::stop_token& stop);
   /// Retries since the last call.
   [[nodiscard]] std::vector<Retried> take_retried();
@@ -85,19 +96,12 @@ class Engine {
   [[nodiscard]] std::size_t active() const;
   /// Bytes that lie in the partials now, and of the finished ones.
   [[nodiscard]] std::uint64_t bytes_done() const;
-  /// Total size of added downloads as far as known (told or from Content-Length).
+  /// Total size of added downloads as far as known (told or from Content-Length), failed ones too.
   [[nodiscard]] std::uint64_t bytes_known() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-/// A Fetcher on `transport` (which follows redirects), with at most `retries` further attempts and
-/// bodies up to 64 MiB. Not owned: all arguments.
-[[nodiscard]] std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock,
-                                                    EngineOptions options, std::mt19937& random,
-                                                    std::stop_token stop,
-                                                    std::function<int()> stop_signal);
 
 }  // namespace fvprefetch

@@ -24,7 +24,8 @@ struct Attempt {
 };
 
 /// The class of an attempt's end. 408, 425, 429, 5xx (but not 501, 505) and every failure of the
-/// connection are transient.
+/// connection are transient. A certificate, a redirect that cannot be followed and a bad URL do not
+/// get better by waiting: the next address. kStop is what the sink refused.
 [[nodiscard]] Verdict classify(const Attempt& attempt);
 
 /// The seconds that `head` asks us to wait: `RateLimit: ...;r=0;t=55`, else `Retry-After` (seconds
@@ -32,13 +33,14 @@ struct Attempt {
 [[nodiscard]] std::optional<std::chrono::seconds> wait_asked(const ResponseHead& head);
 
 /// The delay before attempt number `retry` (1 = first retry): 0.5 s doubled each time up to 30 s,
-/// with jitter in [1/2, 1]; `retry_after` is a floor.
+/// with jitter in [1/2, 1]. `retry_after` is a floor to which that is added: those whom the server
+/// sent away together do not come back together.
 [[nodiscard]] std::chrono::milliseconds delay(int retry,
                                               std::optional<std::chrono::seconds> retry_after,
                                               std::mt19937& random);
 
 /// What an attempt's end is to the user when it is the last: code and message.
-/// 401, 403 kAccess; 404, 410 kNotFound; 429 kRateLimited; else kNetwork.
+/// 401, 403 kAccess; 404, 410 kNotFound; 429 kRateLimited; no URL kUsage; else kNetwork.
 [[nodiscard]] Error to_error(const Completion& completion);
 
 }  // namespace fvprefetch::retry

@@ -30,10 +30,15 @@ struct Credential {
   std::vector<std::string> origins;
 };
 
+/// Whether a request to `url` may carry the token: the one place where this is decided. False for
+/// an empty token and for what is no URL.
+[[nodiscard]] bool may_see(const Credential& credential, const std::string& url);
+
 struct Request {
   enum class Method { kGet, kHead };
   Method method = Method::kGet;
   std::string url;
+  /// Travel with every hop of a redirect, so no secret belongs here.
   std::vector<std::pair<std::string, std::string>> headers;
   /// Sent as `Authorization: Bearer` on requests to its origins only.
   Credential credential;
@@ -43,8 +48,8 @@ struct Request {
 
 /// Status line and headers of a response.
 struct ResponseHead {
-  int status = 0;
-  std::string url;                                           ///< that answered, after redirects
+  int status = 0;   ///< 0: no answer
+  std::string url;  ///< that answered (after redirects), or was asked when none did
   std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
 
   /// First header of that (lower-case) name, or "".
@@ -68,8 +73,8 @@ enum class TransportFailure {
   kNone,           ///< a complete response, whatever its status
   kRefusedBySink,  ///< the sink said stop; the sink knows why
   kResolve,        ///< host name not found
-  kConnect,        ///< refused, unreachable, timed out
-  kTls,            ///< handshake or certificate
+  kConnect,        ///< refused, unreachable, timed out, or ended during the TLS handshake
+  kTls,            ///< the certificate is not trusted, or the trust store cannot be used
   kProxy,
   kStalled,   ///< no byte for stall_timeout
   kCut,       ///< connection ended before the body did
@@ -80,8 +85,9 @@ enum class TransportFailure {
 struct Completion {
   TransferId id = 0;
   TransportFailure failure = TransportFailure::kNone;
-  std::string detail;  ///< the transport's words, redacted; empty for kNone
-  ResponseHead head;   ///< status 0 when none arrived
+  std::string detail;          ///< the transport's words, redacted; empty for kNone
+  ResponseHead head;           ///< status 0 when none arrived; the url is there in any case
+  std::uint64_t requests = 1;  ///< that it took: one for each redirect hop
 };
 
 class Transport {
@@ -90,11 +96,11 @@ class Transport {
   /// Begins a request. `sink` is called from poll() until the completion is delivered.
   virtual TransferId start(const Request& request, BodySink& sink) = 0;
   /// Moves data until something completed, `until` has passed, or `stop` was asked. May return
-  /// nothing.
+  /// nothing; returns at once when no transfer runs. What a sink throws comes out here.
   virtual std::vector<Completion> poll(Clock::TimePoint until, const std::stop_token& stop) = 0;
   /// Forgets a transfer: no further callback, no completion.
   virtual void cancel(TransferId id) = 0;
-  /// Requests sent so far (each redirect hop counts).
+  /// Requests begun so far (each redirect hop counts); a bad URL begins none.
   [[nodiscard]] virtual std::uint64_t requests() const = 0;
 };
 

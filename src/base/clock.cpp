@@ -1,0 +1,48 @@
+#include "base/clock.h"
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <thread>
+
+namespace fvprefetch {
+namespace {
+
+class RealClock final : public Clock {
+ public:
+  [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
+
+  void sleep_until(TimePoint until, const std::stop_token& stop) override {
+    // Short naps instead of a condition variable with a stop callback: a stop may be asked from a
+    // place where no callback can run (a signal's way into the program).
+    constexpr auto kNap = std::chrono::milliseconds(20);
+    while (!stop.stop_requested()) {
+      const TimePoint at = now();
+      if (at >= until) return;
+      std::this_thread::sleep_for(std::min<Clock::TimePoint::duration>(kNap, until - at));
+    }
+  }
+};
+
+}  // namespace
+
+Clock& real_clock() {
+  static RealClock clock;
+  return clock;
+}
+
+std::string rfc3339_now() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return rfc3339(now);
+}
+
+std::string rfc3339(std::int64_t seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm utc{};
+  if (::gmtime_r(&time, &utc) == nullptr) return {};
+  std::array<char, 32> text{};
+  const std::size_t length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return {text.data(), length};
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,259 @@
+#include "base/environment.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <vector>
+
+#include "base/posix.h"
+
+namespace fvprefetch::environment {
+namespace {
+
+constexpr auto kVariables = std::to_array<Variable>({
+    {"FASTVIDEO_EVAL_CACHE", "the eval cache"},
+    {"FASTVIDEO_CACHE_ROOT", "the eval cache is its subfolder eval; ~ is expanded"},
+    {"XDG_CACHE_HOME", "where caches lie by default; else ~/.cache"},
+    {"TORCH_HOME", "where torch/... of the eval cache goes when set"},
+    {"HOME", "what ~ stands for"},
+    {"HF_HUB_CACHE", "the Hub cache"},
+    {"HUGGINGFACE_HUB_CACHE", "the Hub cache, older name"},
+    {"HF_HOME", "holds the Hub cache (hub) and the token file (token)"},
+    {"HF_ENDPOINT", "address of the Hub or of a mirror; https://huggingface.co"},
+    {"HF_TOKEN", "token for the Hub"},
+    {"HUGGING_FACE_HUB_TOKEN", "token for the Hub, older name"},
+    {"HF_TOKEN_PATH", "file with the token; <HF_HOME>/token"},
+    {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1, ON, YES or TRUE: send no token"},
+    {"HF_HUB_OFFLINE", "1, ON, YES or TRUE: send no request"},
+    {"TRANSFORMERS_OFFLINE", "as HF_HUB_OFFLINE, when that is not set or empty"},
+    {"HF_HUB_ETAG_TIMEOUT", "seconds to wait for the Hub's answer about a file; 10"},
+    {"SSL_CERT_FILE", "certificates to trust"},
+    {"CURL_CA_BUNDLE", "certificates to trust, when SSL_CERT_FILE is not set"},
+    {"REQUESTS_CA_BUNDLE", "certificates to trust, when the two above are not set"},
+    {"SSL_CERT_DIR", "directory of certificates to trust"},
+    {"SLURM_JOB_ID", "the batch job; also PBS_JOBID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID, JOB_ID"},
+});
+
+// Where distributions keep their bundle: Debian, Alpine and Arch; Red Hat; SUSE; older Red Hat;
+// OpenSSL's own default.
+constexpr std::array<const char*, 5> kBundles = {
+    "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"};
+
+std::optional<std::string> not_empty(const EnvironmentLookup& env, std::string_view name) {
+  auto value = env(name);
+  return value && value->empty() ? std::nullopt : value;
+}
+
+// huggingface_hub's _is_true: no strip, and "y" or "enable" are false.
+bool is_true(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](char c) {
+    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  });
+  return text == "1" || text == "ON" || text == "YES" || text == "TRUE";
+}
+
+bool is_true(const EnvironmentLookup& env, std::string_view name) {
+  return is_true(env(name).value_or(""));
+}
+
+// Python's os.path.join of two parts.
+std::string join(std::string left, std::string_view right) {
+  if (right.starts_with('/')) return std::string(right);
+  if (!left.empty() && !left.ends_with('/')) left += '/';
+  return left.append(right);
+}
+
+std::string without_trailing_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+// Python's os.path.expandvars: $name and ${name} of set variables, once; the rest stays as it is.
+std::string expand_variables(const EnvironmentLookup& env, const std::string& path) {
+  const auto is_word = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+  };
+  std::string expanded;
+  std::size_t at = 0;
+  while (at < path.size()) {
+    std::size_t end = at + 1;
+    std::optional<std::string> value;
+    if (path[at] == '$' && end < path.size() && path[end] == '{') {
+      const std::size_t brace = path.find('}', end);
+      if (brace != std::string::npos) {
+        value = env(path.substr(end + 1, brace - end - 1));
+        end = brace + 1;
+      }
+    } else if (path[at] == '$') {
+      while (end < path.size() && is_word(path[end])) ++end;
+      if (end > at + 1) value = env(path.substr(at + 1, end - at - 1));
+    }
+    expanded += value ? *value : path.substr(at, end - at);
+    at = end;
+  }
+  return expanded;
+}
+
+std::string expand(const EnvironmentLookup& env, std::string path) {
+  return expand_variables(env, expand_user(env, std::move(path)));
+}
+
+// The home directory that the user database has for `user`, or for this process when empty.
+std::optional<std::string> home_of(const std::string& user) {
+  std::vector<char> buffer(16U << 10U);
+  passwd entry{};
+  passwd* found = nullptr;
+  const int error = user.empty()
+                        ? ::getpwuid_r(::getuid(), &entry, buffer.data(), buffer.size(), &found)
+                        : ::getpwnam_r(user.c_str(), &entry, buffer.data(), buffer.size(), &found);
+  if (error != 0 || found == nullptr || found->pw_dir == nullptr) return std::nullopt;
+  return std::string(found->pw_dir);
+}
+
+// An empty HF_HOME or XDG_CACHE_HOME counts as set, as os.getenv has it: a relative path.
+std::string hf_home(const EnvironmentLookup& env) {
+  if (auto home = env("HF_HOME")) return expand(env, *std::move(home));
+  auto caches = env("XDG_CACHE_HOME");
+  if (!caches) caches = join(expand_user(env, "~"), ".cache");
+  return expand(env, join(*std::move(caches), "huggingface"));
+}
+
+std::string clean_token(std::string text) {
+  std::erase_if(text, [](char c) { return c == '\r' || c == '\n'; });
+  constexpr std::string_view kSpace = " \t\v\f\x1c\x1d\x1e\x1f";  // what str.strip() takes off
+  const std::size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+}  // namespace
+
+std::span<const Variable> variables() {
+  return kVariables;
+}
+
+EnvironmentLookup or_process(EnvironmentLookup lookup) {
+  if (lookup) return lookup;
+  return [](std::string_view name) -> std::optional<std::string> {
+    const char* value = std::getenv(std::string(name).c_str());
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  };
+}
+
+std::string eval_cache(const EnvironmentLookup& env, const std::string& override_dir) {
+  if (!override_dir.empty()) return without_trailing_slashes(override_dir);
+  if (auto cache = not_empty(env, "FASTVIDEO_EVAL_CACHE")) {
+    return without_trailing_slashes(*std::move(cache));
+  }
+  auto root = not_empty(env, "FASTVIDEO_CACHE_ROOT");
+  if (!root) root = join(not_empty(env, "XDG_CACHE_HOME").value_or("~/.cache"), "fastvideo");
+  return join(expand_user(env, *std::move(root)), "eval");
+}
+
+std::optional<std::string> torch_home(const EnvironmentLookup& env) {
+  auto home = not_empty(env, "TORCH_HOME");
+  if (home) home = without_trailing_slashes(expand_user(env, *std::move(home)));
+  return home;
+}
+
+std::string hub_cache(const EnvironmentLookup& env, const std::string& override_dir) {
+  std::optional<std::string> cache;
+  if (!override_dir.empty()) {
+    cache = expand_user(env, override_dir);
+  } else {
+    cache = env("HF_HUB_CACHE");
+    if (!cache) cache = env("HUGGINGFACE_HUB_CACHE");
+    if (!cache) cache = join(hf_home(env), "hub");
+    cache = expand(env, *std::move(cache));
+  }
+  return posix::real_path(*cache);
+}
+
+std::string hub_endpoint(const EnvironmentLookup& env) {
+  // Empty counts as not set: Python's client would send every request to "/api/...".
+  std::string endpoint = not_empty(env, "HF_ENDPOINT").value_or("https://huggingface.co");
+  while (endpoint.ends_with('/')) endpoint.pop_back();
+  return endpoint;
+}
+
+Result<Secret> hub_token(const EnvironmentLookup& env) {
+  if (is_true(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return Secret();
+  auto told = not_empty(env, "HF_TOKEN");
+  if (!told) told = not_empty(env, "HUGGING_FACE_HUB_TOKEN");
+  if (told) {
+    // A blank HF_TOKEN does not fall to the older name but to the file.
+    if (std::string token = clean_token(*std::move(told)); !token.empty()) return Secret(token);
+  }
+  auto path = env("HF_TOKEN_PATH");
+  if (!path) path = join(hf_home(env), "token");
+  constexpr std::uint64_t kLargestToken = 64U << 10U;
+  auto text = posix::read_small(expand(env, *std::move(path)), kLargestToken);
+  if (!text) {
+    Error error = with_context(std::move(text).error(), "while reading the token for the Hub");
+    error.code = ErrorCode::kPermission;
+    error.hint = "make the file readable, set HF_TOKEN, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1";
+    return fail(std::move(error));
+  }
+  return Secret(clean_token(text->value_or("")));
+}
+
+bool hub_offline(const EnvironmentLookup& env) {
+  auto told = not_empty(env, "HF_HUB_OFFLINE");
+  if (!told) told = env("TRANSFORMERS_OFFLINE");
+  return is_true(told.value_or(""));
+}
+
+std::chrono::seconds etag_timeout(const EnvironmentLookup& env) {
+  constexpr std::chrono::seconds kDefault{10};
+  const std::string text = env("HF_HUB_ETAG_TIMEOUT").value_or("");
+  int seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds <= 0) return kDefault;
+  return std::chrono::seconds(seconds);
+}
+
+TrustStore trust_store(const EnvironmentLookup& env) {
+  TrustStore store;
+  store.directory = env("SSL_CERT_DIR").value_or("");
+  for (const char* name : {"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"}) {
+    if (auto told = not_empty(env, name)) {
+      // requests takes a directory as well.
+      const auto info = posix::stat(*told);
+      const bool directory = info && *info && (*info)->directory;
+      (directory ? store.directory : store.file) = *std::move(told);
+      return store;
+    }
+  }
+  const auto* found = std::find_if(kBundles.begin(), kBundles.end(),
+                                   [](const char* bundle) { return posix::exists(bundle); });
+  if (found != kBundles.end()) store.file = *found;
+  return store;
+}
+
+std::string job_id(const EnvironmentLookup& env) {
+  for (const char* name :
+       {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID"}) {
+    if (auto job = not_empty(env, name)) return *std::move(job);
+  }
+  return {};
+}
+
+std::string expand_user(const EnvironmentLookup& env, std::string path) {
+  if (!path.starts_with('~')) return path;
+  const std::size_t slash = std::min(path.find('/'), path.size());
+  const std::string user = path.substr(1, slash - 1);
+  std::optional<std::string> home;
+  if (user.empty()) home = env("HOME");
+  if (!home) home = home_of(user);
+  if (!home) return path;
+  while (home->ends_with('/')) home->pop_back();
+  std::string expanded = *home + path.substr(slash);
+  return expanded.empty() ? "/" : expanded;
+}
+
+}  // namespace fvprefetch::environment

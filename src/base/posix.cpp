@@ -1,0 +1,449 @@
+#include "base/posix.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <deque>
+#include <memory>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "base/try.h"
+
+namespace fvprefetch::posix {
+namespace {
+
+// Repeats a system call that a signal interrupted. ESTALE (a network file system's handle that was
+// replaced on the server) is resolved anew a few times, which is all that helps.
+template <typename F>
+auto again(F&& call) {
+  constexpr int kStaleTries = 3;
+  int stale = 0;
+  for (;;) {
+    const auto result = call();
+    if (result != -1) return result;
+    if (errno == EINTR) continue;
+    if (errno == ESTALE && ++stale < kStaleTries) continue;
+    return result;
+  }
+}
+
+// After a failed call: fail(last_error("create", path)).
+Error last_error(std::string_view action, std::string_view path) {
+  return errno_error(errno, action, path);
+}
+
+FileInfo to_info(const struct ::stat& status) {
+  FileInfo info;
+  info.regular = S_ISREG(status.st_mode);
+  info.directory = S_ISDIR(status.st_mode);
+  info.size = static_cast<std::uint64_t>(status.st_size);
+  info.mtime_ns = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+  info.device = status.st_dev;
+  info.inode = status.st_ino;
+  info.links = status.st_nlink;
+  return info;
+}
+
+// What things made in `directory` take over from it: the group's bits, when the group is meant to
+// share it. (umask 022 in a group's directory is the usual way in which a cache becomes one
+// person's.)
+mode_t shared_bits(const std::string& directory) {
+  struct ::stat status {};
+  if (again([&] { return ::stat(directory.c_str(), &status); }) != 0) return 0;
+  const bool shared = (status.st_mode & (S_ISGID | S_IWGRP)) != 0;
+  return shared ? status.st_mode & (S_ISGID | S_IRWXG) : 0;
+}
+
+// Best effort: some file systems know no modes, and a narrow file still serves its owner.
+void add_mode(int fd, mode_t bits) {
+  struct ::stat status {};
+  if (::fstat(fd, &status) != 0 || (status.st_mode & bits) == bits) return;
+  (void)again([&] { return ::fchmod(fd, (status.st_mode & 07777U) | bits); });
+}
+
+bool fsync_unsupported(int number) {
+  return number == EINVAL || number == ENOTSUP || number == EOPNOTSUPP || number == ENOSYS;
+}
+
+Status sync_directory(const std::string& directory) {
+  const Fd fd(again([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  // A directory that may be written but not read cannot be synced; the rename itself has worked.
+  if (!fd && errno == EACCES) return {};
+  if (!fd) return fail(last_error("open directory", directory));
+  if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
+    return fail(last_error("sync directory", directory));
+  }
+  return {};
+}
+
+Status close_and_rename(Fd fd, const std::string& from, const std::string& to) {
+  FVP_TRY(const FileInfo ours, stat(fd, from));
+  FVP_CHECK_OK(fd.close(from));
+  if (again([&] { return ::rename(from.c_str(), to.c_str()); }) == 0) return {};
+  const int number = errno;
+  // NFS: the answer to the first RENAME was lost, the one sent again finds no source any more.
+  struct ::stat status {};
+  const bool done = number == ENOENT && ::lstat(to.c_str(), &status) == 0 &&
+                    status.st_ino == ours.inode && status.st_dev == ours.device;
+  if (done) return {};
+  return fail(errno_error(number, "rename " + from + " to", to));
+}
+
+// A new private file `temp` with `text` in it, handed on to `finish`; no `temp` is left on failure.
+template <typename F>
+Status write_text(const std::string& temp, std::string_view text, F&& finish) {
+  FVP_TRY(Fd fd, create_private(temp));
+  Status status = write_at(fd, 0, std::as_bytes(std::span(text.data(), text.size())), temp);
+  if (status) status = finish(std::move(fd));
+  if (!status) (void)remove_file(temp);  // the error that matters is the first one
+  return status;
+}
+
+}  // namespace
+
+Fd& Fd::operator=(Fd&& other) noexcept {
+  if (this != &other) {
+    if (fd_ >= 0) (void)::close(fd_);
+    fd_ = other.release();
+  }
+  return *this;
+}
+
+Fd::~Fd() {
+  if (fd_ >= 0) (void)::close(fd_);
+}
+
+int Fd::release() noexcept {
+  return std::exchange(fd_, -1);
+}
+
+Status Fd::close(std::string_view path) {
+  // Linux has closed the descriptor whatever it says, EINTR too: asking again could close another
+  // thread's.
+  if (::close(release()) != 0 && errno != EINTR) return fail(last_error("finish writing", path));
+  return {};
+}
+
+Error errno_error(int number, std::string_view action, std::string_view path) {
+  Error error;
+  switch (number) {
+    case ENOENT:
+      error.code = ErrorCode::kNotFound;
+      break;
+    case ENOSPC:
+    case EDQUOT:
+      error.code = ErrorCode::kNoSpace;
+      break;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      error.code = ErrorCode::kPermission;
+      break;
+    default:
+      error.code = ErrorCode::kInternal;
+  }
+  error.message = "cannot " + std::string(action) + " " + std::string(path) + ": " +
+                  std::generic_category().message(number);
+  error.subject = path;
+  return error;
+}
+
+Result<std::optional<FileInfo>> stat(const std::string& path) {
+  struct ::stat status {};
+  if (again([&] { return ::stat(path.c_str(), &status); }) == 0) return to_info(status);
+  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+  return fail(last_error("look at", path));
+}
+
+bool exists(const std::string& path) {
+  const auto info = stat(path);
+  return info && info->has_value();
+}
+
+Result<FileInfo> stat(const Fd& fd, std::string_view path) {
+  struct ::stat status {};
+  if (again([&] { return ::fstat(fd.get(), &status); }) != 0) {
+    return fail(last_error("look at", path));
+  }
+  return to_info(status);
+}
+
+bool is_link(const std::string& path) {
+  struct ::stat status {};
+  return again([&] { return ::lstat(path.c_str(), &status); }) == 0 && S_ISLNK(status.st_mode);
+}
+
+std::optional<std::string> read_link(const std::string& path) {
+  std::string text(PATH_MAX, '\0');
+  const ssize_t length = again([&] { return ::readlink(path.c_str(), text.data(), text.size()); });
+  if (length < 0) return std::nullopt;
+  text.resize(static_cast<std::size_t>(length));
+  return text;
+}
+
+std::string parent(const std::string& path) {
+  const std::size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return path.empty() ? "." : "/";
+  const std::size_t slash = path.find_last_of('/', end);
+  if (slash == std::string::npos) return ".";
+  const std::size_t last = path.find_last_not_of('/', slash);
+  return last == std::string::npos ? "/" : path.substr(0, last + 1);
+}
+
+std::string real_path(const std::string& path) {
+  const auto push = [](std::deque<std::string>& segments, std::string_view text) {
+    std::deque<std::string> more;
+    while (!text.empty()) {
+      const std::size_t slash = std::min(text.find('/'), text.size());
+      if (slash > 0 && text.substr(0, slash) != ".") more.emplace_back(text.substr(0, slash));
+      text.remove_prefix(std::min(slash + 1, text.size()));
+    }
+    segments.insert(segments.begin(), more.begin(), more.end());
+  };
+
+  std::deque<std::string> todo;
+  push(todo, path);
+  std::string done;  // resolved so far; "" is the root
+  if (!path.starts_with('/')) {
+    std::array<char, PATH_MAX> here{};
+    if (::getcwd(here.data(), here.size()) == nullptr) return path;
+    push(todo, here.data());  // begins at the root, with no links in it
+  }
+  constexpr int kMaxLinks = 40;  // as the kernel
+  int links = 0;
+  while (!todo.empty()) {
+    const std::string segment = std::move(todo.front());
+    todo.pop_front();
+    if (segment == "..") {
+      done.erase(std::min(done.find_last_of('/'), done.size()));
+      continue;
+    }
+    std::string next = done + "/" + segment;
+    const auto target = links < kMaxLinks ? read_link(next) : std::nullopt;
+    if (!target) {
+      done = std::move(next);
+      continue;
+    }
+    ++links;
+    if (target->starts_with('/')) done.clear();
+    push(todo, *target);
+  }
+  return done.empty() ? "/" : done;
+}
+
+Result<std::vector<std::string>> list(const std::string& directory) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(directory.c_str()), &::closedir);
+  std::vector<std::string> names;
+  if (stream == nullptr) {
+    if (errno == ENOENT || errno == ENOTDIR) return names;
+    return fail(last_error("list", directory));
+  }
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream.get());
+    if (entry == nullptr) break;
+    const std::string_view name = static_cast<const char*>(entry->d_name);
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  if (errno != 0) return fail(last_error("list", directory));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<std::optional<std::string>> read_small(const std::string& path, std::uint64_t limit) {
+  const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+  if (!fd) {
+    if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+    return fail(last_error("read", path));
+  }
+  std::string text;
+  std::array<char, 64U << 10U> piece{};  // read(), not pread(): it may be a pipe
+  for (;;) {
+    const ssize_t length = again([&] { return ::read(fd.get(), piece.data(), piece.size()); });
+    if (length < 0) return fail(last_error("read", path));
+    if (length == 0) return text;
+    text.append(piece.data(), static_cast<std::size_t>(length));
+    if (text.size() > limit) {
+      return fail(ErrorCode::kInternal, path + " is larger than the " + std::to_string(limit) +
+                                            " bytes that it may have");
+    }
+  }
+}
+
+Status make_directories(const std::string& path) {
+  // Look first: where nothing may be written, mkdir of what is there says EROFS or EACCES.
+  FVP_TRY(const auto there, stat(path));
+  if (there && there->directory) return {};
+  if (there) return fail(errno_error(ENOTDIR, "make directory", path));
+
+  const std::string above = parent(path);
+  if (above != path && above != "." && above != "/") FVP_CHECK_OK(make_directories(above));
+  if (again([&] { return ::mkdir(path.c_str(), 0777); }) == 0) {
+    const mode_t bits = shared_bits(above);
+    const Fd fd(bits == 0 ? -1 : again([&] {
+      return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    }));
+    if (fd) add_mode(fd.get(), bits);
+    return {};
+  }
+  const int number = errno;
+  if (number == EEXIST) {  // somebody else was faster
+    FVP_TRY(const auto now, stat(path));
+    if (now && now->directory) return {};
+  }
+  return fail(errno_error(number, "make directory", path));
+}
+
+Result<Fd> create_private(const std::string& path) {
+  // The kernel applies the umask and default ACLs; we only add.
+  Fd fd(again([&] {
+    return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  }));
+  if (!fd) return fail(last_error("create", path));
+  add_mode(fd.get(), S_IRUSR | S_IWUSR | (shared_bits(parent(path)) & (S_IRGRP | S_IWGRP)));
+  return fd;
+}
+
+Result<Fd> open_read(const std::string& path) {
+  Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+  if (!fd) return fail(last_error("open", path));
+  return fd;
+}
+
+Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
+                std::string_view path) {
+  while (!data.empty()) {
+    const ssize_t length = again(
+        [&] { return ::pwrite(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)); });
+    if (length < 0) return fail(last_error("write", path));
+    data = data.subspan(static_cast<std::size_t>(length));
+    offset += static_cast<std::uint64_t>(length);
+  }
+  return {};
+}
+
+Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset, std::span<std::byte> data,
+                            std::string_view path) {
+  const ssize_t length = again(
+      [&] { return ::pread(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)); });
+  if (length < 0) return fail(last_error("read", path));
+  return static_cast<std::size_t>(length);
+}
+
+Status truncate(const Fd& fd, std::uint64_t size, std::string_view path) {
+  if (again([&] { return ::ftruncate(fd.get(), static_cast<off_t>(size)); }) != 0) {
+    return fail(last_error("truncate", path));
+  }
+  return {};
+}
+
+Status publish(Fd fd, const std::string& from, const std::string& to) {
+  if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
+    return fail(last_error("finish writing", from));
+  }
+  FVP_CHECK_OK(close_and_rename(std::move(fd), from, to));
+  return sync_directory(parent(to));
+}
+
+Status publish_text(const std::string& temp, const std::string& to, std::string_view text) {
+  return write_text(temp, text, [&](Fd fd) { return publish(std::move(fd), temp, to); });
+}
+
+Status replace_text(const std::string& temp, const std::string& to, std::string_view text) {
+  return write_text(temp, text, [&](Fd fd) { return close_and_rename(std::move(fd), temp, to); });
+}
+
+Status publish_link(const std::string& temp, const std::string& path, const std::string& target) {
+  if (again([&] { return ::symlink(target.c_str(), temp.c_str()); }) != 0) {
+    return fail(last_error("make symbolic link", temp));
+  }
+  if (again([&] { return ::rename(temp.c_str(), path.c_str()); }) != 0) {
+    const int number = errno;
+    if (number == ENOENT && read_link(path) == target) return {};  // as in publish()
+    (void)remove_file(temp);  // the error that matters is the first one
+    return fail(errno_error(number, "rename " + temp + " to", path));
+  }
+  // No fsync: a link that a power failure takes away is made again from its blob.
+  return {};
+}
+
+Status remove_file(const std::string& path) {
+  if (again([&] { return ::unlink(path.c_str()); }) != 0 && errno != ENOENT && errno != ENOTDIR) {
+    return fail(last_error("remove", path));
+  }
+  return {};
+}
+
+std::optional<std::uint64_t> free_bytes(const std::string& directory) {
+  struct ::statvfs status {};
+  std::string place = directory;
+  while (again([&] { return ::statvfs(place.c_str(), &status); }) != 0) {
+    const int number = errno;
+    std::string above = parent(place);
+    if (number != ENOENT || above == place) return std::nullopt;
+    place = std::move(above);  // it will be made there
+  }
+  // Object stores behind FUSE say 0 blocks; more free than there is means nothing either.
+  if (status.f_blocks == 0 || status.f_bavail > status.f_blocks) return std::nullopt;
+  return std::uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+Result<Fd> open_lock_file(const std::string& path, mode_t mode) {
+  const auto open_with = [&path](int flags) {
+    return Fd(again(
+        [&] { return ::open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0666); }));
+  };
+  Fd fd = open_with(O_RDWR | O_CREAT);
+  int number = errno;
+  if (!fd && number == EACCES) {
+    // Another user's file in a sticky directory (fs.protected_regular) opens without O_CREAT; one
+    // that we may only read still locks on a local file system (on NFS flock says EBADF).
+    fd = open_with(O_RDWR);
+    if (!fd) fd = open_with(O_RDONLY);
+  }
+  if (!fd && number == ELOOP) {
+    return fail(ErrorCode::kPermission,
+                "cannot open lock file " + path + ": it is a symbolic link, which is not followed");
+  }
+  if (!fd) return fail(errno_error(number, "open lock file", path));
+  struct ::stat status {};
+  if (::fstat(fd.get(), &status) == 0 && status.st_uid == ::geteuid() &&
+      (status.st_mode & 07777U) != mode) {
+    (void)::fchmod(fd.get(), mode);  // a narrower one still works for its owner
+  }
+  return fd;
+}
+
+std::string random_tag() {
+  return random_hex(8);
+}
+
+std::string random_hex(std::size_t digits) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text(digits, '\0');
+  const auto length = ::getrandom(text.data(), text.size(), 0);
+  if (length != static_cast<ssize_t>(text.size())) {
+    std::random_device device;
+    for (char& c : text) c = static_cast<char>(device());
+  }
+  for (char& c : text) c = kDigits[static_cast<unsigned char>(c) & 15U];
+  return text;
+}
+
+std::string host_name() {
+  std::array<char, HOST_NAME_MAX + 1> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "localhost";
+  return name.data();
+}
+
+}  // namespace fvprefetch::posix

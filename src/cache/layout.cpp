@@ -1,0 +1,179 @@
+#include "cache/layout.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "base/digest.h"
+#include "base/relative_path.h"
+
+namespace fvprefetch::layout {
+namespace {
+
+constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
+constexpr std::string_view kPythonSuffix = ".incomplete";
+constexpr std::size_t kTagDigits = 8;
+constexpr std::size_t kLongestSegment = 255;
+
+std::string join(std::initializer_list<std::string_view> parts) {
+  std::string path;
+  for (const std::string_view part : parts) {
+    if (!path.empty()) path += '/';
+    path += part;
+  }
+  return path;
+}
+
+bool is_tag(std::string_view text) {
+  return text.size() == kTagDigits && is_hex(text);
+}
+
+std::string_view file_name(std::string_view path) {
+  return path.substr(path.find_last_of('/') + 1);  // npos + 1 is 0
+}
+
+// What a URL file's partials are called before ".<tag>". A name that leaves no room for what we
+// add to it is stood for by its hash.
+std::string url_partial_stem(std::string_view name) {
+  const std::size_t added = 1 + 1 + kTagDigits + kPartialSuffix.size();
+  return "." + (name.size() + added <= kLongestSegment ? std::string(name) : sha256_hex(name));
+}
+
+// Whether `name` is "<stem>.<tag><suffix>".
+bool is_tagged(std::string_view name, std::string_view stem, std::string_view suffix) {
+  if (!name.starts_with(stem) || !name.ends_with(suffix)) return false;
+  if (name.size() != stem.size() + 1 + kTagDigits + suffix.size()) return false;
+  return name[stem.size()] == '.' && is_tag(name.substr(stem.size() + 1, kTagDigits));
+}
+
+}  // namespace
+
+std::string repo_folder(std::string_view repo_type, std::string_view repo_id) {
+  std::string folder = std::string(repo_type) + "s--";
+  for (const char c : repo_id) {
+    if (c == '/') {
+      folder += "--";
+    } else {
+      folder += c;
+    }
+  }
+  return folder;
+}
+
+bool safe_relative_path(std::string_view path) {
+  return relative_path_fault(path).empty();
+}
+
+bool safe_blob_name(std::string_view blob) {
+  constexpr std::size_t kLongest = 200;  // leaves room for our suffixes
+  if (blob.empty() || blob.size() > kLongest || blob == "." || blob == "..") return false;
+  return std::all_of(blob.begin(), blob.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' ||
+           c == '_' || c == '-';
+  });
+}
+
+bool safe_revision(std::string_view revision) {
+  return safe_relative_path(revision);
+}
+
+HubRepo::HubRepo(std::string root, std::string_view repo_type, std::string_view repo_id)
+    : root_(std::move(root)), folder_(repo_folder(repo_type, repo_id)) {}
+
+std::string HubRepo::directory() const {
+  return join({root_, folder_});
+}
+std::string HubRepo::blobs() const {
+  return join({root_, folder_, "blobs"});
+}
+std::string HubRepo::blob(std::string_view blob) const {
+  return join({root_, folder_, "blobs", blob});
+}
+std::string HubRepo::partial(std::string_view blob, std::string_view tag) const {
+  return this->blob(blob).append(".").append(tag).append(kPartialSuffix);
+}
+std::string HubRepo::snapshot(std::string_view commit) const {
+  return join({root_, folder_, "snapshots", commit});
+}
+std::string HubRepo::pointer(std::string_view commit, std::string_view path) const {
+  return join({root_, folder_, "snapshots", commit, path});
+}
+std::string HubRepo::pointer_target(std::string_view path, std::string_view blob) {
+  std::string target = "../../";
+  for (const char c : path) {
+    if (c == '/') target += "../";
+  }
+  return target.append("blobs/").append(blob);
+}
+std::string HubRepo::refs() const {
+  return join({root_, folder_, "refs"});
+}
+std::string HubRepo::ref(std::string_view revision) const {
+  return join({root_, folder_, "refs", revision});
+}
+std::string HubRepo::tree(std::string_view commit) const {
+  return join({root_, folder_, "trees", commit}) + ".json";
+}
+std::string HubRepo::locks() const {
+  return join({root_, ".locks", folder_});
+}
+std::string HubRepo::lock(std::string_view blob) const {
+  return join({root_, ".locks", folder_, blob}) + ".lock";
+}
+std::string HubRepo::receipt(std::string_view commit, std::string_view selection) const {
+  const std::string key = std::string(commit).append("\n").append(selection);
+  return join({state(), "receipts", sha256_hex(key)}) + ".json";
+}
+std::string HubRepo::state() const {
+  return join({root_, folder_, ".fvprefetch"});
+}
+std::string HubRepo::temporaries() const {
+  return join({state(), "tmp"});
+}
+std::string HubRepo::temporary(std::string_view tag) const {
+  return join({temporaries(), tag});
+}
+
+UrlFile::UrlFile(std::string root, std::string relative)
+    : root_(std::move(root)), relative_(std::move(relative)) {}
+
+std::string UrlFile::path() const {
+  return join({root_, relative_});
+}
+std::string UrlFile::directory() const {
+  const std::string all = path();
+  return all.substr(0, all.find_last_of('/'));
+}
+std::string UrlFile::partial(std::string_view tag) const {
+  std::string name = url_partial_stem(file_name(relative_));
+  return join({directory(), name.append(".").append(tag).append(kPartialSuffix)});
+}
+std::string UrlFile::lock() const {
+  return join({state(), "locks", sha256_hex(relative_)}) + ".lock";
+}
+std::string UrlFile::receipt() const {
+  return join({state(), "receipts", sha256_hex(relative_)}) + ".json";
+}
+std::string UrlFile::state() const {
+  return join({root_, ".fvprefetch"});
+}
+std::string UrlFile::temporaries() const {
+  return join({state(), "tmp"});
+}
+std::string UrlFile::temporary(std::string_view tag) const {
+  return join({temporaries(), tag});
+}
+
+std::string holder_record(std::string_view lock) {
+  constexpr std::string_view kLock = ".lock";
+  if (lock.ends_with(kLock)) lock.remove_suffix(kLock.size());
+  return std::string(lock) + ".holder";
+}
+
+bool is_partial_of(std::string_view file_name, std::string_view target_name) {
+  return is_tagged(file_name, target_name, kPartialSuffix) ||
+         is_tagged(file_name, url_partial_stem(target_name), kPartialSuffix) ||
+         is_tagged(file_name, target_name, kPythonSuffix) ||
+         file_name == std::string(target_name).append(kPythonSuffix);
+}
+
+}  // namespace fvprefetch::layout

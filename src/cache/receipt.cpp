@@ -1,0 +1,113 @@
+#include "cache/receipt.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/posix.h"
+#include "base/try.h"
+
+namespace fvprefetch {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kVersion = 1;
+
+// Fields of a JSON object; `ok` turns false when one has another type. An absent one is empty.
+struct Reader {
+  const json& object;
+  bool ok = true;
+
+  std::string text(const char* key) {
+    const auto found = object.find(key);
+    if (found == object.end()) return {};
+    if (!found->is_string()) return ok = false, std::string();
+    return found->get<std::string>();
+  }
+  template <typename T>
+  T number(const char* key) {
+    const auto found = object.find(key);
+    if (found == object.end()) return 0;
+    const bool fits =
+        std::is_signed_v<T> ? found->is_number_integer() : found->is_number_unsigned();
+    if (!fits) return ok = false, T{0};
+    return found->get<T>();
+  }
+};
+
+std::optional<ReceiptFile> file_from(const json& object) {
+  if (!object.is_object()) return std::nullopt;
+  Reader in{object};
+  ReceiptFile file;
+  file.path = in.text("path");
+  file.size = in.number<std::uint64_t>("size");
+  file.blob = in.text("blob");
+  file.sha256 = in.text("sha256");
+  file.mtime_ns = in.number<std::int64_t>("mtime_ns");
+  if (!in.ok || file.path.empty() || !object.contains("size")) return std::nullopt;
+  return file;
+}
+
+json to_json(const ReceiptFile& file) {
+  json object = {{"path", file.path}, {"size", file.size}};
+  if (!file.blob.empty()) object["blob"] = file.blob;
+  if (!file.sha256.empty()) object["sha256"] = file.sha256;
+  if (file.mtime_ns != 0) object["mtime_ns"] = file.mtime_ns;
+  return object;
+}
+
+}  // namespace
+
+std::optional<Receipt> read_receipt(const std::string& path) {
+  const auto text = posix::read_small(path);
+  if (!text || !*text) return std::nullopt;
+  const json object = json::parse(**text, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return std::nullopt;
+  const auto version = object.find("version");
+  if (version == object.end() || *version != kVersion) return std::nullopt;
+
+  Reader in{object};
+  Receipt receipt;
+  receipt.id = in.text("id");
+  receipt.source = in.text("source");
+  receipt.source_key = in.text("source_key");
+  receipt.revision = in.text("revision");
+  receipt.commit = in.text("commit");
+  receipt.resolved_at = in.text("resolved_at");
+  receipt.written_at = in.text("written_at");
+  const auto files = object.find("files");
+  if (!in.ok || receipt.id.empty() || files == object.end() || !files->is_array()) {
+    return std::nullopt;
+  }
+  for (const json& item : *files) {
+    auto file = file_from(item);
+    if (!file) return std::nullopt;
+    receipt.files.push_back(*std::move(file));
+  }
+  return receipt;
+}
+
+Status write_receipt(const std::string& temp, const std::string& path, Receipt receipt) {
+  receipt.id = posix::random_hex(32);
+  receipt.written_at = rfc3339_now();
+  json object = {{"version", kVersion},
+                 {"id", receipt.id},
+                 {"source", receipt.source},
+                 {"source_key", receipt.source_key},
+                 {"written_at", receipt.written_at}};
+  if (!receipt.revision.empty()) object["revision"] = receipt.revision;
+  if (!receipt.commit.empty()) object["commit"] = receipt.commit;
+  if (!receipt.resolved_at.empty()) object["resolved_at"] = receipt.resolved_at;
+  json& files = object["files"] = json::array();
+  for (const ReceiptFile& file : receipt.files) files.push_back(to_json(file));
+
+  FVP_CHECK_OK(posix::make_directories(posix::parent(path)));
+  FVP_CHECK_OK(posix::make_directories(posix::parent(temp)));
+  // A name that is not UTF-8 is written with replacement characters: it then agrees with no file,
+  // which is what a receipt in doubt should do.
+  return posix::publish_text(temp, path,
+                             object.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,42 @@
+#include "cache/url_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/try.h"
+#include "cache/partials.h"
+
+namespace fvprefetch {
+
+UrlStore::UrlStore(std::string root, std::string relative)
+    : paths_(std::move(root), std::move(relative)) {}
+
+Result<std::optional<posix::FileInfo>> UrlStore::lookup() const {
+  FVP_TRY(auto info, posix::stat(paths_.path()));
+  if (info && info->directory) {
+    return fail(ErrorCode::kUsage,
+                "destination " + paths_.path() + " is a directory, where a file is expected",
+                "choose another `dest` or `name`, or move the directory away");
+  }
+  return info;
+}
+
+std::uint64_t UrlStore::partial_bytes() const {
+  return largest_partial(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
+}
+
+Status UrlStore::prepare() const {
+  for (const std::string& directory : {paths_.directory(), posix::parent(paths_.lock()),
+                                       posix::parent(paths_.receipt()), paths_.temporaries()}) {
+    FVP_CHECK_OK(posix::make_directories(directory));
+  }
+  return {};
+}
+
+Status UrlStore::publish(posix::Fd fd, const std::string& partial) const {
+  Status status = posix::publish(std::move(fd), partial, paths_.path());
+  if (!status) (void)posix::remove_file(partial);  // the error that matters is the first one
+  return status;
+}
+
+}  // namespace fvprefetch

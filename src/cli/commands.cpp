@@ -1,0 +1,230 @@
+#include "cli/commands.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/environment.h"
+#include "base/posix.h"
+#include "base/try.h"
+#include "cli/console.h"
+#include "cli/job.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "cli/plan_json.h"
+#include "cli/signals.h"
+#include "cli/text.h"
+#include "cluster/distribute.h"
+
+#ifndef FVPREFETCH_VERSION
+#define FVPREFETCH_VERSION "unknown"
+#endif
+
+namespace fvprefetch::cli {
+namespace {
+
+enum class Speaker { kForTheJob, kForItself, kSilent };
+
+Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker) {
+  Manner manner;
+  manner.verbose = call.verbose;
+  // A process that does not speak for the job says what it does only when asked to.
+  manner.quiet = call.quiet || (speaker != Speaker::kForTheJob && !call.verbose);
+  switch (call.progress) {
+    case ProgressWish::kAuto:
+      manner.progress = terminal.interactive ? ProgressStyle::kBar : ProgressStyle::kLog;
+      break;
+    case ProgressWish::kBar:
+      manner.progress = ProgressStyle::kBar;
+      break;
+    case ProgressWish::kLog:
+      manner.progress = ProgressStyle::kLog;
+      break;
+    case ProgressWish::kNone:
+      manner.progress = ProgressStyle::kNone;
+      break;
+  }
+  if (manner.quiet) manner.progress = ProgressStyle::kNone;
+  return manner;
+}
+
+// Prints `text` and says so when that fails; the exit code is `code`, or the failure's when `code`
+// is success.
+int print(std::string_view text, int code, Console& console) {
+  console.clear_bar();
+  const Status printed = write_results(STDOUT_FILENO, text);
+  if (printed) return code;
+  console.error(printed.error());
+  return code == 0 ? exit_code(printed.error().code) : code;
+}
+
+// The end of a command that could not begin. Every process of the job comes here with the same
+// error; the one that speaks says it.
+int refuse(const Error& error, bool json, const EnvironmentLookup& env) {
+  const int code = exit_code(error.code);
+  if (told_rank(env).value_or(0) != 0) return code;
+  Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
+  if (json) (void)write_results(STDOUT_FILENO, to_json(failed_report(error)) + "\n");
+  console.error(error);
+  return code;
+}
+
+Result<Manifest> manifest_of(const Invocation& call) {
+  if (call.command == Command::kEnsure) {
+    Entry entry;
+    entry.name = call.name;
+    entry.source = call.target;
+    entry.filename = call.filename;
+    entry.revision = call.revision;
+    FVP_CHECK_OK(validate(entry));
+    return Manifest{"<command line>", {std::move(entry)}};
+  }
+  auto manifest = load_manifest(call.target);
+  if (!manifest && manifest.error().code == ErrorCode::kNotFound && call.command_implied) {
+    if (auto mistyped = mistyped_command(call.target)) return fail(*std::move(mistyped));
+  }
+  return manifest;
+}
+
+void tell_end(const Report& report, Console& console, bool summary) {
+  for (const std::string& line : failure_lines(report)) console.note(line);
+  if (summary && !report.entries.empty()) console.note(summary_text(report));
+  if (report.error) console.error(*report.error);
+}
+
+std::string result_of(const Report& report, const Invocation& call) {
+  if (call.json) return to_json(report) + "\n";
+  return call.command == Command::kEnsure ? path_text(report) : results_text(report);
+}
+
+// `fetch` and `ensure`.
+int fetch(const Invocation& call, const EnvironmentLookup& env) {
+  if (call.command == Command::kEnsure) {  // pure: the same on every rank, so no MPI is needed
+    if (const auto entry = manifest_of(call); !entry) return refuse(entry.error(), call.json, env);
+  }
+  const Signals signals;  // before any other thread, MPI's included
+  auto job = Job::open(call.mpi, env);
+  if (!job) return refuse(job.error(), call.json, env);
+
+  const Speaker speaker = job->speaks()             ? Speaker::kForTheJob
+                          : job->works_for_itself() ? Speaker::kForItself
+                                                    : Speaker::kSilent;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker), real_clock());
+  if (speaker == Speaker::kForTheJob) {
+    for (const std::string& notice : job->notices()) console.note(notice);
+  }
+
+  Options options = call.options;
+  options.observer = &console;
+  options.environment = env;
+  options.stop = signals.token();
+  options.stop_signal = [&signals] { return signals.number(); };
+  const auto work = [&] {
+    const auto manifest = manifest_of(call);
+    return manifest ? prefetch(*manifest, options) : failed_report(manifest.error());
+  };
+  DistributeOptions distribution;
+  distribution.visible_timeout = call.visible_timeout;
+  distribution.launcher = job->launch().launcher;
+  const Report report = distribute(job->ranks(), work, distribution);
+
+  int code = exit_code(report.code());
+  if (speaker == Speaker::kForTheJob) {
+    code = print(result_of(report, call), code, console);
+    tell_end(report, console, /*summary=*/true);
+  } else if (speaker == Speaker::kForItself && report.error) {
+    console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
+                                          " on " + posix::host_name());
+  }
+  // A stdout that failed on rank 0 is everybody's failure. When the communicator broke, the report
+  // says so already.
+  return job->ranks().max(code).value_or(code);
+}
+
+// `plan` and `status`: the work of one process. Another rank of the same step would only send the
+// same requests again.
+int inspect(const Invocation& call, const EnvironmentLookup& env) {
+  if (told_rank(env).value_or(0) != 0) return 0;
+  const Signals signals;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
+                  real_clock());
+  Options options = call.options;
+  options.observer = &console;
+  options.environment = env;
+  options.stop = signals.token();
+  options.stop_signal = [&signals] { return signals.number(); };
+
+  const bool planning = call.command == Command::kPlan;
+  const Plan found = [&] {
+    const auto manifest = manifest_of(call);
+    if (!manifest) return Plan{{}, manifest.error()};
+    return planning ? plan(*manifest, options) : status(*manifest, options);
+  }();
+  const std::string text = call.json   ? plan_to_json(found, planning ? "plan" : "status") + "\n"
+                           : planning  ? plan_text(found, call.verbose)
+                                       : status_text(found);
+  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
+  if (found.error) console.error(*found.error);
+  return code;
+}
+
+// `env`: each process prints, since each may be the one whose shell reads it.
+int exports(const Invocation& call, const EnvironmentLookup& env) {
+  Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
+  if (!call.target.empty()) {  // a mistake in it had better show here than in the job
+    if (const auto manifest = manifest_of(call); !manifest) {
+      console.error(manifest.error());
+      return exit_code(manifest.error().code);
+    }
+  }
+  const Variables variables = job_variables(env, call.options);
+  if (!call.json) return print(exports_text(variables), 0, console);
+  nlohmann::ordered_json out{{"schema", 1}, {"variables", nlohmann::ordered_json::object()}};
+  for (const auto& [name, value] : variables) out["variables"][name] = value;
+  return print(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n", 0,
+               console);
+}
+
+// Texts that depend on nothing; under a launcher once is enough.
+int say(std::string_view text, const EnvironmentLookup& env) {
+  if (told_rank(env).value_or(0) != 0) return 0;
+  Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
+  const bool ends = text.empty() || text.back() == '\n';
+  return print(std::string(text) + (ends ? "" : "\n"), 0, console);
+}
+
+}  // namespace
+
+int run(const std::vector<std::string>& arguments) {
+  ensure_standard_descriptors();
+  const EnvironmentLookup env = environment::or_process({});
+  const auto call = parse_arguments(arguments, env);
+  if (!call) {
+    const bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
+    return refuse(call.error(), json, env);
+  }
+  switch (call->command) {
+    case Command::kFetch:
+    case Command::kEnsure:
+      return fetch(*call, env);
+    case Command::kPlan:
+    case Command::kStatus:
+      return inspect(*call, env);
+    case Command::kEnv:
+      return exports(*call, env);
+    case Command::kSchema:
+      return say(manifest_schema(), env);
+    case Command::kHelp:
+      return say(call->help, env);
+    case Command::kVersion:
+      return say("fvprefetch " FVPREFETCH_VERSION, env);
+  }
+  return exit_code(ErrorCode::kInternal);
+}
+
+}  // namespace fvprefetch::cli

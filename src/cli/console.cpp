@@ -1,0 +1,330 @@
+#include "cli/console.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cmath>
+
+#include "cli/text.h"
+
+namespace fvprefetch::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr seconds kLineEvery{30};
+constexpr milliseconds kBarEvery{100};
+constexpr seconds kRateWindow{15};
+constexpr std::size_t kLeastBar = 10;  // columns; a shorter one says nothing
+constexpr std::size_t kMostBar = 40;
+
+// How long a line may wait for a reader.
+constexpr milliseconds kBarPatience{0};
+constexpr milliseconds kLinePatience{200};
+constexpr milliseconds kErrorPatience{2000};
+
+template <typename... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+template <typename... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;
+
+bool due(const std::optional<Clock::TimePoint>& last, Clock::TimePoint now,
+         Clock::TimePoint::duration every) {
+  return !last || now - *last >= every;
+}
+
+int percent(std::uint64_t part, std::uint64_t whole) {
+  if (whole == 0) return 0;
+  const double ratio = static_cast<double>(part) / static_cast<double>(whole);
+  return std::min(100, static_cast<int>(ratio * 100));
+}
+
+// Not ready within `patience` means that nobody reads. POLLOUT on a pipe promises room for PIPE_BUF
+// bytes, so that a piece of that size does not block; O_NONBLOCK would be simpler, but it belongs to
+// the open file description, which we share with the rest of the job.
+bool write_soon(int fd, std::string_view text, milliseconds patience) {
+  while (!text.empty()) {
+    pollfd ready{fd, POLLOUT, 0};
+    const int count = ::poll(&ready, 1, static_cast<int>(patience.count()));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0 || (ready.revents & POLLOUT) == 0) return false;
+    const ssize_t written = ::write(fd, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+std::string wait_text(const LockWaited& event, std::size_t others) {
+  std::string out = "waiting for ";
+  out += event.entry.empty() ? std::string() : fmt::format("`{}`, ", event.entry);
+  if (!event.path.empty() && event.path != event.entry) out += event.path + ", ";
+  if (others > 0) out += fmt::format("and {} more, ", others);
+  out += "held by " + (event.holder.empty() ? std::string("another program") : event.holder);
+  if (event.bytes_total && *event.bytes_total > 0) {
+    out += "; it has " + bytes_of_text(event.bytes_done, *event.bytes_total);
+  } else if (event.bytes_done > 0) {
+    out += "; it has " + bytes_text(event.bytes_done);
+  }
+  if (event.waited >= seconds(1)) out += "; waited " + duration_text(event.waited);
+  return out;
+}
+
+std::string started_text(const FileStarted& event) {
+  return fmt::format("`{}`: fetching {}{}", event.entry, event.path,
+                     event.size ? ", " + bytes_text(*event.size) : "");
+}
+
+std::string retried_text(const FileRetried& event) {
+  return fmt::format("`{}`: {}: {}, again in {}", event.entry, event.path, event.reason,
+                     duration_text(event.delay));
+}
+
+std::string done_text(const EntryDone& event) {
+  std::string out = fmt::format("`{}`: {}", event.entry, event.state);
+  if (!event.path.empty()) out += " " + event.path;
+  if (event.error) out += ": " + describe(*event.error);
+  return out;
+}
+
+}  // namespace
+
+void RateMeter::add(Clock::TimePoint now, std::uint64_t bytes_done) {
+  // Fewer bytes than before: an attempt was thrown away, and what it brought says nothing any more.
+  if (!samples_.empty() && bytes_done < samples_.back().second) samples_.clear();
+  samples_.emplace_back(now, bytes_done);
+  while (samples_.size() > 2 && now - samples_[1].first >= kRateWindow) samples_.pop_front();
+}
+
+std::optional<double> RateMeter::bytes_per_second() const {
+  if (samples_.size() < 2) return std::nullopt;
+  const std::chrono::duration<double> time = samples_.back().first - samples_.front().first;
+  if (time.count() < 0.5) return std::nullopt;
+  return static_cast<double>(samples_.back().second - samples_.front().second) / time.count();
+}
+
+Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now,
+                                    std::size_t columns) {
+  Speech speech;
+  const auto verbosely = [&](std::string line) {
+    if (manner_.verbose) speech.lines.push_back(std::move(line));
+  };
+  std::visit(
+      Overloaded{
+          [&](const FetchPlanned& e) { on(e, now, speech); },
+          [&](const FileStarted& e) { verbosely(started_text(e)); },
+          [&](const BytesArrived& e) { on(e, now, columns, speech); },
+          [&](const FileFinished& e) {
+            verbosely(fmt::format("`{}`: {} is there, {}", e.entry, e.path, bytes_text(e.bytes)));
+          },
+          [&](const FileRetried& e) {
+            ++retries_;
+            verbosely(retried_text(e));
+          },
+          [&](const LockWaited& e) { on(e, now, speech); },
+          [&](const Warned& e) {
+            std::string text =
+                e.entry.empty() ? e.message : fmt::format("`{}`: {}", e.entry, e.message);
+            if (warned_.insert(text).second) speech.lines.push_back("warning: " + text);
+          },
+          [&](const EntryDone& e) { verbosely(done_text(e)); },
+      },
+      event);
+  if (manner_.quiet) return {};
+  return speech;
+}
+
+void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech) {
+  bytes_exact_ = event.bytes_exact;
+  progress_.bytes_total = event.bytes;
+  progress_.files_total = event.files;
+  if (manner_.progress != ProgressStyle::kLog || event.files == 0) return;
+  if (!due(said_progress_, now, kLineEvery)) return;
+  said_progress_ = now;
+  speech.lines.push_back(fmt::format("fetching {}, {}{}",
+                                     count_text(event.files, "file", "files"),
+                                     event.bytes_exact ? "" : "at least ",
+                                     bytes_text(event.bytes)));
+}
+
+void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns,
+                  Speech& speech) {
+  progress_ = event;
+  rate_.add(now, event.bytes_done);
+  if (manner_.progress == ProgressStyle::kBar && due(drew_bar_, now, kBarEvery)) {
+    drew_bar_ = now;
+    speech.bar = bar(columns);
+  }
+  if (manner_.progress != ProgressStyle::kLog) return;
+  if (!said_progress_) {  // the first line comes after half a minute: a short run needs none
+    said_progress_ = now;
+  } else if (due(said_progress_, now, kLineEvery)) {
+    said_progress_ = now;
+    speech.lines.push_back(progress_line());
+  }
+}
+
+void Narrator::on(const LockWaited& event, Clock::TimePoint now, Speech& speech) {
+  waiting_.insert(event.entry + "\n" + event.path);
+  if (!manner_.verbose && !due(said_waiting_, now, kLineEvery)) return;
+  said_waiting_ = now;
+  speech.lines.push_back(wait_text(event, waiting_.size() - 1));
+  waiting_.clear();
+}
+
+std::string Narrator::tail(std::string_view separator) const {
+  std::string out;
+  if (progress_.bytes_total == 0) {
+    out = bytes_text(progress_.bytes_done);
+  } else if (bytes_exact_) {
+    out = bytes_of_text(progress_.bytes_done, progress_.bytes_total);
+  } else {
+    out = fmt::format("{} of at least {}", bytes_text(progress_.bytes_done),
+                      bytes_text(progress_.bytes_total));
+  }
+  if (progress_.files_total > 1) {
+    out += fmt::format("{}{} of {} files", separator, progress_.files_done, progress_.files_total);
+  }
+  const auto rate = rate_.bytes_per_second();
+  if (!rate) return out;
+  out += fmt::format("{}{}/s", separator, bytes_text(static_cast<std::uint64_t>(*rate)));
+  if (bytes_exact_ && *rate >= 1 && progress_.bytes_total > progress_.bytes_done) {
+    const double left =
+        static_cast<double>(progress_.bytes_total - progress_.bytes_done) / *rate;
+    constexpr double kWorthTelling = 100 * 3600;  // a longer guess is none
+    if (left < kWorthTelling) {
+      out += fmt::format("{}{} left", separator,
+                         duration_text(seconds(static_cast<std::int64_t>(std::ceil(left)))));
+    }
+  }
+  return out;
+}
+
+std::string Narrator::progress_line() const {
+  std::string out = "fetched ";
+  if (bytes_exact_ && progress_.bytes_total > 0) {
+    out += fmt::format("{} %, ", percent(progress_.bytes_done, progress_.bytes_total));
+  }
+  out += tail(", ");
+  if (retries_ > 0) out += ", " + count_text(retries_, "retry", "retries");
+  return out;
+}
+
+std::string Narrator::bar(std::size_t columns) const {
+  // The last column stays free: a character there makes some terminals wrap.
+  const std::size_t room = columns > 1 ? columns - 1 : 0;
+  std::string text = tail("  ");
+  if (bytes_exact_ && progress_.bytes_total > 0) {
+    const int done = percent(progress_.bytes_done, progress_.bytes_total);
+    const std::string left = fmt::format("{:3}% ", done);
+    const std::size_t others = left.size() + text.size() + 3;  // "[", "]" and a space
+    if (others + kLeastBar <= room) {
+      const std::size_t width = std::min(room - others, kMostBar);
+      const std::size_t filled = width * static_cast<std::size_t>(done) / 100;
+      text = fmt::format("{}[{}{}] {}", left, std::string(filled, '='),
+                         std::string(width - filled, ' '), text);
+    } else {
+      text = left + text;
+    }
+  }
+  if (text.size() > room) text.resize(room);
+  return text;
+}
+
+Terminal probe_terminal(int fd, const EnvironmentLookup& env) {
+  const auto set = [&](std::string_view name) {
+    return env ? env(name).value_or("") : std::string();
+  };
+  Terminal terminal;
+  const std::string term = set("TERM");
+  terminal.interactive = ::isatty(fd) == 1 && !term.empty() && term != "dumb";
+  terminal.color = terminal.interactive && set("NO_COLOR").empty();
+  return terminal;
+}
+
+Console::Console(int fd, Terminal terminal, Manner manner, Clock& clock)
+    : fd_(fd), terminal_(terminal), manner_(manner), clock_(clock), narrator_(manner) {}
+
+Console::~Console() { clear_bar(); }
+
+void Console::on_event(const Event& event) {
+  const Narrator::Speech speech = narrator_.on_event(event, clock_.now(), columns());
+  for (const std::string& text : speech.lines) {
+    constexpr std::string_view kWarning = "warning: ";
+    if (text.starts_with(kWarning)) {
+      line(Tone::kWarning, kWarning, std::string_view(text).substr(kWarning.size()));
+    } else {
+      line(Tone::kPlain, "", text);
+    }
+  }
+  if (speech.bar) draw(*speech.bar);
+}
+
+void Console::note(std::string_view text) {
+  if (!manner_.quiet) line(Tone::kPlain, "", text);
+}
+
+void Console::error(const Error& error) {
+  line(Tone::kError, "error: ", describe(error));
+  if (const std::string_view remedy = hint(error); !remedy.empty()) {
+    line(Tone::kHint, "hint: ", remedy);
+  }
+}
+
+void Console::error_line(const Error& error, std::string_view who) {
+  line(Tone::kError, "error: ", fmt::format("{}: {}", who, describe(error)));
+}
+
+void Console::line(Tone tone, std::string_view label, std::string_view text) {
+  clear_bar();
+  constexpr std::string_view kReset = "\x1b[0m";
+  const std::string_view color = tone == Tone::kError     ? "\x1b[31m"
+                                 : tone == Tone::kWarning ? "\x1b[33m"
+                                                          : "\x1b[36m";
+  std::string out = tone == Tone::kHint ? "" : "fvprefetch: ";
+  if (terminal_.color && !label.empty()) {
+    out += std::string(color) + std::string(label) + std::string(kReset);
+  } else {
+    out += label;
+  }
+  out += printable(text) + "\n";
+  (void)write_soon(fd_, out, tone == Tone::kError ? kErrorPatience : kLinePatience);
+}
+
+void Console::draw(const std::string& bar) {
+  // Carriage return, text, erase to the end of the line.
+  bar_shown_ = write_soon(fd_, "\r" + printable(bar) + "\x1b[K", kBarPatience) || bar_shown_;
+}
+
+void Console::clear_bar() {
+  if (!bar_shown_) return;
+  (void)write_soon(fd_, "\r\x1b[K", kLinePatience);
+  bar_shown_ = false;
+}
+
+std::size_t Console::columns() const {
+  winsize size{};
+  constexpr std::size_t kUsual = 80;
+  if (!terminal_.interactive) return kUsual;
+  return ::ioctl(fd_, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
+}
+
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) c = '?';
+  }
+  return out;
+}
+
+}  // namespace fvprefetch::cli

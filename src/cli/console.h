@@ -1,0 +1,120 @@
+// What a run tells people on stderr.
+//
+// Narrator decides what to say: events and time in, text out, pure. On a terminal it keeps one line
+// up to date; elsewhere it says at most one line per 30 s about progress and as much about waiting,
+// so that a job's log of ten minutes has some twenty lines. Console knows the descriptor: whether it
+// is a terminal, how wide, and how to write without ever being held up by it.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/prefetch.h"
+#include "fvprefetch/progress.h"
+
+namespace fvprefetch::cli {
+
+enum class ProgressStyle { kBar, kLog, kNone };
+
+struct Manner {
+  ProgressStyle progress = ProgressStyle::kLog;
+  bool quiet = false;    ///< nothing but errors
+  bool verbose = false;  ///< a line for every file
+};
+
+/// Bytes per second over the last 15 s or so.
+class RateMeter {
+ public:
+  void add(Clock::TimePoint now, std::uint64_t bytes_done);
+  /// nullopt until there is something to measure.
+  [[nodiscard]] std::optional<double> bytes_per_second() const;
+
+ private:
+  std::deque<std::pair<Clock::TimePoint, std::uint64_t>> samples_;
+};
+
+class Narrator {
+ public:
+  struct Speech {
+    std::vector<std::string> lines;  ///< to stay, without newline
+    std::optional<std::string> bar;  ///< replaces the bar
+  };
+
+  explicit Narrator(Manner manner) : manner_(manner) {}
+  /// `columns`: of the terminal; for the bar only.
+  [[nodiscard]] Speech on_event(const Event& event, Clock::TimePoint now, std::size_t columns);
+
+ private:
+  void on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech);
+  void on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns, Speech& speech);
+  void on(const LockWaited& event, Clock::TimePoint now, Speech& speech);
+  [[nodiscard]] std::string progress_line() const;
+  [[nodiscard]] std::string bar(std::size_t columns) const;
+  [[nodiscard]] std::string tail(std::string_view separator) const;
+
+  Manner manner_;
+  RateMeter rate_;
+  BytesArrived progress_;
+  bool bytes_exact_ = true;
+  std::uint64_t retries_ = 0;
+  std::set<std::string> warned_;
+  std::set<std::string> waiting_;  ///< paths since the last line about waiting
+  std::optional<Clock::TimePoint> said_progress_;
+  std::optional<Clock::TimePoint> said_waiting_;
+  std::optional<Clock::TimePoint> drew_bar_;
+};
+
+/// What standard error is.
+struct Terminal {
+  bool interactive = false;  ///< a terminal that can overwrite a line
+  bool color = false;        ///< interactive, and NO_COLOR is not set
+};
+[[nodiscard]] Terminal probe_terminal(int fd, const EnvironmentLookup& env);
+
+/// Writes to a descriptor that nobody may be reading: a line that cannot be written soon is
+/// dropped, for a full log pipe must not stop a download.
+class Console final : public Observer {
+ public:
+  Console(int fd, Terminal terminal, Manner manner, Clock& clock);
+  ~Console() override;  ///< clear_bar()
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
+  void on_event(const Event& event) override;
+  /// Takes the bar away, for stdout may be the same terminal.
+  void clear_bar();
+  /// A line that --quiet leaves out.
+  void note(std::string_view text);
+  /// "fvprefetch: error: ..." and "hint: ...". Always said.
+  void error(const Error& error);
+  /// One line that is always said and gives no hint: what a process says that is not the first.
+  void error_line(const Error& error, std::string_view who);
+
+ private:
+  enum class Tone { kPlain, kWarning, kError, kHint };
+  void line(Tone tone, std::string_view label, std::string_view text);
+  void draw(const std::string& bar);
+  [[nodiscard]] std::size_t columns() const;
+
+  int fd_;
+  Terminal terminal_;
+  Manner manner_;
+  Clock& clock_;
+  Narrator narrator_;
+  bool bar_shown_ = false;
+};
+
+/// The same text with control characters replaced: it may come from a server.
+[[nodiscard]] std::string printable(std::string_view text);
+
+}  // namespace fvprefetch::cli

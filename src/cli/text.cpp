@@ -1,0 +1,304 @@
+#include "cli/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/environment.h"
+
+namespace fvprefetch::cli {
+namespace {
+
+struct Scaled {
+  double value;
+  std::string_view unit;
+};
+
+Scaled scale(std::uint64_t bytes) {
+  constexpr std::array<std::string_view, 7> kUnits{"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  double value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  // 999.95 would be printed as 1000.0
+  while (value >= (unit == 0 ? 1000.0 : 999.95) && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  return {value, kUnits[unit]};
+}
+
+std::string number_text(const Scaled& scaled) {
+  return scaled.unit == "B" ? fmt::format("{:.0f}", scaled.value)
+                            : fmt::format("{:.1f}", scaled.value);
+}
+
+std::string short_commit(const std::string& commit) { return commit.substr(0, 12); }
+
+std::string source_text(const PlannedEntry& entry) {
+  return entry.commit.empty() ? entry.source
+                              : fmt::format("{} @ {}", entry.source, short_commit(entry.commit));
+}
+
+struct Totals {
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t missing_files = 0;
+  std::uint64_t missing_bytes = 0;
+  bool exact = true;  // false: a missing file's size is not known
+};
+
+void add(Totals& totals, const PlannedFile& file) {
+  ++totals.files;
+  totals.bytes += file.size.value_or(0);
+  if (file.present) return;
+  ++totals.missing_files;
+  totals.missing_bytes += file.size.value_or(0);
+  totals.exact = totals.exact && file.size.has_value();
+}
+
+Totals totals_of(const PlannedEntry& entry) {
+  Totals totals;
+  for (const PlannedFile& file : entry.files) add(totals, file);
+  return totals;
+}
+
+std::string missing_text(const Totals& totals) {
+  return fmt::format("{}, {}{}", count_text(totals.missing_files, "file", "files"),
+                     totals.exact ? "" : "at least ", bytes_text(totals.missing_bytes));
+}
+
+std::string state_words(const std::string& state) {
+  return state == "being_fetched" ? "being fetched" : state;
+}
+
+std::string planned_entry_text(const PlannedEntry& entry, bool all_files) {
+  const Totals totals = totals_of(entry);
+  std::string out = fmt::format("{}: {}", entry.name, state_words(entry.state));
+  if (entry.error) {
+    out += ": " + describe(*entry.error);
+  } else if (totals.missing_files > 0) {
+    out += ", " + missing_text(totals) + " to fetch";
+  } else if (!entry.files.empty()) {
+    out += fmt::format(", {}, {}", count_text(totals.files, "file", "files"),
+                       bytes_text(totals.bytes));
+  }
+  if (!entry.holder.empty()) out += ", by " + entry.holder;
+  out += fmt::format("\n  from  {}\n", source_text(entry));
+  if (!entry.path.empty()) out += fmt::format("  to    {}\n", entry.path);
+  for (const PlannedFile& file : entry.files) {
+    if (file.present && !all_files) continue;
+    const std::string size = file.size ? bytes_text(*file.size) : "size unknown";
+    if (file.present) {
+      out += fmt::format("  have  {}, {}\n", file.path, size);
+    } else {
+      out += fmt::format("  get   {}, {}, {}, digest: {}\n", file.path, size, file.url,
+                         file.digest_rule);
+    }
+  }
+  return out;
+}
+
+std::string status_detail(const PlannedEntry& entry) {
+  const Totals totals = totals_of(entry);
+  std::vector<std::string> parts;
+  if (entry.state == "complete") {
+    if (!entry.files.empty() && totals.exact && totals.bytes > 0) {
+      parts.push_back(bytes_text(totals.bytes));
+    }
+    if (!entry.path.empty()) parts.push_back(entry.path);
+  } else {
+    const std::uint64_t there = totals.bytes - totals.missing_bytes + entry.bytes_partial;
+    if (there > 0 || entry.state != "missing") {
+      parts.push_back(totals.exact && totals.bytes > 0 ? bytes_of_text(there, totals.bytes)
+                                                       : bytes_text(there));
+    } else if (totals.bytes > 0) {
+      parts.push_back(bytes_text(totals.bytes));
+    }
+    if (!entry.holder.empty()) parts.push_back("by " + entry.holder);
+  }
+  if (entry.error) parts = {describe(*entry.error)};
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+bool is_there(const EntryReport& entry) {
+  return !entry.path.empty() &&
+         (entry.state == EntryState::kHit || entry.state == EntryState::kFetched);
+}
+
+std::uint64_t count_state(const Report& report, EntryState state) {
+  return static_cast<std::uint64_t>(
+      std::count_if(report.entries.begin(), report.entries.end(),
+                    [&](const EntryReport& entry) { return entry.state == state; }));
+}
+
+}  // namespace
+
+std::string bytes_text(std::uint64_t bytes) {
+  const Scaled scaled = scale(bytes);
+  return fmt::format("{} {}", number_text(scaled), scaled.unit);
+}
+
+std::string bytes_of_text(std::uint64_t part, std::uint64_t whole) {
+  const Scaled of = scale(whole);
+  const Scaled some = scale(part);
+  if (some.unit == of.unit || part == 0) {
+    return fmt::format("{} of {} {}", part == 0 ? "0" : number_text(some), number_text(of),
+                       of.unit);
+  }
+  return fmt::format("{} of {}", bytes_text(part), bytes_text(whole));
+}
+
+std::string duration_text(std::chrono::milliseconds time) {
+  const double seconds = static_cast<double>(time.count()) / 1000;
+  if (seconds < 9.95) return fmt::format("{:.1f} s", std::max(seconds, 0.0));
+  const auto whole = static_cast<std::int64_t>(std::llround(seconds));
+  if (whole < 60) return fmt::format("{} s", whole);
+  const std::int64_t minutes = whole / 60;
+  if (minutes < 10) {
+    return whole % 60 == 0 ? fmt::format("{} min", minutes)
+                           : fmt::format("{} min {} s", minutes, whole % 60);
+  }
+  if (minutes < 60) return fmt::format("{} min", minutes);
+  return minutes % 60 == 0 ? fmt::format("{} h", minutes / 60)
+                           : fmt::format("{} h {} min", minutes / 60, minutes % 60);
+}
+
+std::string count_text(std::uint64_t count, std::string_view one, std::string_view many) {
+  if (count == 0) return fmt::format("no {}", many);
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
+std::string shell_quote(std::string_view text) {
+  const bool plain =
+      !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               std::string_view("_-./:@%+,").find(c) != std::string_view::npos;
+      });
+  if (plain) return std::string(text);
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') {
+      out += R"('\'')";
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
+std::string results_text(const Report& report) {
+  std::string out;
+  for (const EntryReport& entry : report.entries) {
+    if (is_there(entry)) out += entry.name + "\t" + entry.path + "\n";
+  }
+  return out;
+}
+
+std::string path_text(const Report& report) {
+  for (const EntryReport& entry : report.entries) {
+    if (is_there(entry)) return entry.path + "\n";
+  }
+  return {};
+}
+
+std::string plan_text(const Plan& plan, bool all_files) {
+  std::string out;
+  Totals all;
+  for (const PlannedEntry& entry : plan.entries) {
+    out += planned_entry_text(entry, all_files);
+    for (const PlannedFile& file : entry.files) add(all, file);
+  }
+  if (plan.entries.empty()) return out;
+  return out + fmt::format("{}: {}\n", count_text(plan.entries.size(), "entry", "entries"),
+                           all.missing_files > 0 ? missing_text(all) + " to fetch"
+                           : plan.error          ? "see the errors above"
+                                                 : "nothing to fetch");
+}
+
+std::string status_text(const Plan& plan) {
+  std::size_t name_width = 0;
+  std::size_t state_width = 0;
+  for (const PlannedEntry& entry : plan.entries) {
+    name_width = std::max(name_width, entry.name.size());
+    state_width = std::max(state_width, entry.state.size());
+  }
+  std::string out;
+  for (const PlannedEntry& entry : plan.entries) {
+    std::string line = fmt::format("{:<{}}  {:<{}}  {}", entry.name, name_width,
+                                   state_words(entry.state), state_width, status_detail(entry));
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+Variables job_variables(const EnvironmentLookup& env, const Options& options) {
+  const std::string eval = environment::eval_cache(env, options.cache_dir);
+  return {{"HF_HUB_OFFLINE", "1"},
+          {"HF_HUB_CACHE", environment::hub_cache(env, options.hf_cache_dir)},
+          {"FASTVIDEO_EVAL_CACHE", eval},
+          {"TORCH_HOME", environment::torch_home(env).value_or(eval + "/torch")}};
+}
+
+std::string exports_text(const Variables& variables) {
+  std::string out;
+  for (const auto& [name, value] : variables) {
+    out += fmt::format("export {}={}\n", name, shell_quote(value));
+  }
+  return out;
+}
+
+std::string summary_text(const Report& report) {
+  const std::uint64_t hits = count_state(report, EntryState::kHit);
+  const std::uint64_t fetched = count_state(report, EntryState::kFetched);
+  const std::uint64_t failed = count_state(report, EntryState::kFailed);
+  const std::uint64_t skipped = count_state(report, EntryState::kSkipped);
+  std::vector<std::string> parts;
+  if (hits > 0) parts.push_back(count_text(hits, "hit", "hits"));
+  if (fetched > 0) parts.push_back(fmt::format("{} fetched", fetched));
+  if (failed > 0) parts.push_back(fmt::format("{} failed", failed));
+  if (skipped > 0) parts.push_back(fmt::format("{} not tried", skipped));
+
+  std::uint64_t bytes = 0;
+  std::uint64_t requests = report.requests;
+  for (const EntryReport& entry : report.entries) {
+    bytes += entry.bytes_fetched;
+    requests += entry.requests;
+  }
+  const std::chrono::milliseconds time(std::llround(report.seconds * 1000));
+  if (bytes > 0) {
+    std::string part = fmt::format("{} in {}", bytes_text(bytes), duration_text(time));
+    if (report.seconds > 0) {
+      part += fmt::format(
+          " ({}/s)",
+          bytes_text(static_cast<std::uint64_t>(static_cast<double>(bytes) / report.seconds)));
+    }
+    parts.push_back(std::move(part));
+  }
+  parts.push_back(count_text(requests, "request", "requests"));
+  return fmt::format("{}: {}", count_text(report.entries.size(), "entry", "entries"),
+                     fmt::join(parts, ", "));
+}
+
+std::vector<std::string> failure_lines(const Report& report) {
+  const std::string told = report.error ? describe(*report.error) : "";
+  std::vector<std::string> lines;
+  std::vector<std::string> skipped;
+  for (const EntryReport& entry : report.entries) {
+    if (entry.state == EntryState::kSkipped) skipped.push_back("`" + entry.name + "`");
+    if (entry.state != EntryState::kFailed || !entry.error) continue;
+    const bool told_already = told.find(entry.error->message) != std::string::npos &&
+                              told.find(entry.name) != std::string::npos;
+    if (told_already) continue;
+    lines.push_back(fmt::format("{}`{}` failed: {}", entry.optional ? "optional " : "", entry.name,
+                                describe(*entry.error)));
+  }
+  if (!skipped.empty()) {
+    lines.push_back(fmt::format("not tried since another entry failed: {}",
+                                fmt::join(skipped, ", ")));
+  }
+  return lines;
+}
+
+}  // namespace fvprefetch::cli

@@ -1,0 +1,316 @@
+#include "cluster/distribute.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/posix.h"
+#include "base/try.h"
+
+namespace fvprefetch {
+namespace {
+
+// The broadcast: a header of 16 bytes, little-endian, and the report.
+//
+//   u32 version   of the protocol; ranks of one job run one program, unless somebody mixed two
+//   u32 code      the report's exit code, so that a rank which cannot read the rest knows that much
+//   u64 length    of the report in bytes
+//
+// The report is the JSON that --json prints. Refused: a binary form, which would be a second format
+// to keep in step, and the report alone, which a rank of another version would misread.
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kHeaderBytes = 16;
+
+void append_le(std::string& out, std::uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) out.push_back(static_cast<char>((value >> (8 * i)) & 0xffU));
+}
+
+std::uint64_t read_le(std::string_view in, std::size_t at, std::size_t bytes) {
+  std::uint64_t value = 0;
+  for (std::size_t i = bytes; i-- > 0;) {
+    value = (value << 8U) | static_cast<unsigned char>(in[at + i]);
+  }
+  return value;
+}
+
+std::string to_wire(const Report& report) {
+  const std::string json = to_json(report);
+  std::string wire;
+  wire.reserve(kHeaderBytes + json.size());
+  append_le(wire, kVersion, 4);
+  append_le(wire, static_cast<std::uint32_t>(exit_code(report.code())), 4);
+  append_le(wire, json.size(), 8);
+  return wire + json;
+}
+
+Result<Report> from_wire(std::string_view wire) {
+  if (wire.size() < kHeaderBytes) {
+    return fail(ErrorCode::kInternal, "rank 0 sent " + std::to_string(wire.size()) +
+                                          " bytes where a report was expected");
+  }
+  if (const auto version = read_le(wire, 0, 4); version != kVersion) {
+    return fail(ErrorCode::kInternal,
+                "rank 0 speaks version " + std::to_string(version) +
+                    " of the protocol, this rank " + std::to_string(kVersion),
+                "start the same fvprefetch on every node");
+  }
+  const std::string_view json = wire.substr(kHeaderBytes);
+  if (const auto length = read_le(wire, 8, 8); length != json.size()) {
+    return fail(ErrorCode::kInternal, "rank 0's report has " + std::to_string(length) + " bytes, " +
+                                          std::to_string(json.size()) + " arrived");
+  }
+  FVP_TRY(Report report, report_from_json(json));
+  if (const auto code = read_le(wire, 4, 4);
+      code != static_cast<std::uint32_t>(exit_code(report.code()))) {
+    return fail(ErrorCode::kInternal, "rank 0's report disagrees with its header on the exit code");
+  }
+  return report;
+}
+
+// --- Visibility ---------------------------------------------------------------------------------
+
+std::string parent_of(const std::string& path) {
+  const auto slash = path.find_last_of('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// A network file system may answer from what it remembers ("there is no such name") until the
+// directory's attributes run out, 30 to 60 s on NFS. Reading the directory makes it ask the
+// server. Begins at the deepest directory that is there at all.
+void list_again(std::string path) {
+  for (;;) {
+    const std::string directory = parent_of(path);
+    const auto names = posix::list(directory);
+    if ((names && !names->empty()) || directory == "/" || directory == ".") return;
+    path = directory;
+  }
+}
+
+// The same for a link whose target does not show: Hub snapshots are links into blobs/, and blobs
+// may be links into a shared store.
+void list_again_along_links(std::string path) {
+  for (int level = 0; level < 3; ++level) {
+    list_again(path);
+    const auto target = posix::read_link(path);
+    if (!target || target->empty()) return;
+    path = target->front() == '/' ? *target : parent_of(path) + "/" + *target;
+  }
+}
+
+// What is not as the report says, with the path to look at; nullopt when all is well.
+struct Blemish {
+  std::string path;
+  std::string what;
+};
+
+std::optional<Blemish> check_file(const std::string& path, std::optional<std::uint64_t> size) {
+  // open() is where NFS asks the server about a file; stat() alone may be answered from memory.
+  if (auto fd = posix::open_read(path); !fd) return Blemish{path, fd.error().message};
+  const auto info = posix::stat(path);
+  if (!info) return Blemish{path, info.error().message};
+  if (!*info) return Blemish{path, "it is not there"};
+  if (!(*info)->regular) return Blemish{path, "it is not a regular file"};
+  if (size && (*info)->size != *size) {
+    return Blemish{path, "it has " + std::to_string((*info)->size) + " bytes, expected " +
+                             std::to_string(*size)};
+  }
+  return std::nullopt;
+}
+
+struct Tally {
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+  std::optional<Blemish> blemish;  ///< a link that leads nowhere yet
+};
+
+// All files below `directory`; links to files are followed, links to directories are not walked.
+void tally(const std::string& directory, Tally& sum) {
+  const auto names = posix::list(directory);
+  if (!names) {
+    sum.blemish = Blemish{directory, names.error().message};
+    return;
+  }
+  for (const std::string& name : *names) {
+    const std::string path = directory + "/" + name;
+    const auto info = posix::stat(path);
+    if (!info || !*info) {
+      sum.blemish = Blemish{path, info ? "it is not there" : info.error().message};
+    } else if ((*info)->regular) {
+      ++sum.files;
+      sum.bytes += (*info)->size;
+    } else if ((*info)->directory && !posix::read_link(path)) {
+      tally(path, sum);
+    }
+  }
+}
+
+std::optional<Blemish> check_snapshot(const EntryReport& entry) {
+  const auto names = posix::list(entry.path);
+  if (!names) return Blemish{entry.path, names.error().message};
+  if (entry.state == EntryState::kHit) {
+    // Complete for longer than this job lives; one file tells whether this node sees the place.
+    if (entry.files == 0 || (!names->empty() && posix::exists(entry.path + "/" + names->front()))) {
+      return std::nullopt;
+    }
+    return Blemish{entry.path, "it holds no file"};
+  }
+  Tally sum;
+  tally(entry.path, sum);
+  // The folder may hold more than this entry asked for, and links of other entries that lead
+  // nowhere: they count only when something is missing.
+  if (sum.files >= entry.files && sum.bytes >= entry.bytes_total) return std::nullopt;
+  if (sum.blemish) return sum.blemish;
+  return Blemish{entry.path, "it holds " + std::to_string(sum.files) + " files of " +
+                                 std::to_string(sum.bytes) + " bytes, expected " +
+                                 std::to_string(entry.files) + " of " +
+                                 std::to_string(entry.bytes_total)};
+}
+
+std::optional<Blemish> check(const EntryReport& entry) {
+  switch (entry.kind) {
+    case EntryKind::kUrl:
+    case EntryKind::kHubFile: {
+      const bool sized = entry.files == 1 && entry.bytes_total > 0;
+      return check_file(entry.path, sized ? std::optional(entry.bytes_total) : std::nullopt);
+    }
+    case EntryKind::kHubSnapshot:
+      return check_snapshot(entry);
+    case EntryKind::kPath:
+      break;
+  }
+  // A path of the user's own: anything may be there, so it is looked at and not opened.
+  const auto info = posix::stat(entry.path);
+  if (!info) return Blemish{entry.path, info.error().message};
+  if (!*info) return Blemish{entry.path, "it is not there"};
+  return std::nullopt;
+}
+
+// What this node does not see, by importance.
+struct Unseen {
+  std::optional<Error> required;
+  std::optional<Error> optional;
+};
+
+Unseen look(const Report& report, const std::string& node, std::chrono::milliseconds timeout,
+            Clock& clock) {
+  std::vector<const EntryReport*> waiting;
+  for (const EntryReport& entry : report.entries) {
+    if (entry.state == EntryState::kHit || entry.state == EntryState::kFetched) {
+      waiting.push_back(&entry);
+    }
+  }
+
+  const Clock::TimePoint deadline = clock.now() + timeout;
+  std::chrono::milliseconds pause{100};
+  std::vector<Blemish> blemishes;
+  for (;;) {
+    blemishes.clear();
+    std::vector<const EntryReport*> still;
+    for (const EntryReport* entry : waiting) {
+      if (auto blemish = check(*entry)) {
+        still.push_back(entry);
+        blemishes.push_back(*std::move(blemish));
+      }
+    }
+    waiting = std::move(still);
+    if (waiting.empty() || clock.now() >= deadline) break;
+    clock.sleep_until(std::min(clock.now() + pause, deadline), {});
+    pause = std::min(pause * 2, std::chrono::milliseconds{2'000});
+    for (const Blemish& blemish : blemishes) list_again_along_links(blemish.path);
+  }
+
+  Unseen unseen;
+  for (std::size_t i = 0; i < waiting.size(); ++i) {
+    std::optional<Error>& slot = waiting[i]->optional ? unseen.optional : unseen.required;
+    if (slot) continue;
+    Error error;
+    error.code = ErrorCode::kNotVisible;
+    error.message = "node `" + node + "` does not see `" + blemishes[i].path + "` after " +
+                    std::to_string(timeout.count()) + " ms: " + blemishes[i].what;
+    error.context = {"entry `" + waiting[i]->name + "`"};
+    error.subject = waiting[i]->path;  // by which every rank finds the entry in its report
+    slot = std::move(error);
+  }
+  return unseen;
+}
+
+void mark_failed(Report& report, const Error& error) {
+  if (error.subject.empty()) return;
+  for (EntryReport& entry : report.entries) {
+    if (entry.path != error.subject || entry.state == EntryState::kFailed) continue;
+    entry.state = EntryState::kFailed;
+    entry.path.clear();
+    entry.error = error;
+  }
+}
+
+// The same two collectives on every rank, whatever the report says.
+Result<Report> settle_visibility(Collective& ranks, Report report,
+                                 const DistributeOptions& options) {
+  Unseen unseen;
+  // A run that failed is reported at once: nobody is going to use what it left.
+  const bool usable = report.ok() || report.code() == ErrorCode::kPartial;
+  if (usable && ranks.node_leader()) {
+    const auto looked = guard([&]() -> Status {
+      Clock& clock = options.clock != nullptr ? *options.clock : real_clock();
+      unseen = look(report, ranks.node(), options.visible_timeout, clock);
+      return {};
+    });
+    if (!looked) unseen.required = looked.error();
+  }
+  FVP_TRY(const auto required, first_failure(ranks, unseen.required));
+  FVP_TRY(const auto optional, first_failure(ranks, unseen.optional));
+
+  if (optional) {
+    mark_failed(report, *optional);
+    if (report.ok()) {
+      report.error = *optional;
+      report.error->code = ErrorCode::kPartial;
+    }
+  }
+  if (required) {
+    mark_failed(report, *required);
+    report.error = *required;
+  }
+  return report;
+}
+
+Result<Report> run(Collective& ranks, const std::function<Report()>& work,
+                   const DistributeOptions& options) {
+  // Behind guard(), since a rank that left here by an exception would leave all others waiting.
+  // What cannot even be written down goes out as no bytes, which every rank understands alike.
+  std::string wire;
+  if (ranks.rank() == 0) {
+    auto report = guard([&]() -> Result<Report> { return work(); });
+    if (!report) report = failed_report(report.error());
+    report->ranks = ranks.size();
+    report->nodes = ranks.nodes();
+    report->launcher = options.launcher;
+    wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
+  }
+  FVP_CHECK_OK(ranks.quiet_wait());
+  // Rank 0 reads its own words as well: the reports are equal because they have one source.
+  FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
+  // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.
+  FVP_TRY(Report report, from_wire(received));
+  return settle_visibility(ranks, std::move(report), options);
+}
+
+}  // namespace
+
+Report distribute(Collective& ranks, const std::function<Report()>& work,
+                  const DistributeOptions& options) {
+  auto report = guard([&] { return run(ranks, work, options); });
+  if (report) return *std::move(report);
+  Report failed = failed_report(std::move(report).error());
+  failed.ranks = ranks.size();
+  failed.nodes = ranks.nodes();
+  failed.launcher = options.launcher;
+  return failed;
+}
+
+}  // namespace fvprefetch

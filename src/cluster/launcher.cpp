@@ -1,0 +1,209 @@
+// Who sets what, and what MPI_Init then does:
+//
+//   mpirun (Open MPI)    OMPI_COMM_WORLD_{RANK,SIZE}, PMIX_*. Inside a Slurm job its daemons are
+//                        started by srun, so the SLURM_STEP_* of the daemons are there as well,
+//                        and say nothing about our processes.
+//   mpiexec (hydra)      PMI_{RANK,SIZE}, PMI_FD or PMI_PORT, and MPI_LOCALNRANKS, HYDI_CONTROL_FD,
+//                        which Slurm's pmi2 does not set. SLURM_STEP_* and even PMIX_* as above.
+//   flux                 FLUX_TASK_RANK, FLUX_JOB_SIZE; PMI_* by default, PMIX_* with its plugin.
+//   srun                 SLURM_STEP_ID, SLURM_STEP_NUM_TASKS, SLURM_PROCID. SLURM_MPI_TYPE is the
+//                        plugin in use; --mpi=none, the default of a site that sets none, takes it
+//                        away. pmix adds PMIX_*, pmi2 adds PMI_{FD,RANK,SIZE}, cray_shasta adds
+//                        PMI_CONTROL_PORT and PALS_*.
+//   pals (Cray mpiexec)  PALS_APINFO, PALS_RANKID, usually PMI_{RANK,SIZE}.
+//   prun and others      PMIX_NAMESPACE, PMIX_RANK.
+//   sbatch, salloc       SLURM_JOB_ID, SLURM_NTASKS, SLURM_PROCID=0, yet no step of our own: one
+//                        process. SLURM_NTASKS must not be read, a batch script carries it too.
+//
+// Open MPI 4 in a Slurm step without PMIx: the process ends inside MPI_Init ("appears to have been
+// direct launched using srun"), before an error handler can be set. Every other mismatch leaves
+// each process as rank 0 of 1, which size_mismatch() finds afterwards.
+#include "cluster/launcher.h"
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <string_view>
+
+#ifndef FVPREFETCH_MPI_FAMILY  // set by src/mpi/CMakeLists.txt, which knows the MPI it has found
+#define FVPREFETCH_MPI_FAMILY kOther
+#endif
+
+namespace fvprefetch {
+namespace {
+
+class Variables {
+ public:
+  explicit Variables(const EnvironmentLookup& lookup) : lookup_(lookup) {}
+
+  [[nodiscard]] bool has(std::string_view name) const { return !text(name).empty(); }
+  [[nodiscard]] std::string text(std::string_view name) const {
+    return lookup_ ? lookup_(name).value_or("") : "";
+  }
+  template <typename Number = int>
+  [[nodiscard]] std::optional<Number> number(std::string_view name) const {
+    const std::string digits = text(name);
+    Number value{};
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    const bool whole = error == std::errc() && end == digits.data() + digits.size();
+    return whole && value >= 0 ? std::optional(value) : std::nullopt;
+  }
+
+ private:
+  const EnvironmentLookup& lookup_;
+};
+
+// What a launcher has told this process.
+struct Told {
+  std::string launcher = "none";
+  std::optional<int> rank;
+  std::optional<int> size;
+  bool pmix = false;         // a PMIx server should be there
+  bool pmi = false;          // a PMI-1 or PMI-2 server should be there
+  bool in_step = false;      // Slurm's step variables are set, whoever started us
+  std::string slurm_plugin;  // srun's --mpi
+
+  [[nodiscard]] bool several() const { return launcher != "none" && (!size || *size > 1); }
+};
+
+// A batch script, an interactive step and the like carry ids from the top of the range; they are
+// one shell each, whatever the job's size.
+bool is_pseudo_step(std::uint64_t id) {
+  return id >= 0xffff'fff0U;
+}
+
+bool has_pmix(const Variables& env) {
+  constexpr std::array kSigns{"PMIX_NAMESPACE",   "PMIX_SERVER_URI2", "PMIX_SERVER_URI21",
+                              "PMIX_SERVER_URI3", "PMIX_SERVER_URI4", "PMIX_SERVER_URI41"};
+  for (const char* sign : kSigns) {
+    if (env.has(sign)) return true;
+  }
+  return false;
+}
+
+bool has_pmi(const Variables& env) {
+  return env.has("PMI_FD") || env.has("PMI_PORT") || env.has("PMI_CONTROL_PORT") ||
+         env.has("PALS_APINFO");
+}
+
+// The servers of a Slurm step. The plugin's name decides, for PMIX_* may be left over from a
+// launcher around this one; but a name alone, exported by hand, is no server.
+void look_at_slurm_servers(const Variables& env, Told& told) {
+  told.slurm_plugin = env.text("SLURM_MPI_TYPE");
+  const std::string_view plugin = told.slurm_plugin;
+  const bool open = plugin.empty();
+  told.pmix = has_pmix(env) && (open || plugin.starts_with("pmix"));
+  told.pmi = has_pmi(env) && (open || !(plugin.starts_with("pmix") || plugin == "none"));
+}
+
+Told look(const Variables& env) {
+  Told told;
+  told.pmix = has_pmix(env);
+  told.pmi = has_pmi(env);
+  told.in_step = env.has("SLURM_STEP_ID");
+
+  const auto step = env.number<std::uint64_t>("SLURM_STEP_ID");
+  const auto step_tasks = env.number("SLURM_STEP_NUM_TASKS");
+  if (env.number("OMPI_COMM_WORLD_SIZE")) {
+    told.launcher = "openmpi";
+    told.rank = env.number("OMPI_COMM_WORLD_RANK");
+    told.size = env.number("OMPI_COMM_WORLD_SIZE");
+  } else if (env.number("PMI_SIZE") && (env.has("MPI_LOCALNRANKS") || env.has("HYDI_CONTROL_FD"))) {
+    told.launcher = "hydra";
+    told.rank = env.number("PMI_RANK");
+    told.size = env.number("PMI_SIZE");
+    told.pmix = false;  // of the step that carries hydra's proxies, not ours
+  } else if (env.number("FLUX_JOB_SIZE") && env.number("FLUX_TASK_RANK")) {
+    told.launcher = "flux";
+    told.rank = env.number("FLUX_TASK_RANK");
+    told.size = env.number("FLUX_JOB_SIZE");
+  } else if (step && !is_pseudo_step(*step) && step_tasks) {
+    told.launcher = "slurm";
+    told.rank = env.number("SLURM_PROCID");
+    told.size = step_tasks;
+    look_at_slurm_servers(env, told);
+  } else if (step) {
+    look_at_slurm_servers(env, told);  // a shell of its own; what matters is only MpiWish::kOn
+  } else if (env.has("PALS_APINFO") || env.has("PALS_RANKID")) {
+    told.launcher = "pals";
+    told.rank = env.number("PALS_RANKID");
+    told.size = env.number("PMI_SIZE");
+  } else if (env.number("PMI_SIZE") && env.number("PMI_RANK")) {
+    told.launcher = "hydra";
+    told.rank = env.number("PMI_RANK");
+    told.size = env.number("PMI_SIZE");
+  } else if (env.has("PMIX_NAMESPACE") && env.number("PMIX_RANK")) {
+    told.launcher = "pmix";
+    told.rank = env.number("PMIX_RANK");
+  }
+  return told;
+}
+
+std::string started(const Told& told, std::string_view by) {
+  const std::string count = told.size ? std::to_string(*told.size) : "an unknown number of";
+  return std::string(by) + " started " + count + (told.size == 1 ? " task" : " tasks");
+}
+
+std::string slurm_advice(const Told& told, MpiFamily family) {
+  const bool open_mpi = family == MpiFamily::kOpenMpi;
+  std::string cause =
+      told.launcher == "slurm" ? started(told, "srun") : "this shell is a Slurm step";
+  if (told.pmi && open_mpi) {
+    cause += " with PMI" + (told.slurm_plugin.empty() ? "" : " (--mpi=" + told.slurm_plugin + ")") +
+             ", which Open MPI does not speak";
+  } else {
+    cause += open_mpi ? " without a PMIx server" : " without a PMI or PMIx server";
+    cause += " (--mpi=" + (told.slurm_plugin.empty() ? "none" : told.slurm_plugin) + ")";
+  }
+  return "MPI cannot start: " + cause + "; use `srun --mpi=" + (open_mpi ? "pmix" : "pmi2") +
+         "` (`srun --mpi=list` shows what this site has) or `mpirun`";
+}
+
+// Why MPI_Init must not be called here, or would be of no use; empty when it may be called.
+std::string obstacle(const Told& told, bool mpi_available, MpiFamily family) {
+  if (!mpi_available) {
+    return "MPI cannot start: this fvprefetch was built without MPI; use a build with "
+           "-DFVPREFETCH_WITH_MPI=ON";
+  }
+  const bool open_mpi = family == MpiFamily::kOpenMpi;
+  if (told.launcher == "openmpi") return {};
+  if (told.launcher == "hydra" && open_mpi) {
+    return "MPI cannot start: " + started(told, "another MPI's mpiexec") +
+           " with PMI, which Open MPI does not speak; use Open MPI's `mpirun`";
+  }
+  if (open_mpi && told.in_step && !told.pmix) return slurm_advice(told, family);
+  if (told.launcher == "slurm" && !told.pmix && !told.pmi) return slurm_advice(told, family);
+  return {};
+}
+
+}  // namespace
+
+MpiFamily built_mpi_family() {
+  return MpiFamily::FVPREFETCH_MPI_FAMILY;
+}
+
+Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available,
+                     MpiFamily family) {
+  const Told told = look(Variables(env));
+  Launch launch;
+  launch.launcher = told.launcher;
+  launch.rank = told.rank;
+  launch.size = told.size;
+  launch.mode = told.several() ? Launch::Mode::kLockOnly : Launch::Mode::kAlone;
+
+  const bool wanted = wish == MpiWish::kOn || (wish == MpiWish::kAuto && told.several());
+  if (!wanted) return launch;
+  launch.advice = obstacle(told, mpi_available, family);
+  if (launch.advice.empty()) launch.mode = Launch::Mode::kMpi;
+  return launch;
+}
+
+std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size) {
+  if (!launch.size || mpi_size >= *launch.size) return std::nullopt;
+  return "MPI sees " + std::to_string(mpi_size) + (mpi_size == 1 ? " process" : " processes") +
+         " where the launcher (" + launch.launcher + ") started " + std::to_string(*launch.size) +
+         ": they do not speak the same PMI; use `srun --mpi=pmix` (`srun --mpi=list` shows what "
+         "this site has) or the `mpirun` of the MPI that fvprefetch was built with";
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,43 @@
+#include "mpi/module.h"
+
+#include <mpi.h>
+
+#include "base/try.h"
+#include "mpi/mpi_collective.h"
+
+namespace fvprefetch {
+namespace {
+
+bool initialized_here = false;  // only the main thread calls MPI
+
+Result<std::unique_ptr<Collective>> open_world() {
+  return guard([]() -> Result<std::unique_ptr<Collective>> {
+    int initialized = 0;
+    MPI_Initialized(&initialized);
+    if (initialized == 0) {
+      int provided = MPI_THREAD_SINGLE;
+      if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
+        return fail(ErrorCode::kLauncher, "MPI_Init_thread failed");
+      }
+      initialized_here = true;
+    }
+    return mpi::make_mpi_collective(MPI_COMM_WORLD);
+  });
+}
+
+void finalize() {
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (initialized_here && finalized == 0) MPI_Finalize();
+  initialized_here = false;
+}
+
+constexpr MpiModule kModule{kMpiModuleVersion, &open_world, &finalize};
+
+}  // namespace
+}  // namespace fvprefetch
+
+extern "C" __attribute__((visibility("default"))) const fvprefetch::MpiModule*
+fvprefetch_mpi_module() {
+  return &fvprefetch::kModule;
+}

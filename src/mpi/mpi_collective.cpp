@@ -1,0 +1,253 @@
+// Waiting. A blocking MPI call spins: measured with Open MPI 4.1, a rank in MPI_Barrier uses 96 %
+// of a core, also with mpi_yield_when_idle. So every collective here is a non-blocking one, tested
+// between sleeps. A test also moves the collective on (there is no progress thread to count on),
+// and a tree of N ranks has ceil(log2 N) levels that each may find the next one asleep: hence the
+// bound of 10 + 50 x ceil(log2 N) ms on the wake-up.
+#include "mpi/mpi_collective.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <climits>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/environment.h"
+#include "base/posix.h"
+#include "base/try.h"
+
+namespace fvprefetch::mpi {
+namespace {
+
+using std::chrono::microseconds;
+
+// Between ranks that may be minutes apart, and between ranks that are all here and moving bytes.
+constexpr microseconds kPatient{50'000};
+constexpr microseconds kBrisk{1'000};
+constexpr microseconds kFirstPause{50};
+
+// all_gather is for short texts; more is a mistake of the caller, which all ranks see alike.
+constexpr std::uint64_t kLongestText = std::uint64_t{1} << 20U;
+
+Status checked(int rc, std::string_view call) {
+  if (rc == MPI_SUCCESS) return {};
+  std::array<char, MPI_MAX_ERROR_STRING + 1> text{};
+  int length = 0;
+  std::string words = "error " + std::to_string(rc);
+  if (MPI_Error_string(rc, text.data(), &length) == MPI_SUCCESS && length > 0) {
+    words.assign(text.data(), static_cast<std::size_t>(length));
+  }
+  return fail(ErrorCode::kInternal, std::string(call) + " failed: " + words);
+}
+
+// Tests once right away and then between sleeps that grow to `longest`. Slowly, by an eighth: a
+// collective of several levels is then late by a part of the time that it has taken so far, where
+// doubling would double it; and to reach 50 ms takes 60 tests, which cost nothing.
+Status finish(MPI_Request& request, microseconds longest, std::string_view call) {
+  microseconds pause = kFirstPause;
+  for (;;) {
+    int done = 0;
+    FVP_CHECK_OK(checked(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call));
+    if (done != 0) return {};
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause + pause / 8, longest);
+  }
+}
+
+// Whether this thread may call MPI at all. Only calls that are allowed at any time.
+Status usable() {
+  int initialized = 0;
+  int finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  if (initialized == 0) {
+    return fail(ErrorCode::kLauncher, "MPI is not initialised", "call MPI_Init first");
+  }
+  if (finalized != 0) {
+    return fail(ErrorCode::kLauncher, "MPI is finalized already",
+                "call fvprefetch before MPI_Finalize");
+  }
+  int level = MPI_THREAD_SINGLE;
+  int main_thread = 0;
+  FVP_CHECK_OK(checked(MPI_Query_thread(&level), "MPI_Query_thread"));
+  FVP_CHECK_OK(checked(MPI_Is_thread_main(&main_thread), "MPI_Is_thread_main"));
+  // SINGLE is what plain MPI_Init gives. It is taken for FUNNELED, which every MPI in use makes
+  // of it: our further threads never call MPI.
+  if (level <= MPI_THREAD_FUNNELED && main_thread == 0) {
+    return fail(ErrorCode::kLauncher, "this thread may not call MPI",
+                "call fvprefetch from the thread that called MPI_Init, or initialise MPI with "
+                "MPI_THREAD_SERIALIZED");
+  }
+  return {};
+}
+
+std::string processor_name() {
+  std::array<char, MPI_MAX_PROCESSOR_NAME + 1> name{};
+  int length = 0;
+  if (MPI_Get_processor_name(name.data(), &length) != MPI_SUCCESS || length <= 0) {
+    return posix::host_name();
+  }
+  return {name.data(), static_cast<std::size_t>(length)};
+}
+
+class MpiCollective final : public Collective {
+ public:
+  MpiCollective(MPI_Comm comm, std::size_t piece) : comm_(comm), piece_(piece) {}
+  MpiCollective(const MpiCollective&) = delete;
+  MpiCollective& operator=(const MpiCollective&) = delete;
+
+  ~MpiCollective() override {
+    int finalized = 0;
+    // After a failed collective the communicator is left alone: a request may still be under way.
+    if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0 && !broken_) {
+      (void)MPI_Comm_free(&comm_);  // nobody could be told
+    }
+  }
+
+  // Collective: who and where everybody is.
+  Status open() {
+    FVP_CHECK_OK(
+        checked(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    FVP_CHECK_OK(checked(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank"));
+    FVP_CHECK_OK(checked(MPI_Comm_size(comm_, &size_), "MPI_Comm_size"));
+    node_ = processor_name();
+    // By name, since MPI_COMM_TYPE_SHARED means "can share memory", and puts every rank on a node
+    // of its own with some PMIx and UCX versions. Slurm's number of the node separates nodes that
+    // were given the same name.
+    const EnvironmentLookup env = environment::or_process({});
+    const std::string key = node_ + '\n' + env("SLURM_NODEID").value_or("");
+    FVP_TRY(const std::vector<std::string> keys, all_gather(key));
+    nodes_ = static_cast<int>(std::set(keys.begin(), keys.end()).size());
+    leader_ = std::find(keys.begin(), keys.end(), key) - keys.begin() == rank_;
+    return {};
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  bool node_leader() const override { return leader_; }
+  int nodes() const override { return nodes_; }
+  const std::string& node() const override { return node_; }
+
+  Status quiet_wait() override {
+    return run("MPI_Ibarrier", kPatient,
+               [&](MPI_Request* request) { return MPI_Ibarrier(comm_, request); });
+  }
+
+  Result<std::string> broadcast(std::string bytes) override {
+    std::uint64_t length = bytes.size();
+    FVP_CHECK_OK(broadcast_piece(&length, 1, MPI_UINT64_T, kPatient));
+    bytes.resize(length);
+    for (std::size_t at = 0; at < bytes.size(); at += piece_) {
+      const std::size_t count = std::min(piece_, bytes.size() - at);
+      FVP_CHECK_OK(broadcast_piece(bytes.data() + at, count, MPI_BYTE, kBrisk));
+    }
+    return bytes;
+  }
+
+  Result<int> max(int value) override {
+    int largest = value;
+    FVP_CHECK_OK(run("MPI_Iallreduce", kPatient, [&](MPI_Request* request) {
+      return MPI_Iallreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_, request);
+    }));
+    return largest;
+  }
+
+  Result<std::vector<std::string>> all_gather(const std::string& text) override {
+    const auto ranks = static_cast<std::size_t>(size_);
+    const std::uint64_t mine = text.size();
+    std::vector<std::uint64_t> lengths(ranks);
+    FVP_CHECK_OK(run("MPI_Iallgather", kPatient, [&](MPI_Request* request) {
+      return MPI_Iallgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, comm_,
+                            request);
+    }));
+
+    std::vector<int> counts(ranks);
+    std::vector<int> offsets(ranks);
+    std::uint64_t total = 0;
+    for (std::size_t i = 0; i < ranks; ++i) {
+      // Every rank has the same lengths, so every rank returns here or none.
+      if (lengths[i] > kLongestText || total + lengths[i] > INT_MAX) {
+        return fail(ErrorCode::kInternal,
+                    "the text of rank " + std::to_string(i) +
+                        " is too long to gather: " + std::to_string(lengths[i]) + " bytes");
+      }
+      counts[i] = static_cast<int>(lengths[i]);
+      offsets[i] = static_cast<int>(total);
+      total += lengths[i];
+    }
+
+    std::string all(total, '\0');
+    FVP_CHECK_OK(run("MPI_Iallgatherv", kBrisk, [&](MPI_Request* request) {
+      return MPI_Iallgatherv(text.data(), static_cast<int>(mine), MPI_BYTE, all.data(),
+                             counts.data(), offsets.data(), MPI_BYTE, comm_, request);
+    }));
+    std::vector<std::string> texts(ranks);
+    for (std::size_t i = 0; i < ranks; ++i) {
+      texts[i] = all.substr(static_cast<std::size_t>(offsets[i]), lengths[i]);
+    }
+    return texts;
+  }
+
+ private:
+  // Starts one collective and sees it through. A failure is remembered: what the other ranks are
+  // in the middle of is unknown, and a further call could wait for ever.
+  template <typename Start>
+  Status run(std::string_view call, microseconds longest, Start start) {
+    if (broken_) return fail(*broken_);
+    MPI_Request request = MPI_REQUEST_NULL;
+    Status status = checked(start(&request), call);
+    if (status) status = finish(request, longest, call);
+    if (!status) broken_ = status.error();
+    return status;
+  }
+
+  Status broadcast_piece(void* data, std::size_t count, MPI_Datatype type, microseconds longest) {
+    return run("MPI_Ibcast", longest, [&](MPI_Request* request) {
+      return MPI_Ibcast(data, static_cast<int>(count), type, 0, comm_, request);
+    });
+  }
+
+  MPI_Comm comm_;
+  std::size_t piece_;
+  int rank_ = 0;
+  int size_ = 1;
+  int nodes_ = 1;
+  bool leader_ = false;
+  std::string node_;
+  std::optional<Error> broken_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Collective>> make_mpi_collective(MPI_Comm comm,
+                                                        std::size_t broadcast_piece) {
+  FVP_CHECK_OK(usable());
+  if (comm == MPI_COMM_NULL) return fail(ErrorCode::kUsage, "the communicator is MPI_COMM_NULL");
+  int inter = 0;
+  FVP_CHECK_OK(checked(MPI_Comm_test_inter(comm, &inter), "MPI_Comm_test_inter"));
+  if (inter != 0) {
+    return fail(ErrorCode::kUsage, "the communicator is an intercommunicator",
+                "pass one that holds all ranks, for instance from MPI_Intercomm_merge");
+  }
+
+  // Not MPI_Comm_dup: ranks that come early would spin in it until the last one is here. This is
+  // the one call that is made under the caller's error handler, with arguments that were just
+  // checked.
+  MPI_Comm dup = MPI_COMM_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  FVP_CHECK_OK(checked(MPI_Comm_idup(comm, &dup, &request), "MPI_Comm_idup"));
+  FVP_CHECK_OK(finish(request, kPatient, "MPI_Comm_idup"));
+
+  auto ranks =
+      std::make_unique<MpiCollective>(dup, std::clamp<std::size_t>(broadcast_piece, 1, INT_MAX));
+  FVP_CHECK_OK(ranks->open());
+  return ranks;
+}
+
+}  // namespace fvprefetch::mpi

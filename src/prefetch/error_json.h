@@ -1,0 +1,15 @@
+// Error <-> JSON, as it stands in reports and travels between ranks.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "fvprefetch/error.h"
+
+namespace fvprefetch {
+
+/// {"code", "name", "message", "hint", "context", "subject", "retry_after_seconds", "retryable"}.
+[[nodiscard]] nlohmann::ordered_json error_to_json(const Error& error);
+/// The inverse; fields that are missing stay empty. `json` must be an object with a "code".
+[[nodiscard]] Error error_from_json(const nlohmann::ordered_json& json);
+
+}  // namespace fvprefetch

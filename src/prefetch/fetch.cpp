@@ -1,0 +1,320 @@
+#include "prefetch/fetch.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "base/try.h"
+#include "cache/lock.h"
+
+namespace fvprefetch {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+/// How often progress is told and `stop` is looked at while nothing else happens.
+constexpr milliseconds kTick{200};
+
+class FetchLoop {
+ public:
+  FetchLoop(std::vector<FetchJob> jobs, Session& session, FetchListener& listener,
+            LockReport& lock_report)
+      : session_(session), listener_(listener), lock_report_(lock_report) {
+    for (FetchJob& job : jobs) {
+      Slot slot;
+      slot.job = std::move(job);
+      slots_.push_back(std::move(slot));
+    }
+  }
+
+  void run() {
+    announce();
+    while (true) {
+      if (const std::optional<Error> stop = session_.must_stop()) return end_all(*stop);
+      drop_unwanted();
+      begin_what_is_due();
+      if (files_done_ == slots_.size()) break;
+      turn();
+    }
+    tell_progress();
+  }
+
+ private:
+  enum class Phase { kPending, kRunning, kDone };
+
+  struct Slot {
+    FetchJob job;
+    Phase phase = Phase::kPending;
+    std::unique_ptr<Lock> lock;
+    std::unique_ptr<HeldLock> held;
+    std::optional<LockWait> wait;
+    Clock::TimePoint next_try = Clock::TimePoint::min();
+    DownloadId download = 0;
+    std::string partial;
+  };
+
+  // --- steps -----------------------------------------------------------------------------------
+
+  void announce() {
+    FetchPlanned planned;
+    planned.files = slots_.size();
+    for (const Slot& slot : slots_) {
+      const auto& size = slot.job.download.spec.size;
+      planned.bytes += size.value_or(0);
+      planned.bytes_exact = planned.bytes_exact && size.has_value();
+    }
+    bytes_planned_ = planned.bytes;
+    if (planned.files > 0) session_.emit(planned);
+  }
+
+  void begin_what_is_due() {
+    for (Slot& slot : slots_) {
+      if (running_ >= max_active()) return;
+      const bool due = slot.phase == Phase::kPending && slot.next_try <= session_.clock().now();
+      if (due && listener_.wanted(slot.job)) begin(slot);
+    }
+  }
+
+  /// Looks, tries the lock, looks again under it, and starts the download.
+  void begin(Slot& slot) {
+    Target& target = *slot.job.target;
+    const Result<bool> before = target.present();
+    if (!before) return finish(slot, before.error());
+    if (const Status ready = target.prepare(); !ready) return finish(slot, ready.error());
+    if (*before) return adopt(slot);
+    if (!acquire(slot)) return;
+    const Result<bool> now = target.present();
+    if (!now) return finish(slot, now.error());
+    if (*now) return adopt(slot);
+    start(slot);
+  }
+
+  /// Needs no lock: links are made by rename, and everybody makes the same ones.
+  void adopt(Slot& slot) {
+    FetchOutcome outcome;
+    outcome.status = slot.job.target->adopt();
+    finish(slot, std::move(outcome));
+  }
+
+  /// True: go on (with the lock, or without one where locks do not work). False: the job waits or
+  /// has ended.
+  bool acquire(Slot& slot) {
+    if (session_.options().lock == LockMode::kNone) return true;
+    if (!slot.lock) {
+      slot.lock = make_flock(slot.job.target->lock_path(), slot.job.target->lock_mode(), self());
+    }
+    Result<std::unique_ptr<HeldLock>> held = slot.lock->try_acquire();
+    if (!held) {
+      const bool refused = held.error().code == ErrorCode::kInternal;
+      if (!refused || session_.options().lock == LockMode::kFlock) {
+        finish(slot, held.error());
+        return false;
+      }
+      warn_once("locks do not work here (" + held.error().message +
+                "): going on without; nothing wrong can be published, at worst work is done twice");
+      return true;
+    }
+    if (!*held) {
+      wait_for_holder(slot);
+      return false;
+    }
+    slot.held = *std::move(held);
+    lock_report_.kind = slot.lock->kind();
+    if (slot.wait) {
+      waited_ = std::max(waited_, slot.wait->waited(session_.clock().now()));
+      lock_report_.waited_seconds = std::chrono::duration<double>(waited_).count();
+    }
+    return true;
+  }
+
+  void wait_for_holder(Slot& slot) {
+    const Clock::TimePoint now = session_.clock().now();
+    if (!slot.wait) {
+      LockWait::Limits limits;
+      limits.timeout = session_.options().lock_timeout;
+      slot.wait.emplace(limits, now);
+    }
+    const std::uint64_t holder_bytes = slot.job.target->partial_bytes();
+    const LockWait::Step step = slot.wait->step(now, holder_bytes);
+    slot.next_try = step.next_try;
+    if (!step.say && !step.timed_out) return;
+    const std::string holder = slot.lock->describe_holder();
+    const milliseconds waited = slot.wait->waited(now);
+    lock_report_.holder = holder;
+    waited_ = std::max(waited_, waited);
+    lock_report_.waited_seconds = std::chrono::duration<double>(waited_).count();
+    if (step.timed_out) {
+      return finish(slot,
+                    fail(ErrorCode::kLockTimeout,
+                         "waited " + std::to_string(waited.count() / 1000) + " s for the lock of " +
+                             slot.job.download.spec.path + ", held by " + holder,
+                         "raise --lock-timeout (FVPREFETCH_LOCK_TIMEOUT), or end the holder")
+                        .value());
+    }
+    LockWaited event;
+    event.entry = name_of(slot);
+    event.path = slot.job.download.spec.path;
+    event.holder = holder;
+    event.waited = waited;
+    event.bytes_done = holder_bytes;
+    event.bytes_total = slot.job.download.spec.size;
+    session_.emit(event);
+  }
+
+  void start(Slot& slot) {
+    slot.partial = slot.job.target->new_partial();
+    Download download = slot.job.download;
+    download.partial = slot.partial;
+    session_.emit(FileStarted{name_of(slot), download.spec.path, download.spec.size});
+    slot.download = engine().add(std::move(download));
+    slot.phase = Phase::kRunning;
+    ++running_;
+  }
+
+  /// Lets the engine work until something happens or the next lock is due.
+  void turn() {
+    Clock::TimePoint until = session_.clock().now() + kTick;
+    if (running_ < max_active()) {
+      for (const Slot& slot : slots_) {
+        if (slot.phase == Phase::kPending) until = std::min(until, slot.next_try);
+      }
+    }
+    if (running_ == 0) {
+      session_.clock().sleep_until(until, session_.options().stop);
+      return;
+    }
+    for (Finished& finished : engine().poll(until, session_.options().stop)) publish(finished);
+    for (const Retried& retried : engine().take_retried()) {
+      if (const Slot* slot = find(retried.id)) {
+        session_.emit(FileRetried{name_of(*slot), slot->job.download.spec.path, retried.reason,
+                                  retried.delay});
+      }
+    }
+    tell_progress();
+  }
+
+  void publish(Finished& finished) {
+    Slot* slot = find(finished.id);
+    if (slot == nullptr) return;  // dropped meanwhile
+    FetchOutcome outcome;
+    outcome.requests = finished.requests;
+    if (!finished.result) {
+      outcome.status = tl::unexpected(finished.result.error());
+      return finish(*slot, std::move(outcome));
+    }
+    outcome.fetched = true;
+    outcome.bytes = finished.result->size;
+    outcome.status = slot->job.target->publish(*std::move(finished.result), slot->partial);
+    finish(*slot, std::move(outcome));
+  }
+
+  // --- ends ------------------------------------------------------------------------------------
+
+  void finish(Slot& slot, Error error) {
+    FetchOutcome outcome;
+    outcome.status = tl::unexpected(std::move(error));
+    finish(slot, std::move(outcome));
+  }
+
+  void finish(Slot& slot, FetchOutcome outcome) {
+    close(slot);
+    if (!outcome.status) {
+      outcome.status = tl::unexpected(
+          with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));
+    } else {
+      session_.emit(FileFinished{name_of(slot), slot.job.download.spec.path, outcome.bytes});
+    }
+    listener_.on_done(slot.job, outcome);
+  }
+
+  void close(Slot& slot) {
+    if (slot.phase == Phase::kRunning) --running_;
+    slot.phase = Phase::kDone;
+    slot.held.reset();
+    ++files_done_;
+  }
+
+  void drop_unwanted() {
+    for (Slot& slot : slots_) {
+      if (slot.phase == Phase::kDone || listener_.wanted(slot.job)) continue;
+      if (slot.phase == Phase::kRunning) engine().cancel(slot.download);
+      close(slot);
+    }
+  }
+
+  void end_all(const Error& error) {
+    engine_.reset();  // removes its partials before their locks are let go
+    for (Slot& slot : slots_) {
+      if (slot.phase != Phase::kDone) finish(slot, error);
+    }
+  }
+
+  // --- small things ----------------------------------------------------------------------------
+
+  Engine& engine() {
+    if (!engine_) {
+      engine_.emplace(session_.transport(), session_.clock(), session_.engine_options(),
+                      session_.random());
+    }
+    return *engine_;
+  }
+
+  Slot* find(DownloadId id) {
+    for (Slot& slot : slots_) {
+      if (slot.phase == Phase::kRunning && slot.download == id) return &slot;
+    }
+    return nullptr;
+  }
+
+  [[nodiscard]] std::size_t max_active() const {
+    return static_cast<std::size_t>(std::max(1, session_.options().max_active));
+  }
+
+  [[nodiscard]] std::string name_of(const Slot& slot) const {
+    return listener_.entry_name(slot.job.entries.front());
+  }
+
+  [[nodiscard]] Holder self() const {
+    return Holder{posix::host_name(), static_cast<std::int64_t>(::getpid()),
+                  environment::job_id(session_.env()), rfc3339_now()};
+  }
+
+  void warn_once(std::string message) {
+    if (warned_) return;
+    warned_ = true;
+    session_.emit(Warned{"", std::move(message)});
+  }
+
+  void tell_progress() {
+    BytesArrived event;
+    event.bytes_done = engine_ ? engine_->bytes_done() : 0;
+    event.bytes_total = std::max(bytes_planned_, engine_ ? engine_->bytes_known() : 0);
+    event.files_done = files_done_;
+    event.files_total = slots_.size();
+    session_.emit(event);
+  }
+
+  Session& session_;
+  FetchListener& listener_;
+  LockReport& lock_report_;
+  std::optional<Engine> engine_;
+  std::vector<Slot> slots_;
+  std::uint64_t bytes_planned_ = 0;
+  std::size_t running_ = 0;
+  std::size_t files_done_ = 0;
+  milliseconds waited_{0};
+  bool warned_ = false;
+};
+
+}  // namespace
+
+void fetch_all(std::vector<FetchJob> jobs, Session& session, FetchListener& listener,
+               LockReport& lock_report) {
+  if (jobs.empty()) return;
+  FetchLoop(std::move(jobs), session, listener, lock_report).run();
+}
+
+}  // namespace fvprefetch

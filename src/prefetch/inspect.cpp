@@ -1,0 +1,181 @@
+// The commands that only look: plan (asks servers what is not known) and status (asks nobody).
+// They share prefetch's way of finding out what is there, and write nothing.
+#include <algorithm>
+#include <optional>
+
+#include "base/try.h"
+#include "cache/hf_store.h"
+#include "cache/lock.h"
+#include "cache/url_store.h"
+#include "fvprefetch/prefetch.h"
+#include "prefetch/lookup.h"
+#include "prefetch/session.h"
+#include "source/resolve.h"
+
+namespace fvprefetch {
+
+namespace {
+
+/// May a server be asked?
+enum class Asking { kAllowed, kForbidden };
+
+std::string digest_rule(const Source& source, const FileSpec& file) {
+  if (const auto* url = std::get_if<UrlSource>(&source)) return url->digest_rule;
+  return file.digest ? "hub" : "none";
+}
+
+/// Where a file of the entry would come from.
+std::string address(const Source& source, Session& session, const Survey& survey,
+                    const FileSpec& file) {
+  if (const auto* url = std::get_if<UrlSource>(&source)) return redact(url->file.urls.front());
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub == nullptr) return file.path;
+  const Result<hub::Client*> client = session.hub();
+  return client ? redact((*client)->resolve_url(hub->repo, survey.commit, file.path)) : "";
+}
+
+/// The size that a server tells for a URL whose manifest entry has none; unknown on any failure,
+/// since a plan is worth having without it.
+std::optional<std::uint64_t> ask_size(Session& session, const std::string& url) {
+  Request request;
+  request.method = Request::Method::kHead;
+  request.url = url;
+  const Result<Response> response = session.fetcher().fetch(request);
+  if (!response || response->head.status != 200) return std::nullopt;
+  return response->head.content_length();
+}
+
+/// Who is fetching a file, and how much of it lies there unfinished.
+struct Unfinished {
+  std::uint64_t bytes = 0;
+  std::string holder;
+};
+
+Unfinished unfinished(const Source& source, const Session& session, const FileSpec& file) {
+  Unfinished found;
+  std::string lock;
+  if (const auto* url = std::get_if<UrlSource>(&source)) {
+    const UrlStore store(url->root, url->relative);
+    found.bytes = store.partial_bytes();
+    lock = store.paths().lock();
+  } else if (const auto* hub = std::get_if<HubSource>(&source)) {
+    const HubStore store(session.hub_cache(), type_name(hub->repo.type), hub->repo.id);
+    found.bytes = store.partial_bytes(file.blob);
+    lock = store.paths().lock(file.blob);
+  }
+  if (!lock.empty()) found.holder = known_holder(lock).value_or("");
+  return found;
+}
+
+/// What is known of the entry, asked for where that is allowed.
+Result<Survey> survey_of(const Source& source, Session& session, Asking asking) {
+  FVP_TRY(Survey survey, look(source, session, Hashing::kForbidden));
+  const auto* hub = std::get_if<HubSource>(&source);
+  const bool unknown = survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree;
+  if (hub == nullptr || !unknown) return survey;
+  if (asking == Asking::kForbidden || session.offline()) {
+    // "Missing" is an answer here, not a failure.
+    const Result<Survey> there = look_offline(*hub, survey);
+    return there ? *there : survey;
+  }
+  std::optional<std::string> commit;
+  if (survey.need == Survey::Need::kRevision) {
+    FVP_TRY(commit, session.commit_of(hub->repo, hub->revision));
+    FVP_TRY(survey, look(source, session, Hashing::kForbidden, commit));
+    if (survey.need != Survey::Need::kTree) return survey;
+  }
+  FVP_TRY(const std::vector<RepoFile> tree, session.tree_of(hub->repo, survey.commit));
+  return look(source, session, Hashing::kForbidden, commit, tree);
+}
+
+std::string state_of(const Survey& survey, const PlannedEntry& entry) {
+  if (survey.need == Survey::Need::kNothing) return "complete";
+  if (!entry.holder.empty()) return "being_fetched";
+  const bool some =
+      survey.need == Survey::Need::kFiles && survey.missing.size() < survey.files.size();
+  return some || entry.bytes_partial > 0 ? "partial" : "missing";
+}
+
+PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking asking) {
+  PlannedEntry entry;
+  entry.name = manifest_entry.name;
+  entry.source = manifest_entry.source.find("://") == std::string::npos
+                     ? manifest_entry.source
+                     : redact(manifest_entry.source);
+  entry.state = "failed";
+  const Result<Source> source = resolve(manifest_entry, session.env(), session.eval_cache());
+  if (!source) {
+    entry.error = source.error();
+    return entry;
+  }
+  entry.kind = kind_of(*source);
+  const Result<Survey> survey = survey_of(*source, session, asking);
+  if (!survey) {
+    entry.error = survey.error();
+    return entry;
+  }
+  entry.path = survey->path;
+  entry.commit = survey->commit;
+  for (std::size_t i = 0; i < survey->files.size(); ++i) {
+    const FileSpec& file = survey->files[i];
+    PlannedFile planned;
+    planned.path = file.path;
+    planned.size = file.size;
+    planned.present =
+        std::find(survey->missing.begin(), survey->missing.end(), i) == survey->missing.end();
+    planned.digest_rule = digest_rule(*source, file);
+    if (asking == Asking::kAllowed) planned.url = address(*source, session, *survey, file);
+    if (!planned.present) {
+      const Unfinished part = unfinished(*source, session, file);
+      entry.bytes_partial += part.bytes;
+      if (entry.holder.empty()) entry.holder = part.holder;
+      if (!planned.size && asking == Asking::kAllowed && !session.offline()) {
+        planned.size = ask_size(session, file.urls.front());
+      }
+    }
+    entry.files.push_back(std::move(planned));
+  }
+  entry.state = state_of(*survey, entry);
+  return entry;
+}
+
+Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking) {
+  Result<Plan> plan = guard([&]() -> Result<Plan> {
+    Session session(options, {});
+    Plan made;
+    std::vector<Entry> entries;
+    std::vector<Source> sources;
+    for (const Entry& entry : manifest.entries) {
+      made.entries.push_back(inspect(entry, session, asking));
+      Result<Source> source = resolve(entry, session.env(), session.eval_cache());
+      if (source) {
+        entries.push_back(entry);
+        sources.push_back(*std::move(source));
+      }
+      const std::optional<Error>& error = made.entries.back().error;
+      if (error && !entry.optional && !made.error) {
+        made.error = with_context(*error, "entry `" + entry.name + "`");
+      }
+    }
+    if (const Status apart = check_destinations(entries, sources); !apart) {
+      made.error = apart.error();
+    }
+    return made;
+  });
+  if (plan) return *std::move(plan);
+  Plan failed;
+  failed.error = plan.error();
+  return failed;
+}
+
+}  // namespace
+
+Plan plan(const Manifest& manifest, const Options& options) {
+  return inspect_all(manifest, options, Asking::kAllowed);
+}
+
+Plan status(const Manifest& manifest, const Options& options) {
+  return inspect_all(manifest, options, Asking::kForbidden);
+}
+
+}  // namespace fvprefetch

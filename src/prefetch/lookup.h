@@ -1,0 +1,76 @@
+// Is it there? Everything here reads the caches and nothing else: no request, no lock, no write, so
+// that a warm run costs none of these.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cache/receipt.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/plan.h"
+#include "prefetch/session.h"
+#include "source/resolve.h"
+
+namespace fvprefetch {
+
+/// What is known of one entry.
+struct Survey {
+  /// What has to happen next, in this order.
+  enum class Need {
+    kNothing,   ///< complete
+    kRevision,  ///< ask the Hub which commit
+    kTree,      ///< ask the Hub which files
+    kFiles      ///< fetch `missing`
+  };
+  Need need = Need::kNothing;
+  std::string path;         ///< what the entry resolves to; empty until the commit is known
+  std::string commit;       ///< Hub
+  std::string resolved_at;  ///< Hub: when a branch was looked up
+  std::string verified_by;  ///< as in the report
+  std::vector<FileSpec> files;
+  std::vector<std::size_t> missing;  ///< indices into `files`
+  /// Complete, but nothing on disk says so yet: a receipt saves the next run the trouble.
+  bool wants_receipt = false;
+  /// The Hub was asked for the commit or its files in this run: refs and receipt may be behind.
+  bool asked = false;
+  /// The whole listing of the commit, when it was asked for in this run.
+  std::optional<std::vector<RepoFile>> tree;
+  std::vector<std::string> warnings;
+
+  [[nodiscard]] std::uint64_t bytes_total() const;
+};
+
+/// Whether a present URL file may be hashed to find out if it is the expected one.
+enum class Hashing { kAllowed, kForbidden };
+
+/// The one text that stands for the choice of files of a Hub entry, and for what the manifest pins
+/// of them (receipts are keyed by it).
+[[nodiscard]] std::string selection_of(const HubSource& source);
+/// SHA-256 of a URL source as given: tells sources apart without keeping their secrets.
+[[nodiscard]] std::string source_key(const UrlSource& source);
+
+/// What the caches tell of `source`. For a Hub entry, `commit` and `tree` are what the Hub was
+/// asked in this run; without them refs, receipts and trees/<commit>.json have to do.
+[[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
+                                  const std::optional<std::string>& commit = std::nullopt,
+                                  const std::optional<std::vector<RepoFile>>& tree = std::nullopt);
+
+/// Whether the URL file that is at `path` now is the one that `source` expects. `why` says what is
+/// wrong with it. Used by look() and again under the lock.
+struct UrlVerdict {
+  bool present = false;  ///< something is there
+  bool good = false;
+  std::string verified_by;
+  std::string why;
+  bool wants_receipt = false;
+  std::string sha256;  ///< when it was computed or is known from the receipt
+};
+[[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
+                                                Hashing hashing);
+
+/// Offline, a Hub entry without receipt or tree: what can be said from the snapshot folder alone.
+/// A hit marked "unverified", or kOfflineMissing.
+[[nodiscard]] Result<Survey> look_offline(const HubSource& source, const Survey& known);
+
+}  // namespace fvprefetch

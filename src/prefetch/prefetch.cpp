@@ -1,0 +1,398 @@
+// The orchestration: what is each entry, is it there, ask the Hub for what is not known, fetch what
+// is missing, write down what was verified, report.
+//
+// Order of the phases, over all entries each: what can fail without touching anything comes first,
+// what costs a request next, what costs bytes last.
+#include "fvprefetch/prefetch.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/try.h"
+#include "cache/hf_store.h"
+#include "cache/receipt.h"
+#include "prefetch/fetch.h"
+#include "prefetch/lookup.h"
+#include "prefetch/run.h"
+#include "prefetch/session.h"
+#include "prefetch/target.h"
+#include "source/resolve.h"
+
+namespace fvprefetch {
+
+namespace {
+
+class Run : public FetchListener {
+ public:
+  Run(const Manifest& manifest, Session& session) : manifest_(manifest), session_(session) {}
+
+  Report run() {
+    if (const Status ready = identify(); !ready) return failed_report(ready.error());
+    for (std::size_t i = 0; i < items_.size(); ++i) look_up(i);
+    fetch();
+    for (std::size_t i = 0; i < items_.size(); ++i) close(i);
+    return report();
+  }
+
+  // FetchListener
+  void on_done(const FetchJob& job, const FetchOutcome& outcome) override {
+    for (const std::size_t index : job.entries) {
+      Item& item = items_[index];
+      EntryReport& entry = item.report;
+      --item.open_files;
+      // Shared by several entries: counted once, for the first.
+      if (index == job.entries.front()) {
+        entry.requests += outcome.requests;
+        if (outcome.status) entry.bytes_fetched += outcome.bytes;
+      }
+      if (outcome.fetched && outcome.status) item.fetched_any = true;
+      if (!outcome.status && !entry.error) {
+        fail_entry(index, outcome.status.error());
+      } else if (item.open_files == 0 && !entry.error) {
+        complete(index);
+      }
+    }
+  }
+  bool wanted(const FetchJob& job) const override {
+    if (aborted_) return false;
+    return std::any_of(job.entries.begin(), job.entries.end(),
+                       [&](std::size_t i) { return !items_[i].report.error; });
+  }
+  std::string entry_name(std::size_t entry) const override { return manifest_.entries[entry].name; }
+
+ private:
+  struct Item {
+    Source source;
+    Survey survey;
+    EntryReport report;
+    Clock::TimePoint begin;
+    std::size_t open_files = 0;
+    bool identified = false;
+    bool fetched_any = false;
+    bool done = false;
+  };
+
+  // --- phase 1: what is each entry?
+  // ---------------------------------------------------------------
+
+  /// Mistakes that make the manifest as a whole unusable are an error; an entry that cannot be had
+  /// fails alone.
+  Status identify() {
+    std::vector<Entry> entries;
+    std::vector<Source> sources;
+    items_.resize(manifest_.entries.size());
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      const Entry& entry = manifest_.entries[i];
+      Item& item = items_[i];
+      item.begin = session_.clock().now();
+      item.report.name = entry.name;
+      item.report.optional = entry.optional;
+      item.report.state = EntryState::kSkipped;
+      FVP_CHECK_OK(validate(entry));
+      Result<Source> source = resolve(entry, session_.env(), session_.eval_cache());
+      if (!source) {
+        if (source.error().code == ErrorCode::kUsage) {
+          return fail(with_context(source.error(), "entry `" + entry.name + "`"));
+        }
+        fail_entry(i, source.error());
+        continue;
+      }
+      item.source = *std::move(source);
+      item.identified = true;
+      item.report.kind = kind_of(item.source);
+      entries.push_back(entry);
+      sources.push_back(item.source);
+    }
+    return check_destinations(entries, sources);
+  }
+
+  // --- phase 2: is it there?
+  // ----------------------------------------------------------------------
+
+  /// Reads the caches, and asks the Hub what they do not tell. A run that has failed already still
+  /// says what is there, but asks nobody.
+  void look_up(std::size_t index) {
+    Item& item = items_[index];
+    if (!item.identified) return;
+    if (const std::optional<Error> stop = session_.must_stop()) return fail_entry(index, *stop);
+    Result<Survey> survey = look(item.source, session_, Hashing::kAllowed);
+    if (survey &&
+        (survey->need == Survey::Need::kRevision || survey->need == Survey::Need::kTree)) {
+      const auto& hub = std::get<HubSource>(item.source);
+      if (session_.offline()) {
+        survey = look_offline(hub, *survey);
+      } else if (aborted_) {
+        return;
+      } else {
+        const std::uint64_t before = session_.requests();
+        survey = ask_hub(hub, *survey);
+        item.report.requests += session_.requests() - before;
+      }
+    }
+    if (!survey) return fail_entry(index, survey.error());
+    item.survey = *std::move(survey);
+    item.report.warnings = item.survey.warnings;
+    for (const std::string& warning : item.survey.warnings) {
+      session_.emit(Warned{item.report.name, warning});
+    }
+    if (item.survey.need == Survey::Need::kNothing) return complete(index);
+    if (session_.offline()) return fail_entry(index, missing_offline(item));
+  }
+
+  Result<Survey> ask_hub(const HubSource& source, const Survey& known) {
+    std::optional<std::string> commit;
+    if (known.need == Survey::Need::kRevision) {
+      FVP_TRY(commit, session_.commit_of(source.repo, source.revision));
+      FVP_TRY(Survey survey, look(source, session_, Hashing::kAllowed, commit));
+      if (survey.need != Survey::Need::kTree) return survey;
+    }
+    const std::string& at = commit ? *commit : known.commit;
+    FVP_TRY(const std::vector<RepoFile> tree, session_.tree_of(source.repo, at));
+    return look(source, session_, Hashing::kAllowed, commit, tree);
+  }
+
+  static Error missing_offline(const Item& item) {
+    std::string list;
+    for (const std::size_t i : item.survey.missing) {
+      const FileSpec& file = item.survey.files[i];
+      if (!list.empty()) list += ", ";
+      list += file.path;
+      if (file.size) list += " (" + std::to_string(*file.size) + " bytes)";
+    }
+    return fail(ErrorCode::kOfflineMissing, list).value();
+  }
+
+  // --- phase 3: fetch
+  // -----------------------------------------------------------------------------
+
+  void fetch() {
+    if (aborted_) return;
+    fetch_all(jobs(), session_, *this, lock_);
+  }
+
+  std::vector<FetchJob> jobs() {
+    std::vector<FetchJob> jobs;
+    std::map<std::string, std::size_t> by_path;  // final path -> index into jobs
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      Item& item = items_[i];
+      if (item.done || item.report.error || item.survey.need != Survey::Need::kFiles) continue;
+      if (const auto* url = std::get_if<UrlSource>(&item.source)) {
+        auto target = std::make_unique<UrlTarget>(*url, session_.options().refresh);
+        const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
+        if (is_new) {
+          FetchJob job;
+          job.target = std::move(target);
+          job.download.spec = url->file;
+          jobs.push_back(std::move(job));
+        }
+        add_entry(jobs[known->second], i);
+        continue;
+      }
+      add_hub_jobs(i, std::get<HubSource>(item.source), jobs, by_path);
+    }
+    return jobs;
+  }
+
+  void add_hub_jobs(std::size_t index, const HubSource& source, std::vector<FetchJob>& jobs,
+                    std::map<std::string, std::size_t>& by_path) {
+    const Survey& survey = items_[index].survey;
+    const Result<hub::Client*> client = session_.hub();
+    if (!client) return fail_entry(index, client.error());
+    const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    for (const std::size_t i : survey.missing) {
+      const FileSpec& file = survey.files[i];
+      HubTarget::Pointer pointer{survey.commit, file, source.sha256};
+      auto target = std::make_unique<HubTarget>(store, pointer);
+      const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
+      if (!is_new) {
+        static_cast<HubTarget&>(*jobs[known->second].target).also(std::move(pointer));
+        add_entry(jobs[known->second], index);
+        continue;
+      }
+      FetchJob job;
+      job.target = std::move(target);
+      job.download.spec = file;
+      job.download.spec.urls = {(*client)->resolve_url(source.repo, survey.commit, file.path)};
+      job.download.credential = (*client)->credential();
+      job.download.explain = [client = *client, repo = source.repo,
+                              path = file.path](const Response& response) {
+        return client->explain(repo, path, response);
+      };
+      add_entry(job, index);
+      jobs.push_back(std::move(job));
+    }
+  }
+
+  void add_entry(FetchJob& job, std::size_t index) {
+    if (!job.entries.empty() && job.entries.back() == index) return;  // the same bytes twice
+    job.entries.push_back(index);
+    ++items_[index].open_files;
+  }
+
+  // --- ends
+  // ---------------------------------------------------------------------------------------
+
+  /// Everything of the entry is in place: write down what was verified, and say so.
+  void complete(std::size_t index) {
+    Item& item = items_[index];
+    if (const Status kept = keep(item); !kept) return fail_entry(index, kept.error());
+    EntryReport& entry = item.report;
+    entry.state = item.fetched_any ? EntryState::kFetched : EntryState::kHit;
+    entry.path = item.survey.path;
+    entry.commit = item.survey.commit;
+    entry.resolved_at = item.survey.resolved_at;
+    entry.verified_by = verified_by(item);
+    entry.files = item.survey.files.size();
+    entry.bytes_total = item.survey.bytes_total();
+    finish(item);
+  }
+
+  static std::string verified_by(const Item& item) {
+    if (item.survey.missing.empty()) return item.survey.verified_by;
+    const bool all = std::all_of(item.survey.files.begin(), item.survey.files.end(),
+                                 [](const FileSpec& file) { return file.digest.has_value(); });
+    return all ? "digest" : "size";
+  }
+
+  /// Refs, tree and receipt of a Hub entry; the receipt of a URL entry that was hashed at a hit.
+  /// After a fetch a failure counts (the cache is writable, after all); at a hit it does not.
+  Status keep(Item& item) {
+    if (auto* url = std::get_if<UrlSource>(&item.source)) {
+      if (item.survey.missing.empty()) {
+        if (item.survey.wants_receipt) write_url_receipt(*url, url->file.digest->hex);
+        return {};
+      }
+      FVP_TRY(const auto info, posix::stat(item.survey.path));
+      if (info) item.survey.files.front().size = info->size;
+      return {};
+    }
+    if (!std::holds_alternative<HubSource>(item.source)) return {};
+    const bool fetched = !item.survey.missing.empty();
+    if (!fetched && !item.survey.wants_receipt && !item.survey.asked) return {};
+    const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey);
+    return fetched ? kept : Status{};
+  }
+
+  /// In this order: what a reader may rely on comes after what it relies on.
+  Status keep_hub(const HubSource& source, const Survey& survey) const {
+    const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    FVP_CHECK_OK(store.prepare(survey.commit));
+    if (survey.tree) FVP_CHECK_OK(store.write_tree(survey.commit, *survey.tree));
+    if (source.revision != survey.commit) {
+      FVP_CHECK_OK(store.write_ref(source.revision, survey.commit));
+    }
+    Receipt receipt;
+    receipt.source = source.repo.id;
+    receipt.revision = source.revision;
+    receipt.commit = survey.commit;
+    receipt.resolved_at = survey.resolved_at;
+    for (const FileSpec& file : survey.files) {
+      receipt.files.push_back({.path = file.path,
+                               .size = file.size.value_or(0),
+                               .blob = file.blob,
+                               .sha256 = file.digest && file.digest->kind == Digest::Kind::kSha256
+                                             ? file.digest->hex
+                                             : std::string(),
+                               .mtime_ns = 0});
+    }
+    return write_receipt(store.paths().temporary(posix::random_tag()),
+                         store.paths().receipt(survey.commit, selection_of(source)),
+                         std::move(receipt));
+  }
+
+  void fail_entry(std::size_t index, Error error) {
+    Item& item = items_[index];
+    EntryReport& entry = item.report;
+    entry.state = EntryState::kFailed;
+    entry.error = std::move(error);
+    entry.path.clear();
+    // Offline nothing is begun that could be stopped, and the list of what is missing is wanted
+    // whole.
+    if (!entry.optional && !session_.options().keep_going && !session_.offline()) aborted_ = true;
+    finish(item);
+  }
+
+  void finish(Item& item) {
+    item.done = true;
+    item.report.seconds =
+        std::chrono::duration<double>(session_.clock().now() - item.begin).count();
+    session_.emit(EntryDone{item.report.name, std::string(name(item.report.state)),
+                            item.report.path, item.report.error});
+  }
+
+  /// What was neither completed nor failed was not tried to the end, since another entry failed.
+  void close(std::size_t index) {
+    Item& item = items_[index];
+    if (!item.done) {
+      item.report.state = EntryState::kSkipped;
+      finish(item);
+    }
+  }
+
+  Report report() {
+    Report report;
+    report.lock = lock_;
+    std::uint64_t of_entries = 0;
+    for (Item& item : items_) {
+      of_entries += item.report.requests;
+      report.entries.push_back(std::move(item.report));
+    }
+    report.requests = session_.requests() - std::min(of_entries, session_.requests());
+    report.seconds =
+        std::chrono::duration<double>(session_.clock().now() - session_.begin()).count();
+    report.error = verdict(report.entries);
+    return report;
+  }
+
+  static std::optional<Error> verdict(const std::vector<EntryReport>& entries) {
+    std::size_t optional_failures = 0;
+    for (const EntryReport& entry : entries) {
+      if (!entry.error) continue;
+      if (entry.optional) {
+        ++optional_failures;
+        continue;
+      }
+      if (entry.error->code == ErrorCode::kOfflineMissing) return all_missing(entries);
+      return with_context(*entry.error, "entry `" + entry.name + "`");
+    }
+    if (optional_failures == 0) return std::nullopt;
+    return fail(ErrorCode::kPartial, std::to_string(optional_failures) + " of " +
+                                         std::to_string(entries.size()) +
+                                         " entries failed, all of them optional")
+        .value();
+  }
+
+  static Error all_missing(const std::vector<EntryReport>& entries) {
+    std::string list;
+    for (const EntryReport& entry : entries) {
+      if (!entry.error || entry.error->code != ErrorCode::kOfflineMissing) continue;
+      list += (list.empty() ? "" : "; ") + entry.name + ": " + entry.error->message;
+    }
+    return fail(ErrorCode::kOfflineMissing, "offline, and missing: " + list).value();
+  }
+
+  const Manifest& manifest_;
+  Session& session_;
+  std::vector<Item> items_;
+  LockReport lock_;
+  bool aborted_ = false;
+};
+
+}  // namespace
+
+Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams) {
+  Result<Report> report = guard([&]() -> Result<Report> {
+    Session session(options, seams);
+    return Run(manifest, session).run();
+  });
+  return report ? *std::move(report) : failed_report(report.error());
+}
+
+Report prefetch(const Manifest& manifest, const Options& options) {
+  return prefetch_with(manifest, options, {});
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,123 @@
+#include "prefetch/session.h"
+
+#include <csignal>
+
+#include "base/try.h"
+#include "transfer/curl_transport.h"
+#include "transfer/fetcher.h"
+#include "transfer/redirect.h"
+
+namespace fvprefetch {
+
+namespace {
+
+Clock::TimePoint deadline_of(const Options& options, Clock::TimePoint begin) {
+  return options.deadline ? begin + *options.deadline : Clock::TimePoint::max();
+}
+
+}  // namespace
+
+std::string_view type_name(hub::RepoType type) {
+  switch (type) {
+    case hub::RepoType::kModel:
+      return "model";
+    case hub::RepoType::kDataset:
+      return "dataset";
+    case hub::RepoType::kSpace:
+      return "space";
+  }
+  return "model";
+}
+
+Session::Session(const Options& options, const Seams& seams)
+    : options_(options),
+      env_(environment::or_process(options.environment)),
+      eval_cache_(environment::eval_cache(env_, options.cache_dir)),
+      hub_cache_(environment::hub_cache(env_, options.hf_cache_dir)),
+      offline_(options.offline || environment::hub_offline(env_)),
+      clock_(seams.clock != nullptr ? *seams.clock : real_clock()),
+      begin_(clock_.now()),
+      deadline_(deadline_of(options, begin_)),
+      random_(std::random_device{}()),
+      make_transport_(seams.make_transport) {
+  if (!make_transport_) {
+    make_transport_ = [this] {
+      CurlOptions curl;
+      curl.trust = environment::trust_store(env_);
+      curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
+      return make_curl_transport(std::move(curl));
+    };
+  }
+}
+
+void Session::emit(const Event& event) const {
+  if (options_.observer != nullptr) options_.observer->on_event(event);
+}
+
+std::optional<Error> Session::must_stop() const {
+  if (options_.stop.stop_requested()) {
+    return interrupted(options_.stop_signal ? options_.stop_signal() : SIGTERM);
+  }
+  if (clock_.now() >= deadline_) {
+    Error error;
+    error.code = ErrorCode::kNetwork;
+    error.message = "the deadline of " + std::to_string(options_.deadline->count() / 1000) +
+                    " s passed before everything was there";
+    error.hint = "run it again: what is complete stays; or raise --deadline";
+    return error;
+  }
+  return std::nullopt;
+}
+
+Transport& Session::transport() {
+  if (!transport_) {
+    wire_ = make_transport_();
+    transport_ = follow_redirects(*wire_);
+  }
+  return *transport_;
+}
+
+EngineOptions Session::engine_options() const {
+  EngineOptions engine;
+  engine.stall_timeout = options_.stall_timeout;
+  engine.retries = options_.retries;
+  engine.deadline = deadline_;
+  return engine;
+}
+
+Fetcher& Session::fetcher() {
+  if (!fetcher_) {
+    fetcher_ = make_fetcher(transport(), clock_, engine_options(), random_, options_.stop,
+                            options_.stop_signal);
+  }
+  return *fetcher_;
+}
+
+Result<hub::Client*> Session::hub() {
+  if (!hub_) {
+    FVP_TRY(Secret token, environment::hub_token(env_));
+    hub_ =
+        std::make_unique<hub::Client>(fetcher(), environment::hub_endpoint(env_), std::move(token));
+  }
+  return hub_.get();
+}
+
+Result<std::string> Session::commit_of(const hub::Repo& repo, const std::string& revision) {
+  const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, revision};
+  if (const auto known = commits_.find(key); known != commits_.end()) return known->second;
+  FVP_TRY(hub::Client * client, hub());
+  return commits_.emplace(key, client->resolve_revision(repo, revision)).first->second;
+}
+
+Result<std::vector<RepoFile>> Session::tree_of(const hub::Repo& repo, const std::string& commit) {
+  const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, commit};
+  if (const auto known = trees_.find(key); known != trees_.end()) return known->second;
+  FVP_TRY(hub::Client * client, hub());
+  return trees_.emplace(key, client->list_tree(repo, commit)).first->second;
+}
+
+std::uint64_t Session::requests() const {
+  return transport_ ? transport_->requests() : 0;
+}
+
+}  // namespace fvprefetch

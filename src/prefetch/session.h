@@ -1,0 +1,85 @@
+// What one run shares: where the caches are, whether the network may be used, the clock, and the
+// connections, which are made when the first request needs them (a warm run makes none).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/environment.h"
+#include "fvprefetch/prefetch.h"
+#include "source/hub.h"
+#include "transfer/engine.h"
+#include "transfer/transport.h"
+
+namespace fvprefetch {
+
+/// What tests replace.
+struct Seams {
+  Clock* clock = nullptr;                                      ///< null: the real one
+  std::function<std::unique_ptr<Transport>()> make_transport;  ///< empty: libcurl
+};
+
+class Session {
+ public:
+  Session(const Options& options, const Seams& seams);
+
+  [[nodiscard]] const Options& options() const { return options_; }
+  [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
+  [[nodiscard]] const std::string& eval_cache() const { return eval_cache_; }
+  [[nodiscard]] const std::string& hub_cache() const { return hub_cache_; }
+  [[nodiscard]] bool offline() const { return offline_; }
+  [[nodiscard]] Clock& clock() const { return clock_; }
+  [[nodiscard]] Clock::TimePoint begin() const { return begin_; }
+  /// When the run has to be over; TimePoint::max() without --deadline.
+  [[nodiscard]] Clock::TimePoint deadline() const { return deadline_; }
+  [[nodiscard]] std::mt19937& random() { return random_; }
+
+  void emit(const Event& event) const;
+
+  /// Why the run has to end now: a signal or the deadline. nullopt: it may go on.
+  [[nodiscard]] std::optional<Error> must_stop() const;
+
+  /// Follows redirects; made on first use.
+  [[nodiscard]] Transport& transport();
+  [[nodiscard]] EngineOptions engine_options() const;
+  /// The Hub's API, with the token read on first use (kPermission when its file cannot be read).
+  [[nodiscard]] Result<hub::Client*> hub();
+  /// Small requests to anybody, without a token.
+  [[nodiscard]] Fetcher& fetcher();
+
+  /// Asked once per run for each repo and revision, whoever wants it.
+  [[nodiscard]] Result<std::string> commit_of(const hub::Repo& repo, const std::string& revision);
+  [[nodiscard]] Result<std::vector<RepoFile>> tree_of(const hub::Repo& repo,
+                                                      const std::string& commit);
+  /// Requests sent so far by anybody in this run.
+  [[nodiscard]] std::uint64_t requests() const;
+
+ private:
+  const Options& options_;
+  EnvironmentLookup env_;
+  std::string eval_cache_;
+  std::string hub_cache_;
+  bool offline_;
+  Clock& clock_;
+  Clock::TimePoint begin_;
+  Clock::TimePoint deadline_;
+  std::mt19937 random_;
+  std::function<std::unique_ptr<Transport>()> make_transport_;
+  std::unique_ptr<Transport> wire_;
+  std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Fetcher> fetcher_;
+  std::unique_ptr<hub::Client> hub_;
+  std::map<std::pair<std::string, std::string>, Result<std::string>> commits_;
+  std::map<std::pair<std::string, std::string>, Result<std::vector<RepoFile>>> trees_;
+};
+
+/// "model", "dataset", "space": the word that the cache layout is named after.
+[[nodiscard]] std::string_view type_name(hub::RepoType type);
+
+}  // namespace fvprefetch

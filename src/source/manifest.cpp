@@ -1,0 +1,402 @@
+#include "fvprefetch/manifest.h"
+
+#include "base/posix.h"
+#include "base/try.h"
+#include "source/entry_rules.h"
+#include "source/json_tree.h"
+#include "source/wording.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <string>
+#include <utility>
+
+#ifndef FVPREFETCH_VERSION
+#error "the build tells the program's version"
+#endif
+
+namespace fvprefetch {
+namespace {
+
+constexpr std::uint64_t kFormatVersion = 1;
+constexpr std::size_t kLargestManifest = 64U << 20U;
+constexpr std::size_t kMostProblems = 100;  // in one message; more helps nobody
+
+// The only place with the field names besides the schema; a test holds the two together.
+constexpr std::array<std::string_view, 3> kManifestFields{"$schema", "version", "entries"};
+constexpr std::array<std::string_view, 12> kEntryFields{
+    "name",    "source", "filename", "revision", "repo_type", "include",
+    "exclude", "sha256", "size",     "mirrors",  "dest",      "optional"};
+// Words of the format that a later version reads; better than "unknown field".
+constexpr std::array<std::string_view, 2> kUnpackFields{"unpack", "strip_components"};
+
+template <std::size_t N>
+bool contains(const std::array<std::string_view, N>& list, std::string_view word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+/// A key as a segment of a JSON pointer (RFC 6901), fit to print.
+std::string pointer_segment(std::string_view key) {
+  std::string segment;
+  for (const char c : printable(key)) {
+    if (c == '~') {
+      segment += "~0";
+    } else if (c == '/') {
+      segment += "~1";
+    } else {
+      segment += c;
+    }
+  }
+  return segment;
+}
+
+/// Reads one tree, and collects what is wrong with it.
+class Reader {
+ public:
+  Reader(std::string_view text, std::string origin) : text_(text) {
+    manifest_.origin = std::move(origin);
+  }
+
+  Result<Manifest> read() {
+    if (text_.starts_with("\xFF\xFE") || text_.starts_with("\xFE\xFF")) {
+      return fail(ErrorCode::kUsage, manifest_.origin + ":1:1: expected UTF-8, got UTF-16",
+                  "save the manifest as UTF-8");
+    }
+    if (text_.starts_with("\xEF\xBB\xBF")) text_.remove_prefix(3);  // BOM of some editors
+    if (text_.size() > kLargestManifest) {
+      return fail(ErrorCode::kUsage, manifest_.origin + ": a manifest has at most 64 MiB");
+    }
+    if (text_.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+      problem(0, "", "expected a manifest, got an empty file");
+      return finish();
+    }
+    const auto parsed = parse_json_tree(text_);
+    if (const auto* error = std::get_if<JsonSyntaxError>(&parsed)) {
+      problem(error->offset, "", error->message);
+    } else {
+      read_root(std::get<JsonNode>(parsed));
+    }
+    return finish();
+  }
+
+ private:
+  struct Problem {
+    std::size_t offset;
+    std::string pointer;
+    std::string message;
+  };
+
+  void problem(std::size_t offset, std::string pointer, std::string message) {
+    problems_.push_back({offset, std::move(pointer), std::move(message)});
+  }
+
+  Result<Manifest> finish() {
+    if (problems_.empty()) return std::move(manifest_);
+    std::stable_sort(problems_.begin(), problems_.end(),
+                     [](const Problem& a, const Problem& b) { return a.offset < b.offset; });
+    std::string message;
+    for (std::size_t i = 0; i < std::min(problems_.size(), kMostProblems); ++i) {
+      const auto& [offset, pointer, words] = problems_[i];
+      const TextPosition at = position_of(text_, offset);
+      if (i > 0) message += '\n';
+      message += manifest_.origin + ":" + std::to_string(at.line) + ":" +
+                 std::to_string(at.column) + ": " + pointer + (pointer.empty() ? "" : ": ") + words;
+    }
+    if (problems_.size() > kMostProblems) {
+      message += "\n... and " + std::to_string(problems_.size() - kMostProblems) + " more";
+    }
+    Error error;
+    error.code = ErrorCode::kUsage;
+    error.message = std::move(message);
+    error.hint = "`fvprefetch schema` prints the format";
+    error.subject = manifest_.origin;
+    return fail(std::move(error));
+  }
+
+  void read_root(const JsonNode& root) {
+    if (root.kind == JsonNode::Kind::kArray) {
+      read_entries(root, "");
+      return;
+    }
+    if (root.kind != JsonNode::Kind::kObject) {
+      problem(root.offset, "",
+              "expected a manifest (an object with `version` and `entries`, or an array of "
+              "entries), got " +
+                  std::string(name(root.kind)));
+      return;
+    }
+    if (!read_version(root)) return;
+    check_keys(root, "");
+    for (const JsonNode& child : root.children) {
+      if (!contains(kManifestFields, child.key)) unknown_field(child, "", kManifestFields);
+    }
+    if (const JsonNode* entries = root.find("entries"); entries == nullptr) {
+      problem(root.offset, "", "`entries` is missing");
+    } else if (entries->kind != JsonNode::Kind::kArray) {
+      wrong_kind(*entries, "/entries", "an array of entries");
+    } else {
+      read_entries(*entries, "/entries");
+    }
+  }
+
+  /// False when nothing else of the file can be judged.
+  bool read_version(const JsonNode& root) {
+    const JsonNode* version = root.find("version");
+    if (version == nullptr) {
+      problem(root.offset, "", "`version` is missing; this program reads version 1");
+    } else if (version->kind == JsonNode::Kind::kUnsigned && version->number > kFormatVersion) {
+      problem(version->offset, "/version",
+              "version " + std::to_string(version->number) +
+                  " of the format needs a newer fvprefetch; this is " FVPREFETCH_VERSION
+                  ", which reads version 1");
+      return false;
+    } else if (version->kind != JsonNode::Kind::kUnsigned) {
+      wrong_kind(*version, "/version", "the number 1");
+    } else if (version->number != kFormatVersion) {
+      problem(version->offset, "/version", "expected 1, got " + std::to_string(version->number));
+    }
+    return true;
+  }
+
+  void read_entries(const JsonNode& list, const std::string& pointer) {
+    if (list.children.empty()) {
+      problem(list.offset, pointer, "expected at least one entry, got none");
+    }
+    std::map<std::string_view, std::size_t> first_of_name;
+    for (std::size_t i = 0; i < list.children.size(); ++i) {
+      const JsonNode& node = list.children[i];
+      const std::string here = pointer + "/" + std::to_string(i);
+      if (node.kind != JsonNode::Kind::kObject) {
+        wrong_kind(node, here, "an entry (an object)");
+        continue;
+      }
+      read_entry(node, here);
+      const JsonNode* name = node.find("name");
+      if (name == nullptr || name->kind != JsonNode::Kind::kString) continue;
+      const auto [first, is_new] = first_of_name.emplace(name->text, i);
+      if (is_new) continue;
+      const TextPosition at = position_of(text_, list.children[first->second].offset);
+      problem(name->offset, here + "/name",
+              "\"" + printable(name->text) + "\" is the name of " + pointer + "/" +
+                  std::to_string(first->second) + " (line " + std::to_string(at.line) +
+                  ") already");
+    }
+  }
+
+  void read_entry(const JsonNode& node, const std::string& here) {
+    check_keys(node, here);
+    Entry entry;
+    // Fields whose value could not be taken: the rules would only repeat it.
+    std::vector<std::string> unread;
+    for (const JsonNode& field : node.children) {
+      if (contains(kUnpackFields, field.key)) {
+        problem(field.key_offset, here + "/" + field.key,
+                "unpacking archives is not available in this version");
+      } else if (!contains(kEntryFields, field.key)) {
+        unknown_field(field, here, kEntryFields);
+      } else if (!read_field(field, here + "/" + field.key, entry)) {
+        unread.push_back("/" + field.key);
+      }
+    }
+    for (const std::string_view required : {"name", "source"}) {
+      if (node.find(required) != nullptr) continue;
+      problem(node.offset, here, "`" + std::string(required) + "` is missing");
+      unread.push_back("/" + std::string(required));
+    }
+    for (EntryProblem& found : check_entry(entry, NameRule::kAlways)) {
+      const std::string field = found.field.substr(0, found.field.find('/', 1));
+      if (std::find(unread.begin(), unread.end(), field) != unread.end()) continue;
+      // Without a source nobody knows which fields belong.
+      if (std::find(unread.begin(), unread.end(), "/source") != unread.end() &&
+          (field == "/mirrors" || field == "/dest")) {
+        continue;
+      }
+      problem(offset_of(node, found.field), here + found.field, std::move(found.message));
+    }
+    entry.sha256 = lower_hex(entry.sha256);
+    manifest_.entries.push_back(std::move(entry));
+  }
+
+  /// Whether the field's value has been taken into `entry`; else its problem has been told.
+  bool read_field(const JsonNode& field, const std::string& here, Entry& entry) {
+    const std::string& key = field.key;
+    if (key == "name") return read_text(field, here, entry.name);
+    if (key == "source") return read_text(field, here, entry.source);
+    if (key == "filename") {
+      // ensure_checkpoint's filename=None, and "" for none, as its callers have them.
+      if (field.kind == JsonNode::Kind::kNull) return true;
+      if (field.kind == JsonNode::Kind::kString && field.text.empty()) return true;
+      return read_text(field, here, entry.filename);
+    }
+    if (key == "revision") return read_text(field, here, entry.revision);
+    if (key == "repo_type") return read_text(field, here, entry.repo_type);
+    if (key == "include") return read_texts(field, here, "at least one pattern", entry.include);
+    if (key == "exclude") return read_texts(field, here, "", entry.exclude);
+    if (key == "sha256") return read_text(field, here, entry.sha256);
+    if (key == "size") return read_size(field, here, entry.size);
+    if (key == "mirrors") return read_texts(field, here, "", entry.mirrors);
+    if (key == "dest") return read_text(field, here, entry.dest);
+    if (field.kind != JsonNode::Kind::kBoolean) {
+      return wrong_kind(field, here, "true or false");
+    }
+    entry.optional = field.boolean;
+    return true;
+  }
+
+  bool read_text(const JsonNode& node, const std::string& here, std::string& text) {
+    if (node.kind != JsonNode::Kind::kString) return wrong_kind(node, here, "a string");
+    if (node.text.empty()) {
+      problem(node.offset, here, "must not be empty");
+      return false;
+    }
+    text = node.text;
+    return true;
+  }
+
+  bool read_texts(const JsonNode& node, const std::string& here, std::string_view at_least,
+                  std::vector<std::string>& texts) {
+    if (node.kind != JsonNode::Kind::kArray) return wrong_kind(node, here, "an array of strings");
+    if (node.children.empty() && !at_least.empty()) {
+      problem(node.offset, here, "expected " + std::string(at_least) + ", got none");
+      return false;
+    }
+    bool all = true;
+    for (std::size_t i = 0; i < node.children.size(); ++i) {
+      std::string text;
+      all = read_text(node.children[i], here + "/" + std::to_string(i), text) && all;
+      texts.push_back(std::move(text));
+    }
+    return all;
+  }
+
+  bool read_size(const JsonNode& node, const std::string& here,
+                 std::optional<std::uint64_t>& size) {
+    constexpr std::string_view kExpected = "a whole number of bytes";
+    if (node.kind == JsonNode::Kind::kUnsigned) {
+      size = node.number;
+      return true;
+    }
+    if (node.kind == JsonNode::Kind::kNegative) {
+      problem(node.offset, here, "expected a number of bytes, got a negative one");
+    } else if (node.kind == JsonNode::Kind::kFloat) {
+      problem(
+          node.offset, here,
+          "expected " + std::string(kExpected) + ", at most 2^63-1, got " + printable(node.text));
+    } else {
+      wrong_kind(node, here, kExpected);
+    }
+    return false;
+  }
+
+  /// False, for `return wrong_kind(...)`.
+  bool wrong_kind(const JsonNode& node, const std::string& here, std::string_view expected) {
+    problem(node.offset, here,
+            "expected " + std::string(expected) + ", got " + std::string(name(node.kind)));
+    return false;
+  }
+
+  void check_keys(const JsonNode& object, const std::string& here) {
+    std::map<std::string_view, std::size_t> first;
+    for (const JsonNode& child : object.children) {
+      const auto [seen, is_new] = first.emplace(child.key, child.key_offset);
+      if (is_new) continue;
+      problem(
+          child.key_offset, here + "/" + pointer_segment(child.key),
+          "is there twice; first on line " + std::to_string(position_of(text_, seen->second).line));
+    }
+  }
+
+  template <std::size_t N>
+  void unknown_field(const JsonNode& field, const std::string& here,
+                     const std::array<std::string_view, N>& known) {
+    std::string message = "unknown field";
+    if (const std::string_view meant = nearest(field.key, known); !meant.empty()) {
+      message += "; did you mean `" + std::string(meant) + "`?";
+    } else {
+      message += "; known are ";
+      for (std::size_t i = 0; i < N; ++i) message += (i == 0 ? "" : ", ") + std::string(known[i]);
+    }
+    problem(field.key_offset, here + "/" + pointer_segment(field.key), std::move(message));
+  }
+
+  /// Where the value of "/mirrors/1" begins below `entry`; the entry itself when it is not there.
+  static std::size_t offset_of(const JsonNode& entry, std::string_view field) {
+    if (field.empty()) return entry.offset;
+    field.remove_prefix(1);
+    const std::size_t slash = field.find('/');
+    const JsonNode* node = entry.find(field.substr(0, slash));
+    if (node == nullptr) return entry.offset;
+    if (slash == std::string_view::npos) return node->offset;
+    const std::size_t index = std::stoul(std::string(field.substr(slash + 1)));
+    return index < node->children.size() ? node->children[index].offset : node->offset;
+  }
+
+  std::string_view text_;
+  Manifest manifest_;
+  std::vector<Problem> problems_;
+};
+
+/// All of a file, pipe or terminal: at most a byte more than a manifest may have.
+Result<std::string> read_all(int fd, const std::string& origin) {
+  std::string text;
+  std::array<char, 1U << 16U> buffer{};
+  while (text.size() <= kLargestManifest) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got == 0) break;
+    if (got > 0) {
+      text.append(buffer.data(), static_cast<std::size_t>(got));
+    } else if (errno == EISDIR) {
+      return fail(ErrorCode::kUsage, "`" + origin + "` is a directory, expected a manifest file");
+    } else if (errno != EINTR) {
+      return fail(posix::errno_error(errno, "read", origin));
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<Manifest> parse_manifest(std::string_view text, std::string origin) {
+  return guard([&] { return Reader(text, std::move(origin)).read(); });
+}
+
+Result<Manifest> load_manifest(const std::string& path) {
+  return guard([&]() -> Result<Manifest> {
+    if (path == "-") {
+      FVP_TRY(const std::string text, read_all(STDIN_FILENO, "<stdin>"));
+      return parse_manifest(text, "<stdin>");
+    }
+    // Not posix::read_small(): the manifest may be a pipe ("<(jq ...)"), which has no size.
+    const posix::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) {
+      const int number = errno;
+      if (number == ENOENT || number == ENOTDIR) {
+        return fail(ErrorCode::kNotFound, "manifest `" + printable(path) + "` does not exist",
+                    "give the path of a JSON manifest, or - for standard input");
+      }
+      return fail(posix::errno_error(number, "open", path));
+    }
+    FVP_TRY(const std::string text, read_all(fd.get(), path));
+    return parse_manifest(text, path);
+  });
+}
+
+Status validate(const Entry& entry) {
+  return guard([&]() -> Status {
+    const std::vector<EntryProblem> problems = check_entry(entry, NameRule::kWhenUsed);
+    if (problems.empty()) return {};
+    std::string message;
+    for (const EntryProblem& found : problems) {
+      if (!message.empty()) message += '\n';
+      message += "`" + found.field.substr(1) + "`: " + found.message;
+    }
+    return fail(ErrorCode::kUsage, std::move(message));
+  });
+}
+
+}  // namespace fvprefetch

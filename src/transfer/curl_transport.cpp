@@ -1,0 +1,441 @@
+#include "transfer/curl_transport.h"
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace fvprefetch {
+namespace {
+
+// How long a stop may go unnoticed.
+constexpr std::chrono::milliseconds kSlice(100);
+
+// More header than any server sends; without a bound a hostile one could fill the memory. (Newer
+// versions of libcurl stop at 300 KB, and would call it a receive error.)
+constexpr std::size_t kMaxHeadBytes = 256U << 10U;
+
+// libcurl's largest receive buffer that is still a good cache citizen: fewer, larger writes.
+constexpr long kReceiveBuffer = 256L << 10U;
+
+struct EasyDeleter {
+  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+};
+struct MultiDeleter {
+  void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+};
+struct ShareDeleter {
+  void operator()(CURLSH* share) const { curl_share_cleanup(share); }
+};
+struct ListDeleter {
+  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+};
+using Easy = std::unique_ptr<CURL, EasyDeleter>;
+using Multi = std::unique_ptr<CURLM, MultiDeleter>;
+using Share = std::unique_ptr<CURLSH, ShareDeleter>;
+using List = std::unique_ptr<curl_slist, ListDeleter>;
+
+template <typename Handle>
+Handle made(Handle handle) {
+  if (handle == nullptr) throw std::bad_alloc();
+  return handle;
+}
+
+void check(CURLMcode code) {
+  if (code != CURLM_OK) throw std::runtime_error(curl_multi_strerror(code));
+}
+
+template <typename Value>
+void set(const Easy& easy, CURLoption option, Value value) {
+  const CURLcode code = curl_easy_setopt(easy.get(), option, value);
+  if (code == CURLE_OUT_OF_MEMORY) throw std::bad_alloc();
+  if (code != CURLE_OK) throw std::logic_error(curl_easy_strerror(code));
+}
+
+void append(List& list, const std::string& line) {
+  curl_slist* const longer = made(curl_slist_append(list.get(), line.c_str()));
+  (void)list.release();  // libcurl's list has taken it over
+  list.reset(longer);
+}
+
+std::string_view trim(std::string_view text) {
+  constexpr std::string_view kBlank = " \t\r\n";
+  const std::size_t begin = text.find_first_not_of(kBlank);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
+}
+
+std::string lower(std::string_view text) {
+  std::string low(text);
+  for (char& c : low) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return low;
+}
+
+// Assembles a ResponseHead from the lines that libcurl hands over one by one.
+class HeadParser {
+ public:
+  enum class Line { kMore, kComplete, kTooLong };
+
+  Line feed(std::string_view line, ResponseHead& head) {
+    bytes_ += line.size();
+    if (bytes_ > kMaxHeadBytes) return Line::kTooLong;
+    if (line.starts_with("HTTP/")) {  // also: the real answer after a 1xx
+      head.headers.clear();
+      head.status = status_of(line);
+    } else if (trim(line).empty()) {
+      return head.status >= 200 ? Line::kComplete : Line::kMore;
+    } else if ((line.front() == ' ' || line.front() == '\t') && !head.headers.empty()) {
+      head.headers.back().second.append(" ").append(trim(line));  // an old-style folded value
+    } else if (const std::size_t colon = line.find(':'); colon != std::string_view::npos) {
+      head.headers.emplace_back(lower(trim(line.substr(0, colon))), trim(line.substr(colon + 1)));
+    }
+    return Line::kMore;
+  }
+
+ private:
+  static int status_of(std::string_view line) {
+    const std::size_t space = line.find(' ');
+    if (space == std::string_view::npos) return 0;
+    const std::string_view digits = line.substr(space + 1, 3);
+    int status = 0;
+    (void)std::from_chars(digits.data(), digits.data() + digits.size(), status);
+    return status;
+  }
+
+  std::size_t bytes_ = 0;
+};
+
+struct Transfer {
+  Transfer(TransferId transfer_id, const Request& request, BodySink& transfer_sink)
+      : id(transfer_id), sink(transfer_sink), stall_timeout(request.stall_timeout) {
+    head.url = request.url;
+  }
+
+  TransferId id;
+  BodySink& sink;
+  std::chrono::milliseconds stall_timeout;
+  Clock::TimePoint last_byte = real_clock().now();
+  ResponseHead head;
+  HeadParser parser;
+  bool head_delivered = false;
+  bool head_too_long = false;
+  bool refused = false;
+  std::exception_ptr thrown;  // by the sink; goes on from poll(), outside of libcurl's C frames
+  std::array<char, CURL_ERROR_SIZE> words{};
+  List headers;
+  Easy easy;  // last: goes first, since it points to all of the above
+};
+
+// Runs what a callback does. libcurl is C: nothing may be thrown through it, so an exception is
+// parked and libcurl told to end the transfer.
+template <typename F>
+std::size_t callback(Transfer& transfer, std::size_t bytes, F&& consume) noexcept {
+  constexpr std::size_t kEnd = 0;  // fewer than `bytes`: ends the transfer
+  try {
+    const bool go_on = consume();
+    // After the sink's work, not before: a slow disk is not a silent server.
+    transfer.last_byte = real_clock().now();
+    return go_on ? bytes : kEnd;
+  } catch (...) {
+    transfer.thrown = std::current_exception();
+    return kEnd;
+  }
+}
+
+std::size_t on_header(char* data, std::size_t size, std::size_t count, void* user) noexcept {
+  auto& transfer = *static_cast<Transfer*>(user);
+  return callback(transfer, size * count, [&] {
+    if (transfer.head_delivered) return true;  // a trailer after a chunked body
+    switch (transfer.parser.feed({data, size * count}, transfer.head)) {
+      case HeadParser::Line::kMore:
+        return true;
+      case HeadParser::Line::kTooLong:
+        transfer.head_too_long = true;
+        return false;
+      case HeadParser::Line::kComplete:
+        break;
+    }
+    transfer.head_delivered = true;
+    transfer.refused = !transfer.sink.on_head(transfer.head);
+    return !transfer.refused;
+  });
+}
+
+std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) noexcept {
+  auto& transfer = *static_cast<Transfer*>(user);
+  const std::size_t bytes = size * count;
+  if (bytes == 0) return 0;  // an empty body is no event; 0 of 0 bytes means well
+  return callback(transfer, bytes, [&] {
+    transfer.refused = !transfer.sink.on_body(std::as_bytes(std::span(data, bytes)));
+    return !transfer.refused;
+  });
+}
+
+TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
+  if (transfer.refused) return TransportFailure::kRefusedBySink;
+  if (transfer.head_too_long) return TransportFailure::kProtocol;
+  switch (code) {
+    case CURLE_OK:
+      // No status line and yet no complaint cannot be told from a server that talks nonsense.
+      return transfer.head_delivered ? TransportFailure::kNone : TransportFailure::kProtocol;
+    case CURLE_COULDNT_RESOLVE_HOST:
+      return TransportFailure::kResolve;
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_OPERATION_TIMEDOUT:  // the only time limit that libcurl is given is on connecting
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_INTERFACE_FAILED:
+      return TransportFailure::kConnect;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_ENGINE_INITFAILED:
+      return TransportFailure::kTls;
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_PROXY:
+      return TransportFailure::kProxy;
+    case CURLE_PARTIAL_FILE:
+    case CURLE_GOT_NOTHING:
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR: {
+      // "CONNECT tunnel failed, response 407" is a receive error in libcurl's table.
+      long connect_status = 0;
+      (void)curl_easy_getinfo(transfer.easy.get(), CURLINFO_HTTP_CONNECTCODE, &connect_status);
+      return connect_status >= 300 ? TransportFailure::kProxy : TransportFailure::kCut;
+    }
+    default:
+      return TransportFailure::kProtocol;
+  }
+}
+
+std::string detail_of(CURLcode code, const Transfer& transfer) {
+  if (transfer.head_too_long) return "the head of the answer is too long";
+  const std::string words(transfer.words.data());
+  // Some of libcurl's sentences quote the proxy's address, password and all.
+  const bool may_quote = words.empty() || words.find("://") != std::string::npos ||
+                         words.find('@') != std::string::npos;
+  return may_quote ? curl_easy_strerror(code) : words;
+}
+
+// A line break in a header's value would begin a header of its own.
+bool safe_headers(const Request& request) {
+  const auto broken = [](const std::string& text) {
+    return text.find_first_of(std::string_view("\r\n\0", 3)) != std::string::npos;
+  };
+  return !broken(request.credential.token.reveal()) &&
+         std::none_of(request.headers.begin(), request.headers.end(), [&](const auto& header) {
+           return broken(header.first) || broken(header.second);
+         });
+}
+
+class CurlTransport final : public Transport {
+ public:
+  explicit CurlTransport(CurlOptions options) : options_(std::move(options)) {}
+
+  ~CurlTransport() override {
+    for (const auto& [id, transfer] : transfers_) {
+      (void)curl_multi_remove_handle(multi_.get(), transfer->easy.get());
+    }
+  }
+  CurlTransport(const CurlTransport&) = delete;
+  CurlTransport& operator=(const CurlTransport&) = delete;
+
+  TransferId start(const Request& request, BodySink& sink) override {
+    const TransferId id = next_++;
+    if (const auto url = parse_url(request.url); !url || !safe_headers(request)) {
+      Completion& completion = stillborn_.emplace_back();
+      completion.id = id;
+      completion.failure = TransportFailure::kUrl;
+      completion.detail = url ? "a header has a line break" : url.error().message;
+      completion.head.url = request.url;
+      completion.requests = 0;
+      return id;
+    }
+    open();
+    auto transfer = std::make_unique<Transfer>(id, request, sink);
+    transfer->easy.reset(made(curl_easy_init()));
+    configure(*transfer, request);
+    CURL* const easy = transfer->easy.get();
+    const auto placed = transfers_.emplace(id, std::move(transfer)).first;
+    if (const CURLMcode code = curl_multi_add_handle(multi_.get(), easy); code != CURLM_OK) {
+      transfers_.erase(placed);
+      check(code);
+    }
+    ++requests_;
+    return id;
+  }
+
+  std::vector<Completion> poll(Clock::TimePoint until, const std::stop_token& stop) override {
+    for (;;) {
+      std::vector<Completion> completions = std::exchange(stillborn_, {});
+      if (transfers_.empty()) return completions;
+
+      // Silence is judged by the time before the sockets were read: a sink that took long must not
+      // make the others, whose bytes wait in the kernel, look stalled.
+      const Clock::TimePoint before = real_clock().now();
+      int running = 0;
+      check(curl_multi_perform(multi_.get(), &running));
+      collect(completions);
+      end_stalled(before, completions);
+
+      const Clock::TimePoint now = real_clock().now();
+      if (!completions.empty() || stop.stop_requested() || now >= until) return completions;
+      const auto wait = std::min<Clock::TimePoint::duration>(kSlice, until - now);
+      const auto wait_ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
+      check(curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(wait_ms), nullptr));
+    }
+  }
+
+  void cancel(TransferId id) override {
+    std::erase_if(stillborn_, [id](const Completion& c) { return c.id == id; });
+    const auto found = transfers_.find(id);
+    if (found == transfers_.end()) return;
+    (void)curl_multi_remove_handle(multi_.get(), found->second->easy.get());
+    transfers_.erase(found);
+  }
+
+  [[nodiscard]] std::uint64_t requests() const override { return requests_; }
+
+ private:
+  // The handles of libcurl, made by the first request: a multi handle alone opens descriptors.
+  void open() {
+    if (multi_ != nullptr) return;
+    static std::once_flag once;
+    std::call_once(once, [] {
+      if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) throw std::bad_alloc();
+    });
+    share_.reset(made(curl_share_init()));
+    // Connections and DNS are the multi handle's and shared anyway; TLS sessions are not.
+    (void)curl_share_setopt(share_.get(), CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
+    multi_.reset(made(curl_multi_init()));
+  }
+
+  void configure(Transfer& transfer, const Request& request) {
+    const Easy& easy = transfer.easy;
+    set(easy, CURLOPT_URL, request.url.c_str());
+    set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    if (request.method == Request::Method::kHead) set(easy, CURLOPT_NOBODY, 1L);
+
+    // HTTP/2 puts all bodies onto one connection, and its streams are cut in long transfers.
+    set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    set(easy, CURLOPT_FOLLOWLOCATION, 0L);  // redirect.h
+    set(easy, CURLOPT_NOSIGNAL, 1L);
+    // Otherwise ending a transfer waits for getaddrinfo, half a minute where DNS is silent.
+    set(easy, CURLOPT_QUICK_EXIT, 1L);
+    set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
+    set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
+    set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    set(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
+    set(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);  // a proxy's 200 is not the answer
+    set(easy, CURLOPT_SHARE, share_.get());
+    if (!options_.user_agent.empty()) set(easy, CURLOPT_USERAGENT, options_.user_agent.c_str());
+    trust(easy);
+
+    // As a header and not by CURLOPT_ACCEPT_ENCODING, which would decode what comes encoded all the
+    // same: the engine must see that the bytes are not those of the file.
+    append(transfer.headers, "Accept-Encoding: identity");
+    for (const auto& [name, value] : request.headers) {
+      append(transfer.headers, name + ": " + value);
+    }
+    if (may_see(request.credential, request.url)) {
+      append(transfer.headers, "Authorization: Bearer " + request.credential.token.reveal());
+    }
+    set(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
+
+    set(easy, CURLOPT_ERRORBUFFER, transfer.words.data());
+    set(easy, CURLOPT_HEADERFUNCTION, &on_header);
+    set(easy, CURLOPT_HEADERDATA, static_cast<void*>(&transfer));
+    set(easy, CURLOPT_WRITEFUNCTION, &on_body);
+    set(easy, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
+    set(easy, CURLOPT_PRIVATE, static_cast<void*>(&transfer));
+  }
+
+  // A bundle that was named is all that is trusted; libcurl's own directory would add to it.
+  void trust(const Easy& easy) const {
+    const auto& [file, directory] = options_.trust;
+    if (file.empty() && directory.empty()) return;
+    const char* const file_name = file.empty() ? nullptr : file.c_str();
+    const char* const directory_name = directory.empty() ? nullptr : directory.c_str();
+    // Unchecked: not every TLS library of libcurl knows all four, and to trust less is safe.
+    (void)curl_easy_setopt(easy.get(), CURLOPT_CAINFO, file_name);
+    (void)curl_easy_setopt(easy.get(), CURLOPT_CAPATH, directory_name);
+    (void)curl_easy_setopt(easy.get(), CURLOPT_PROXY_CAINFO, file_name);
+    (void)curl_easy_setopt(easy.get(), CURLOPT_PROXY_CAPATH, directory_name);
+  }
+
+  // Takes over what libcurl has finished.
+  void collect(std::vector<Completion>& completions) {
+    std::exception_ptr thrown;
+    int left = 0;
+    while (const CURLMsg* message = curl_multi_info_read(multi_.get(), &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode code = message->data.result;
+      void* user = nullptr;
+      (void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
+      Transfer& transfer = *static_cast<Transfer*>(user);
+      if (transfer.thrown) {
+        thrown = transfer.thrown;
+        cancel(transfer.id);
+        continue;
+      }
+      const TransportFailure failure = failure_of(code, transfer);
+      finish(transfer, failure,
+             failure == TransportFailure::kNone ? std::string() : detail_of(code, transfer),
+             completions);
+    }
+    if (thrown) {
+      stillborn_ = std::move(completions);  // for the next call
+      std::rethrow_exception(thrown);
+    }
+  }
+
+  void end_stalled(Clock::TimePoint now, std::vector<Completion>& completions) {
+    for (auto next = transfers_.begin(); next != transfers_.end();) {
+      Transfer& transfer = *(next++)->second;
+      if (now - transfer.last_byte < transfer.stall_timeout) continue;
+      finish(transfer, TransportFailure::kStalled,
+             "no byte came for " + std::to_string(transfer.stall_timeout.count() / 1000) + " s",
+             completions);
+    }
+  }
+
+  void finish(Transfer& transfer, TransportFailure failure, std::string detail,
+              std::vector<Completion>& completions) {
+    Completion& completion = completions.emplace_back();
+    completion.id = transfer.id;
+    completion.failure = failure;
+    completion.detail = std::move(detail);
+    completion.head = std::move(transfer.head);
+    cancel(completion.id);
+  }
+
+  CurlOptions options_;
+  TransferId next_ = 1;
+  std::uint64_t requests_ = 0;
+  std::vector<Completion> stillborn_;  // completions that wait for the next poll
+  Share share_;
+  Multi multi_;                                                // after share_: goes first
+  std::map<TransferId, std::unique_ptr<Transfer>> transfers_;  // after multi_
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> make_curl_transport(CurlOptions options) {
+  return std::make_unique<CurlTransport>(std::move(options));
+}
+
+}  // namespace fvprefetch

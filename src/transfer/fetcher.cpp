@@ -1,0 +1,127 @@
+#include "transfer/fetcher.h"
+
+#include <csignal>
+
+#include "base/url.h"
+#include "transfer/retry.h"
+
+namespace fvprefetch {
+namespace {
+
+constexpr std::size_t kMaxBody = 64U << 20U;
+
+// Keeps the body of one attempt.
+class Keeper final : public BodySink {
+ public:
+  bool on_head(const ResponseHead& head) override {
+    return head.content_length().value_or(0) <= kMaxBody;
+  }
+  bool on_body(std::span<const std::byte> data) override {
+    if (data.size() > kMaxBody - body_.size()) return false;
+    body_.append(reinterpret_cast<const char*>(data.data()), data.size());
+    return true;
+  }
+  [[nodiscard]] std::string take() { return std::move(body_); }
+
+ private:
+  std::string body_;
+};
+
+// Ends a transfer when its sink goes away, also by an exception.
+class Running {
+ public:
+  Running(Transport& transport, TransferId id) : transport_(transport), id_(id) {}
+  ~Running() { transport_.cancel(id_); }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  [[nodiscard]] TransferId id() const { return id_; }
+
+ private:
+  Transport& transport_;
+  TransferId id_;
+};
+
+class PatientFetcher final : public Fetcher {
+ public:
+  PatientFetcher(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random,
+                 std::stop_token stop, std::function<int()> stop_signal)
+      : transport_(transport),
+        clock_(clock),
+        options_(options),
+        random_(random),
+        stop_(std::move(stop)),
+        stop_signal_(std::move(stop_signal)) {}
+
+  Result<Response> fetch(const Request& request) override {
+    for (int retry = 1;; ++retry) {
+      Keeper keeper;
+      auto ended = attempt(request, keeper);
+      if (!ended) return tl::unexpected(std::move(ended).error());
+      Completion& completion = *ended;
+      if (completion.failure == TransportFailure::kRefusedBySink) {
+        Error error = retry::to_error(completion);
+        error.message = error.subject + " answered with more than " +
+                        std::to_string(kMaxBody >> 20U) +
+                        " MiB where a small document was asked for";
+        return tl::unexpected(std::move(error));
+      }
+      const auto wait = retry::wait_asked(completion.head);
+      const bool again = retry::classify({completion.failure, completion.head.status, wait}) ==
+                         retry::Verdict::kAgain;
+      if (again && retry <= options_.retries) {
+        const auto delay = retry::delay(retry, wait, random_);
+        const Clock::TimePoint now = clock_.now();
+        if (delay < options_.deadline - now) {
+          clock_.sleep_until(now + delay, stop_);
+          continue;
+        }
+      }
+      const bool answered = completion.failure == TransportFailure::kNone;
+      if (!answered || completion.head.status == 429) {
+        return tl::unexpected(retry::to_error(completion));
+      }
+      return Response{std::move(completion.head), keeper.take()};
+    }
+  }
+
+ private:
+  // One attempt to its end, or the reason to leave it.
+  Result<Completion> attempt(const Request& request, Keeper& keeper) {
+    // Asked before anything is sent: a stop during the wait ends here.
+    if (stop_.stop_requested()) return tl::unexpected(stopped());
+    const Running running(transport_, transport_.start(request, keeper));
+    for (;;) {
+      for (Completion& completion : transport_.poll(options_.deadline, stop_)) {
+        if (completion.id == running.id()) return std::move(completion);
+      }
+      if (stop_.stop_requested()) return tl::unexpected(stopped());
+      if (clock_.now() >= options_.deadline) {
+        return fail(ErrorCode::kNetwork,
+                    redact(request.url) + " had not answered when the deadline came",
+                    "raise --deadline");
+      }
+    }
+  }
+
+  [[nodiscard]] Error stopped() const {
+    return interrupted(stop_signal_ ? stop_signal_() : SIGTERM);
+  }
+
+  Transport& transport_;
+  Clock& clock_;
+  EngineOptions options_;
+  std::mt19937& random_;
+  std::stop_token stop_;
+  std::function<int()> stop_signal_;
+};
+
+}  // namespace
+
+std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock, EngineOptions options,
+                                      std::mt19937& random, std::stop_token stop,
+                                      std::function<int()> stop_signal) {
+  return std::make_unique<PatientFetcher>(transport, clock, options, random, std::move(stop),
+                                          std::move(stop_signal));
+}
+
+}  // namespace fvprefetch

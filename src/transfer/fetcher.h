@@ -1,0 +1,26 @@
+// Small documents over a Transport: the Fetcher that source/ talks to the Hub with.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <random>
+#include <stop_token>
+
+#include "base/clock.h"
+#include "transfer/engine.h"
+#include "transfer/transport.h"
+
+namespace fvprefetch {
+
+/// A Fetcher on `transport` (which follows redirects): transient failures are tried again by
+/// `options`, bodies are at most 64 MiB. A 429 that remains is kRateLimited; any other answer that
+/// remains is a value. `stop` ends a fetch with the error of `stop_signal` (SIGTERM when empty).
+///
+/// Not owned: transport, clock, random. It polls `transport` by itself, so no Engine may have a
+/// transfer on the same transport meanwhile.
+[[nodiscard]] std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock,
+                                                    EngineOptions options, std::mt19937& random,
+                                                    std::stop_token stop,
+                                                    std::function<int()> stop_signal);
+
+}  // namespace fvprefetch

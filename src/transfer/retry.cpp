@@ -1,0 +1,214 @@
+#include "transfer/retry.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <string>
+#include <string_view>
+
+#include "base/url.h"
+
+namespace fvprefetch::retry {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// No server means more than this; it also keeps arithmetic on time points far from overflow.
+constexpr seconds kLongestWait = std::chrono::hours(24 * 7);
+
+std::string_view trim(std::string_view text) {
+  constexpr std::string_view kBlank = " \t";
+  const std::size_t begin = text.find_first_not_of(kBlank);
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
+}
+
+// The part of `text` before `separator`, which is taken off it.
+std::string_view take(std::string_view& text, char separator) {
+  const std::size_t end = text.find(separator);
+  const std::string_view part = text.substr(0, end);
+  text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  return trim(part);
+}
+
+std::optional<int> number(std::string_view text) {
+  int value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  if (text.empty() || stopped != end || value < 0) return std::nullopt;
+  if (error == std::errc::result_out_of_range) return std::numeric_limits<int>::max();
+  if (error != std::errc()) return std::nullopt;
+  return value;
+}
+
+seconds bounded(seconds wait) {
+  return std::clamp(wait, seconds(0), kLongestWait);
+}
+
+// `"api";r=0;t=55`, possibly several with commas between: the longest `t` among those with r=0.
+std::optional<seconds> rate_limit_wait(std::string_view header) {
+  std::optional<seconds> longest;
+  while (!header.empty()) {
+    std::string_view policy = take(header, ',');
+    std::optional<int> remaining;
+    std::optional<int> reset;
+    while (!policy.empty()) {
+      const std::string_view parameter = take(policy, ';');
+      if (parameter.starts_with("r=")) remaining = number(parameter.substr(2));
+      if (parameter.starts_with("t=")) reset = number(parameter.substr(2));
+    }
+    if (remaining != 0 || !reset) continue;
+    longest = std::max(longest.value_or(seconds(0)), bounded(seconds(*reset)));
+  }
+  return longest;
+}
+
+// "Sun, 06 Nov 1994 08:49:37 GMT"; the two older forms of RFC 9110 are not in use any more.
+// By hand, since strptime reads names of months in the language of the locale.
+std::optional<std::chrono::sys_seconds> http_date(std::string_view text) {
+  constexpr std::array<std::string_view, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  if (text.size() != 29 || text.substr(25) != " GMT" || text[3] != ',') return std::nullopt;
+  const auto month = std::find(kMonths.begin(), kMonths.end(), text.substr(8, 3));
+  const auto day = number(text.substr(5, 2));
+  const auto year = number(text.substr(12, 4));
+  const auto hour = number(text.substr(17, 2));
+  const auto minute = number(text.substr(20, 2));
+  const auto second = number(text.substr(23, 2));
+  if (month == kMonths.end() || !day || !year || !hour || !minute || !second) return std::nullopt;
+  const std::chrono::year_month_day date{
+      std::chrono::year(*year),
+      std::chrono::month(static_cast<unsigned>(month - kMonths.begin() + 1)),
+      std::chrono::day(static_cast<unsigned>(*day))};
+  if (!date.ok() || *hour > 23 || *minute > 59 || *second > 60) return std::nullopt;
+  return std::chrono::sys_days(date) + std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
+         seconds(*second);
+}
+
+// HTTP/1.1 servers send any words; ours are the same for all.
+std::string status_text(int status) {
+  struct Row {
+    int status;
+    std::string_view text;
+  };
+  constexpr std::array kRows = {
+      Row{300, "Multiple Choices"},
+      Row{304, "Not Modified"},
+      Row{400, "Bad Request"},
+      Row{401, "Unauthorized"},
+      Row{403, "Forbidden"},
+      Row{404, "Not Found"},
+      Row{407, "Proxy Authentication Required"},
+      Row{408, "Request Timeout"},
+      Row{410, "Gone"},
+      Row{416, "Range Not Satisfiable"},
+      Row{425, "Too Early"},
+      Row{429, "Too Many Requests"},
+      Row{451, "Unavailable For Legal Reasons"},
+      Row{500, "Internal Server Error"},
+      Row{501, "Not Implemented"},
+      Row{502, "Bad Gateway"},
+      Row{503, "Service Unavailable"},
+      Row{504, "Gateway Timeout"},
+  };
+  const auto* const row = std::find_if(kRows.begin(), kRows.end(),
+                                       [status](const Row& r) { return r.status == status; });
+  return std::to_string(status) + (row == kRows.end() ? "" : " " + std::string(row->text));
+}
+
+ErrorCode code_of(int status) {
+  switch (status) {
+    case 401:
+    case 403:
+      return ErrorCode::kAccess;
+    case 404:
+    case 410:
+      return ErrorCode::kNotFound;
+    case 429:
+      return ErrorCode::kRateLimited;
+    default:
+      return ErrorCode::kNetwork;
+  }
+}
+
+std::string_view hint_of(TransportFailure failure) {
+  switch (failure) {
+    case TransportFailure::kResolve:
+      return "check the host name; a node without DNS needs https_proxy";
+    case TransportFailure::kTls:
+      return "point SSL_CERT_FILE to the certificate bundle of this site";
+    case TransportFailure::kProxy:
+      return "check https_proxy, http_proxy, all_proxy and no_proxy";
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+Verdict classify(const Attempt& attempt) {
+  switch (attempt.failure) {
+    case TransportFailure::kNone:
+      break;
+    case TransportFailure::kResolve:
+    case TransportFailure::kConnect:
+    case TransportFailure::kProxy:
+    case TransportFailure::kStalled:
+    case TransportFailure::kCut:
+      return Verdict::kAgain;
+    case TransportFailure::kTls:
+    case TransportFailure::kProtocol:
+    case TransportFailure::kUrl:
+      return Verdict::kNextMirror;
+    case TransportFailure::kRefusedBySink:
+      return Verdict::kStop;
+  }
+  const int status = attempt.status;
+  if (status >= 200 && status < 300) return Verdict::kDone;
+  if (status == 408 || status == 425 || status == 429) return Verdict::kAgain;
+  if (status == 501 || status == 505) return Verdict::kNextMirror;
+  return status >= 500 && status < 600 ? Verdict::kAgain : Verdict::kNextMirror;
+}
+
+std::optional<seconds> wait_asked(const ResponseHead& head) {
+  if (const auto wait = rate_limit_wait(head.header("ratelimit"))) return wait;
+
+  const std::string text = head.header("retry-after");
+  const std::string_view asked = trim(text);
+  if (const auto after = number(asked)) return bounded(seconds(*after));
+  // Two times of one clock, the server's: ours may be hours off.
+  const auto at = http_date(asked);
+  const auto now = http_date(head.header("date"));
+  if (!at || !now) return std::nullopt;
+  return bounded(*at - *now);
+}
+
+milliseconds delay(int retry, std::optional<seconds> retry_after, std::mt19937& random) {
+  constexpr milliseconds kFirst(500);
+  constexpr milliseconds kLongest(30'000);
+  constexpr int kDoublings = 6;  // 0.5 s * 2^6 is beyond the longest
+  const milliseconds full =
+      std::min(kFirst * (1 << std::clamp(retry - 1, 0, kDoublings)), kLongest);
+  std::uniform_int_distribution<milliseconds::rep> jitter(full.count() / 2, full.count());
+  return retry_after.value_or(seconds(0)) + milliseconds(jitter(random));
+}
+
+Error to_error(const Completion& completion) {
+  const std::string address = redact(completion.head.url);
+  Error error;
+  error.subject = address;
+  if (completion.failure == TransportFailure::kNone) {
+    error.code = code_of(completion.head.status);
+    error.message = status_text(completion.head.status) + " from " + address;
+    error.retry_after = wait_asked(completion.head);
+  } else {
+    error.code =
+        completion.failure == TransportFailure::kUrl ? ErrorCode::kUsage : ErrorCode::kNetwork;
+    error.message = "cannot fetch " + address + ": " + completion.detail;
+    error.hint = hint_of(completion.failure);
+  }
+  return error;
+}
+
+}  // namespace fvprefetch::retry

@@ -1,0 +1,346 @@
+// What every Lock must do, whatever it is made of; below it, what flock must do besides. A further
+// kind adds a row to kKinds.
+#include "cache/lock.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "base/posix.h"
+#include "cache/layout.h"
+#include "support/matchers.h"
+#include "support/temp_dir.h"
+
+// The flock of this program: the linker takes this one before libc's. A test can let something
+// happen between the opening of a lock file and its locking, or a file system refuse to lock.
+static std::function<void()>* before_next_flock = nullptr;
+static int flock_fails_with = 0;
+extern "C" int flock(int fd, int operation) noexcept {
+  if (flock_fails_with != 0 && (operation & LOCK_EX) != 0) {
+    errno = flock_fails_with;
+    return -1;
+  }
+  if (auto* hook = std::exchange(before_next_flock, nullptr)) (*hook)();
+  return static_cast<int>(::syscall(SYS_flock, fd, operation));
+}
+
+namespace fvprefetch {
+namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
+using testing::row_name;
+using testing::TempDir;
+namespace fs = std::filesystem;
+
+struct Kind {
+  const char* name;
+  std::unique_ptr<Lock> (*make)(std::string path);
+};
+std::unique_ptr<Lock> flock_on(std::string path) {
+  return make_flock(std::move(path), 0664, Holder{"", 0, "881", ""});
+}
+constexpr Kind kKinds[] = {{"flock", &flock_on}};
+
+bool is_held(Lock& lock) {
+  const auto held = lock.try_acquire();
+  EXPECT_TRUE(IsOk(held));
+  return held && *held == nullptr;
+}
+
+// A child that runs `body`, tells that it has come so far, and then stays until it is killed.
+class Child {
+ public:
+  explicit Child(const std::function<bool()>& body) {
+    int ends[2];
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    const posix::Fd reader(ends[0]);
+    posix::Fd writer(ends[1]);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      const char ok = body() ? 'y' : 'n';
+      (void)!::write(writer.get(), &ok, 1);
+      for (;;) ::pause();
+    }
+    writer = posix::Fd();
+    char ok = 'n';
+    EXPECT_EQ(::read(reader.get(), &ok, 1), 1);
+    EXPECT_EQ(ok, 'y') << "the child could not do its part";
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() { kill(); }
+
+  void kill() {
+    if (pid_ <= 0) return;
+    (void)::kill(pid_, SIGKILL);
+    (void)::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+class LockContract : public ::testing::TestWithParam<Kind> {
+ protected:
+  [[nodiscard]] std::unique_ptr<Lock> lock() const { return GetParam().make(path_); }
+  // Holds the lock in another process.
+  [[nodiscard]] std::function<bool()> holding() const {
+    return [this] {
+      static std::unique_ptr<HeldLock> held;
+      auto tried = lock()->try_acquire();
+      if (tried) held = std::move(*tried);
+      return held != nullptr;
+    };
+  }
+
+  TempDir dir_;
+  std::string path_ = dir_ / ".locks/repo/blob.lock";
+};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, LockContract, ::testing::ValuesIn(kKinds), row_name<Kind>);
+
+TEST_P(LockContract, IsHeldByOneAtATimeInAProcess) {
+  const auto held = lock()->try_acquire();
+  ASSERT_TRUE(IsOk(held));
+  ASSERT_NE(*held, nullptr);
+  EXPECT_TRUE(is_held(*lock()));
+}
+
+TEST_P(LockContract, IsFreeAgainAfterItsHolderLetGo) {
+  const auto one = lock();
+  { const auto held = one->try_acquire(); }
+  EXPECT_FALSE(is_held(*one));
+  EXPECT_FALSE(is_held(*lock()));
+}
+
+TEST_P(LockContract, OutlivesTheLockObject) {
+  auto one = lock();
+  const auto held = one->try_acquire();
+  one.reset();
+  EXPECT_TRUE(is_held(*lock()));
+}
+
+TEST_P(LockContract, LocksOfTwoNamesAreIndependent) {
+  const auto held = lock()->try_acquire();
+  EXPECT_FALSE(is_held(*GetParam().make(dir_ / ".locks/repo/other.lock")));
+}
+
+TEST_P(LockContract, ExcludesAnotherProcess) {
+  const Child child(holding());
+  EXPECT_TRUE(is_held(*lock()));
+}
+
+TEST_P(LockContract, IsFreeWhenItsHolderWasKilled) {
+  Child child(holding());
+  child.kill();
+  EXPECT_FALSE(is_held(*lock()));
+}
+
+TEST_P(LockContract, IsFreeThoughAForkedChildLivesOn) {
+  auto held = lock()->try_acquire();
+  ASSERT_TRUE(IsOk(held));
+  const Child child([] { return true; });
+  held->reset();
+  EXPECT_FALSE(is_held(*lock()));
+}
+
+TEST_P(LockContract, ExcludesUnderContention) {
+  constexpr int kProcesses = 4;
+  constexpr int kTurns = 50;
+  const std::string counter = dir_.write("counter", "0");
+  pid_t children[kProcesses];
+  for (pid_t& child : children) {
+    child = ::fork();
+    if (child != 0) continue;
+    const auto mine = lock();
+    for (int turn = 0; turn < kTurns;) {
+      const auto held = mine->try_acquire();
+      if (!held) ::_exit(1);
+      if (*held == nullptr) {
+        (void)::sched_yield();
+        continue;
+      }
+      int value = -1;
+      std::ifstream(counter) >> value;
+      std::ofstream(counter) << value + 1;
+      ++turn;
+    }
+    ::_exit(0);
+  }
+  for (const pid_t child : children) {
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(dir_.read("counter"), std::to_string(kProcesses * kTurns));
+}
+
+TEST_P(LockContract, NamesItsHolder) {
+  const Child child(holding());
+  const std::string who = lock()->describe_holder();
+  EXPECT_TRUE(who.starts_with(posix::host_name() + " pid " + std::to_string(child.pid()) +
+                              " job 881, since 2"))
+      << who;
+  EXPECT_EQ(known_holder(path_), who);
+}
+
+TEST_P(LockContract, DoesNotNameADeadHolder) {
+  Child child(holding());
+  const std::string pid = std::to_string(child.pid());
+  child.kill();
+  EXPECT_EQ(lock()->describe_holder().find("pid " + pid), std::string::npos);
+  EXPECT_EQ(known_holder(path_), std::nullopt);
+}
+
+TEST_P(LockContract, NamesNobodyAfterItsRelease) {
+  { const auto held = lock()->try_acquire(); }
+  EXPECT_EQ(known_holder(path_), std::nullopt);
+  EXPECT_NE(lock()->describe_holder(), "");
+}
+
+TEST_P(LockContract, AskingWhoHoldsItTakesAndMakesNothing) {
+  EXPECT_EQ(known_holder(path_), std::nullopt);
+  EXPECT_TRUE(dir_.files().empty());
+}
+
+TEST_P(LockContract, LeavesTheLockFileAndNothingElse) {
+  { const auto held = lock()->try_acquire(); }
+  EXPECT_EQ(dir_.files(), std::vector<std::string>{".locks/repo/blob.lock"});
+}
+
+TEST_P(LockContract, CannotBeMadeWhereAFileIsInTheWay) {
+  dir_.write(".locks", "");
+  EXPECT_FALSE(lock()->try_acquire().has_value());
+}
+
+// flock
+
+class Flock : public ::testing::Test {
+ protected:
+  TempDir dir_;
+  std::string path_ = dir_ / "blob.lock";
+};
+
+TEST_F(Flock, LeavesTheFileEmptyAndOfItsMode) {
+  const mode_t before = ::umask(077);
+  const auto held = flock_on(path_)->try_acquire();
+  (void)::umask(before);
+  struct ::stat status {};
+  ASSERT_EQ(::stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777U, 0664U);
+  EXPECT_EQ(status.st_size, 0);
+}
+
+TEST_F(Flock, ExcludesAndIsExcludedByAPlainFlock) {
+  const posix::Fd fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  ASSERT_EQ(::flock(fd.get(), LOCK_EX | LOCK_NB), 0);
+  EXPECT_TRUE(is_held(*flock_on(path_)));
+  ASSERT_EQ(::flock(fd.get(), LOCK_UN), 0);
+  const auto held = flock_on(path_)->try_acquire();
+  EXPECT_EQ(::flock(fd.get(), LOCK_EX | LOCK_NB), -1);
+}
+
+TEST_F(Flock, FileThatAPeerUnlinkedWhileWeOpenedItIsNotTheLock) {
+  // As filelock 3.20.4 to 3.29.4 releases.
+  std::function<void()> peer = [this] { fs::remove(path_); };
+  before_next_flock = &peer;
+  const auto held = flock_on(path_)->try_acquire();
+  ASSERT_TRUE(IsOk(held));
+  ASSERT_NE(*held, nullptr);
+  EXPECT_TRUE(is_held(*flock_on(path_)));  // what we hold is what the name leads to
+}
+
+TEST_F(Flock, FileThatAPeerReplacedAndLocksIsHeld) {
+  posix::Fd theirs;
+  std::function<void()> peer = [&] {
+    fs::remove(path_);
+    theirs = posix::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    ASSERT_EQ(::syscall(SYS_flock, theirs.get(), LOCK_EX | LOCK_NB), 0);
+  };
+  before_next_flock = &peer;
+  EXPECT_TRUE(is_held(*flock_on(path_)));
+}
+
+TEST_F(Flock, HolderWithoutARecordIsFoundInTheKernelsList) {
+  const Child child([this] {
+    const int fd = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    return ::flock(fd, LOCK_EX | LOCK_NB) == 0;
+  });
+  const std::string who = flock_on(path_)->describe_holder();
+  EXPECT_TRUE(who.starts_with("pid " + std::to_string(child.pid()) + " (")) << who;
+  EXPECT_TRUE(who.ends_with(" on this host")) << who;
+}
+
+TEST_F(Flock, UnknownHolderIsAnotherProgram) {
+  EXPECT_EQ(flock_on(path_)->describe_holder(),
+            "another program (it left no record beside " + path_ + ")");
+}
+
+TEST_F(Flock, RecordOfAnotherHostIsBelieved) {
+  dir_.write(
+      "blob.holder",
+      R"({"version": 1, "host": "node17.invalid", "pid": 4242, "job": "881", "since": "x"})");
+  EXPECT_EQ(known_holder(path_), "node17.invalid pid 4242 job 881, since x");
+}
+
+struct Record {
+  const char* name;
+  const char* text;
+};
+constexpr Record kRecords[] = {
+    {"empty", ""},
+    {"cut", R"({"version": 1, "host": )"},
+    {"no_object", "[4242]"},
+    {"no_pid", R"({"version": 1, "host": "node17.invalid"})"},
+    {"pid_as_text", R"({"version": 1, "host": "node17.invalid", "pid": "4242"})"},
+    {"later_version", R"({"version": 2, "host": "node17.invalid", "pid": 4242})"},
+};
+class FlockRecord : public Flock, public ::testing::WithParamInterface<Record> {};
+TEST_P(FlockRecord, ThatIsNotUnderstoodNamesNobody) {
+  dir_.write("blob.holder", GetParam().text);
+  EXPECT_EQ(known_holder(path_), std::nullopt);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, FlockRecord, ::testing::ValuesIn(kRecords), row_name<Record>);
+
+TEST_F(Flock, SymbolicLinkIsNotFollowed) {
+  fs::create_symlink(dir_ / "elsewhere", path_);
+  EXPECT_TRUE(FailsWith(flock_on(path_)->try_acquire(), ErrorCode::kPermission, "symbolic link"));
+  EXPECT_FALSE(posix::exists(dir_ / "elsewhere"));
+}
+
+// What file systems without working locks have been seen to say.
+struct Refusal {
+  const char* name;
+  int number;
+};
+constexpr Refusal kRefusals[] = {{"lustre_without_flock", ENOSYS}, {"nfs_without_lockd", ENOLCK},
+                                 {"not_supported", EOPNOTSUPP},    {"nfs_read_only", EBADF},
+                                 {"stale_handle", ESTALE},         {"autofs_524", 524}};
+class FlockRefused : public Flock, public ::testing::WithParamInterface<Refusal> {};
+TEST_P(FlockRefused, IsAnErrorThatTheCallerCanGoOnFrom) {
+  flock_fails_with = GetParam().number;
+  const auto held = flock_on(path_)->try_acquire();
+  flock_fails_with = 0;
+  EXPECT_TRUE(FailsWith(held, ErrorCode::kInternal, "cannot lock " + path_ + ": "));
+  EXPECT_EQ(dir_.files(), std::vector<std::string>{"blob.lock"});
+}
+INSTANTIATE_TEST_SUITE_P(Rows, FlockRefused, ::testing::ValuesIn(kRefusals), row_name<Refusal>);
+
+}  // namespace
+}  // namespace fvprefetch

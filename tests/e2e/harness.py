@@ -1,0 +1,213 @@
+"""What the end-to-end tests share: a hub of their own, caches of their own, and the built command.
+
+Every test runs the real binary against a real HTTP server on loopback, and asserts on what a user
+and a server see: exit code, stdout, files, requests. Run by ctest as
+`python3 tests/e2e/x_test.py --build-dir BUILD`; needs the standard library only, except where a test
+says that it runs the real huggingface_hub (FVPREFETCH_TEST_PYTHON).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+from pathlib import Path
+
+BUILD = Path()  # set by main()
+TOP = Path(__file__).resolve().parents[2]
+PATIENCE = 60  # seconds until something that must happen counts as hanging
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def oracle_python():
+    """The interpreter of the virtual environment with the real clients; made by tests/run."""
+    python = os.environ.get("FVPREFETCH_TEST_PYTHON", "")
+    if not python or not os.path.exists(python):
+        raise AssertionError("FVPREFETCH_TEST_PYTHON names no interpreter; run through tests/run")
+    return python
+
+
+class Hub:
+    """A testhub process that serves `root`."""
+
+    def __init__(self, root, *options):
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        port_file = self.root.parent / f"{self.root.name}.port.json"
+        self.process = subprocess.Popen(
+            [BUILD / "tests/testhub", "serve", "--root", self.root, "--port-file", port_file, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        end = time.monotonic() + PATIENCE
+        while not port_file.exists():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError("testhub did not start: " + self.process.communicate()[1])
+            time.sleep(0.01)
+        told = json.loads(port_file.read_text())
+        self.url, self.cdn_url = told["url"], told["cdn_url"]
+
+    def close(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stderr.close()
+
+    def _call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            text = response.read()
+        return json.loads(text) if text else None
+
+    def stats(self):
+        return self._call("GET", "/_testhub/stats")
+
+    def reset(self):
+        self._call("POST", "/_testhub/reset")
+
+    def faults(self, *faults):
+        self._call("POST", "/_testhub/faults", list(faults))
+
+    def no_faults(self):
+        self._call("DELETE", "/_testhub/faults")
+
+    def put(self, path, data):
+        """A file below the served folder: "files/a.bin", "models/org/name/config.json"."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        return data
+
+    def file_url(self, path):
+        return f"{self.url}/files/{path}"
+
+
+class EndToEnd(unittest.TestCase):
+    """Fresh hub, fresh caches, clean environment for each test."""
+
+    hub_options = ()
+
+    def setUp(self):
+        self.dir = Path(tempfile.mkdtemp(prefix="fvp-e2e-"))
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        self.hub = Hub(self.dir / "site", *self.hub_options)
+        self.addCleanup(self.hub.close)
+        self.eval_cache = self.dir / "eval"
+        self.hf_cache = self.dir / "hf"
+        foreign = ("SLURM_", "PMI", "OMPI_", "HF_", "HUGGING", "TRANSFORMERS_", "FVPREFETCH_", "PALS_", "FLUX_")
+        self.env = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(foreign) and "proxy" not in k.lower() and k not in ("TORCH_HOME", "XDG_CACHE_HOME")
+        }
+        self.env.update(
+            HOME=str(self.dir / "home"),
+            HF_ENDPOINT=self.hub.url,
+            HF_HUB_CACHE=str(self.hf_cache),
+            FASTVIDEO_EVAL_CACHE=str(self.eval_cache),
+            OMPI_ALLOW_RUN_AS_ROOT="1",
+            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+            OMPI_MCA_rmaps_base_oversubscribe="1",
+        )
+        (self.dir / "home").mkdir()
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def command(self):
+        return str(BUILD / "fvprefetch")
+
+    def manifest(self, entries, name="manifest.json"):
+        path = self.dir / name
+        path.write_text(json.dumps({"version": 1, "entries": entries}, indent=2))
+        return str(path)
+
+    def run_command(self, argv, env=None, **kwargs):
+        return subprocess.run(
+            [str(a) for a in argv],
+            env={**self.env, **(env or {})},
+            cwd=self.dir,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            **kwargs,
+        )
+
+    def fvp(self, *args, env=None, **kwargs):
+        return self.run_command([self.command(), *args], env, **kwargs)
+
+    def mpirun(self, ranks, *args, env=None):
+        """Each rank leaves its own exit code in a file: mpirun reports one only."""
+        codes = Path(tempfile.mkdtemp(dir=self.dir, prefix="codes-"))
+        script = 'out=$1; shift; "$@"; code=$?; echo $code > "$out/$OMPI_COMM_WORLD_RANK"; exit $code'
+        done = self.run_command(
+            ["mpirun", "-n", ranks, "sh", "-c", script, "sh", codes, self.command(), *args], env
+        )
+        done.codes = [int((codes / str(r)).read_text()) if (codes / str(r)).exists() else None for r in range(ranks)]
+        return done
+
+    def start(self, *args, env=None):
+        """In the background; killed at the end of the test when still there."""
+        process = subprocess.Popen(
+            [self.command(), *map(str, args)],
+            env={**self.env, **(env or {})},
+            cwd=self.dir,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+        def end():
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        return process
+
+    def wait_for(self, what, condition):
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), end, "waited too long for " + what)
+            time.sleep(0.01)
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def paths(self, stdout):
+        return dict(line.split("\t") for line in stdout.splitlines())
+
+    def assert_ok(self, done, code=0):
+        self.assertEqual(done.returncode, code, f"stdout:\n{done.stdout}\nstderr:\n{done.stderr}")
+
+    def unfinished(self):
+        """Private files that a run left behind."""
+        return [p for p in self.dir.rglob("*") if p.name.endswith((".fvprefetch-part", ".incomplete"))]
+
+    def site_bytes(self):
+        return sum(
+            p.stat().st_size for p in self.hub.root.rglob("*") if p.is_file() and not p.name.startswith(".")
+        )
+
+
+def main():
+    global BUILD
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build-dir", required=True, type=Path)
+    arguments, rest = parser.parse_known_args()
+    BUILD = arguments.build_dir.resolve()
+    sys.modules["harness"].BUILD = BUILD  # this file may run as __main__'s import
+    unittest.main(module="__main__", argv=[sys.argv[0], *rest], verbosity=2)

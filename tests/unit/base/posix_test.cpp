@@ -1,0 +1,529 @@
+#include "base/posix.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <set>
+#include <thread>
+
+#include "support/matchers.h"
+#include "support/temp_dir.h"
+#include "support/tiny_disk.h"
+
+// What fsync says in this program: the linker takes this one before libc's.
+static int fsync_fails_with = 0;
+extern "C" int fsync(int fd) {
+  if (fsync_fails_with != 0) {
+    errno = fsync_fails_with;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fsync, fd));
+}
+
+namespace fvprefetch::posix {
+namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
+using testing::row_name;
+using testing::TempDir;
+using testing::TinyDisk;
+namespace fs = std::filesystem;
+
+std::span<const std::byte> bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+mode_t mode_of(const std::string& path) {
+  struct ::stat status {};
+  EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
+  return status.st_mode & 07777U;
+}
+
+// The umask of a test, put back at its end.
+class Umask {
+ public:
+  explicit Umask(mode_t mask) : before_(::umask(mask)) {}
+  Umask(const Umask&) = delete;
+  Umask& operator=(const Umask&) = delete;
+  ~Umask() { (void)::umask(before_); }
+
+ private:
+  mode_t before_;
+};
+
+struct Errno {
+  const char* name;
+  int number;
+  ErrorCode code;
+};
+constexpr Errno kErrnos[] = {
+    {"enoent", ENOENT, ErrorCode::kNotFound},    {"enospc", ENOSPC, ErrorCode::kNoSpace},
+    {"edquot", EDQUOT, ErrorCode::kNoSpace},     {"eacces", EACCES, ErrorCode::kPermission},
+    {"eperm", EPERM, ErrorCode::kPermission},    {"erofs", EROFS, ErrorCode::kPermission},
+    {"eio", EIO, ErrorCode::kInternal},          {"eisdir", EISDIR, ErrorCode::kInternal},
+    {"enotsupp_524", 524, ErrorCode::kInternal},
+};
+class PosixErrno : public ::testing::TestWithParam<Errno> {};
+TEST_P(PosixErrno, HasItsCode) {
+  EXPECT_EQ(errno_error(GetParam().number, "write", "/x").code, GetParam().code);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PosixErrno, ::testing::ValuesIn(kErrnos), row_name<Errno>);
+
+TEST(PosixErrno, SaysWhatFailedOnWhatAndWhy) {
+  const Error error = errno_error(ENOSPC, "write", "/cache/f");
+  EXPECT_EQ(error.message, "cannot write /cache/f: No space left on device");
+  EXPECT_EQ(error.subject, "/cache/f");
+}
+
+struct Parent {
+  const char* name;
+  const char* path;
+  const char* parent;
+};
+constexpr Parent kParents[] = {
+    {"nested", "/a/b/c", "/a/b"},
+    {"top", "/a", "/"},
+    {"root", "/", "/"},
+    {"bare", "a", "."},
+    {"relative", "a/b", "a"},
+    {"trailing_slash", "/a/b/", "/a"},
+    {"double_slash", "/a//b", "/a"},
+    {"empty", "", "."},
+};
+class PosixParent : public ::testing::TestWithParam<Parent> {};
+TEST_P(PosixParent, IsTheDirectory) {
+  EXPECT_EQ(parent(GetParam().path), GetParam().parent);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PosixParent, ::testing::ValuesIn(kParents), row_name<Parent>);
+
+// Looking
+
+TEST(Stat, FollowsLinksToTheirEnd) {
+  const TempDir dir;
+  dir.write("store/payload", "12345");
+  fs::create_symlink("store/payload", dir / "blob");
+  fs::create_symlink("blob", dir / "pointer");
+  const auto info = stat(dir / "pointer");
+  ASSERT_TRUE(IsOk(info));
+  ASSERT_TRUE(info->has_value());
+  EXPECT_TRUE((*info)->regular);
+  EXPECT_EQ((*info)->size, 5U);
+}
+
+TEST(Stat, DanglingLinkIsNothing) {
+  const TempDir dir;
+  fs::create_symlink("gone", dir / "pointer");
+  const auto info = stat(dir / "pointer");
+  ASSERT_TRUE(IsOk(info));
+  EXPECT_FALSE(info->has_value());
+  EXPECT_FALSE(exists(dir / "pointer"));
+  EXPECT_TRUE(is_link(dir / "pointer"));
+}
+
+TEST(Stat, WhatLiesBelowAFileIsNothing) {
+  const TempDir dir;
+  const auto info = stat(dir.write("f", "") + "/x");
+  ASSERT_TRUE(IsOk(info));
+  EXPECT_FALSE(info->has_value());
+}
+
+TEST(Stat, LoopOfLinksIsAnError) {
+  const TempDir dir;
+  fs::create_symlink("b", dir / "a");
+  fs::create_symlink("a", dir / "b");
+  EXPECT_TRUE(FailsWith(stat(dir / "a"), ErrorCode::kInternal, "cannot look at"));
+}
+
+TEST(RealPath, SurvivesALoopOfLinks) {
+  const TempDir dir;
+  fs::create_symlink("b", dir / "a");
+  fs::create_symlink("a", dir / "b");
+  EXPECT_TRUE(real_path(dir / "a/x").starts_with(dir.path()));
+}
+
+TEST(RealPath, ParentOfALinkIsTheTargetsParent) {
+  const TempDir dir;
+  fs::create_directories(dir / "deep/er");
+  fs::create_directory_symlink("deep/er", dir / "link");
+  EXPECT_EQ(real_path(dir / "link/../x"), dir / "deep/x");
+}
+
+TEST(RealPath, AboveTheRootIsTheRoot) {
+  EXPECT_EQ(real_path("/../.."), "/");
+}
+
+TEST(ReadLink, TellsTheTextAndNothingElse) {
+  const TempDir dir;
+  fs::create_symlink("../../blobs/abc", dir / "l");
+  EXPECT_EQ(read_link(dir / "l"), "../../blobs/abc");
+  EXPECT_EQ(read_link(dir.write("f", "")), std::nullopt);
+  EXPECT_EQ(read_link(dir / "none"), std::nullopt);
+}
+
+TEST(List, IsSortedAndWithoutDots) {
+  const TempDir dir;
+  dir.write("b", "");
+  dir.write(".a", "");
+  const auto names = list(dir.path());
+  ASSERT_TRUE(IsOk(names));
+  EXPECT_EQ(*names, (std::vector<std::string>{".a", "b"}));
+}
+
+TEST(List, MissingDirectoryIsEmpty) {
+  const TempDir dir;
+  const auto names = list(dir / "none");
+  ASSERT_TRUE(IsOk(names));
+  EXPECT_TRUE(names->empty());
+}
+
+TEST(ReadSmall, ReadsAllBytesWithTheirNuls) {
+  const TempDir dir;
+  const std::string text("a\0b", 3);
+  const auto read = read_small(dir.write("f", text));
+  ASSERT_TRUE(IsOk(read));
+  EXPECT_EQ(*read, text);
+}
+
+TEST(ReadSmall, MissingIsNothing) {
+  const TempDir dir;
+  const auto read = read_small(dir / "none");
+  ASSERT_TRUE(IsOk(read));
+  EXPECT_FALSE(read->has_value());
+}
+
+TEST(ReadSmall, RefusesMoreThanItsLimit) {
+  const TempDir dir;
+  EXPECT_TRUE(IsOk(read_small(dir.write("f", "1234"), 4)));
+  EXPECT_TRUE(FailsWith(read_small(dir.write("g", "12345"), 4), ErrorCode::kInternal, "4 bytes"));
+}
+
+TEST(ReadSmall, ReadsAPipeToItsEnd) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const Fd reader(ends[0]);
+  std::jthread writer([fd = Fd(ends[1])] { EXPECT_EQ(::write(fd.get(), "manifest", 8), 8); });
+  const auto read = read_small("/dev/fd/" + std::to_string(reader.get()));
+  writer.join();
+  ASSERT_TRUE(IsOk(read));
+  EXPECT_EQ(*read, "manifest");
+}
+
+// Making
+
+TEST(MakeDirectories, MakesAllOfThemAndIsFineWithExistingOnes) {
+  const TempDir dir;
+  EXPECT_TRUE(IsOk(make_directories(dir / "a/b/c")));
+  EXPECT_TRUE(IsOk(make_directories(dir / "a/b/c")));
+  EXPECT_TRUE(fs::is_directory(dir / "a/b/c"));
+}
+
+TEST(MakeDirectories, RefusesAFileInTheWay) {
+  const TempDir dir;
+  dir.write("a", "");
+  EXPECT_TRUE(FailsWith(make_directories(dir / "a/b"), ErrorCode::kInternal, dir / "a"));
+}
+
+// The modes of what we make, by umask and by the directory it lies in.
+struct Modes {
+  const char* name;
+  mode_t mask;
+  mode_t directory;
+  mode_t new_file;
+  mode_t new_directory;
+};
+constexpr Modes kModes[] = {
+    {"a_person_alone", 022, 0755, 0644, 0755},
+    {"a_private_person", 077, 0700, 0600, 0700},
+    {"group_cache_with_the_usual_umask", 022, 02775, 0664, 02775},
+    {"group_cache_with_a_private_umask", 077, 02775, 0660, 02770},
+    {"group_cache_without_setgid", 022, 0775, 0664, 0775},
+    {"group_that_may_only_read", 077, 02750, 0640, 02750},
+    {"group_umask", 002, 0755, 0664, 0775},
+    {"world_writable_adds_the_group_only", 022, 01777, 0664, 0775},
+};
+class PosixModes : public ::testing::TestWithParam<Modes> {
+ protected:
+  void SetUp() override { ASSERT_EQ(::chmod(dir_.path().c_str(), GetParam().directory), 0); }
+  TempDir dir_;
+  Umask mask_{GetParam().mask};
+};
+TEST_P(PosixModes, FileIsAsItsDirectoryIsShared) {
+  ASSERT_TRUE(IsOk(create_private(dir_ / "f")));
+  EXPECT_EQ(mode_of(dir_ / "f"), GetParam().new_file);
+}
+TEST_P(PosixModes, DirectoryIsAsItsParentIsShared) {
+  ASSERT_TRUE(IsOk(make_directories(dir_ / "d/e")));
+  EXPECT_EQ(mode_of(dir_ / "d"), GetParam().new_directory);
+  EXPECT_EQ(mode_of(dir_ / "d/e"), GetParam().new_directory);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PosixModes, ::testing::ValuesIn(kModes), row_name<Modes>);
+
+TEST(CreatePrivate, RefusesANameThatIsThere) {
+  const TempDir dir;
+  dir.write("f", "theirs");
+  EXPECT_TRUE(FailsWith(create_private(dir / "f"), ErrorCode::kInternal, "cannot create"));
+  EXPECT_EQ(dir.read("f"), "theirs");
+}
+
+TEST(CreatePrivate, DoesNotFollowAPlantedLink) {
+  const TempDir dir;
+  fs::create_symlink(dir / "elsewhere", dir / "f");
+  EXPECT_FALSE(create_private(dir / "f").has_value());
+  EXPECT_FALSE(exists(dir / "elsewhere"));
+}
+
+TEST(CreatePrivate, DescriptorIsNotInherited) {
+  const TempDir dir;
+  const auto fd = create_private(dir / "f");
+  ASSERT_TRUE(IsOk(fd));
+  EXPECT_NE(::fcntl(fd->get(), F_GETFD) & FD_CLOEXEC, 0);
+}
+
+TEST(WriteAt, PutsBytesWhereTheyBelong) {
+  const TempDir dir;
+  const auto fd = create_private(dir / "f");
+  ASSERT_TRUE(IsOk(fd));
+  EXPECT_TRUE(IsOk(write_at(*fd, 3, bytes("def"), dir / "f")));
+  EXPECT_TRUE(IsOk(write_at(*fd, 0, bytes("abc"), dir / "f")));
+  EXPECT_EQ(dir.read("f"), "abcdef");
+}
+
+TEST(ReadAt, TellsTheEndByZero) {
+  const TempDir dir;
+  const auto fd = open_read(dir.write("f", "abc"));
+  ASSERT_TRUE(IsOk(fd));
+  std::byte piece[8];
+  EXPECT_EQ(read_at(*fd, 1, piece, "f").value(), 2U);
+  EXPECT_EQ(read_at(*fd, 3, piece, "f").value(), 0U);
+}
+
+TEST(Truncate, CutsAFile) {
+  const TempDir dir;
+  const auto fd = create_private(dir / "f");
+  ASSERT_TRUE(IsOk(fd));
+  ASSERT_TRUE(IsOk(write_at(*fd, 0, bytes("abcdef"), dir / "f")));
+  ASSERT_TRUE(IsOk(truncate(*fd, 2, dir / "f")));
+  EXPECT_EQ(dir.read("f"), "ab");
+}
+
+// Publishing
+
+TEST(Publish, ReplacesTheNameAndLeavesNoPrivateOne) {
+  const TempDir dir;
+  dir.write("final", "old");
+  auto fd = create_private(dir / "part");
+  ASSERT_TRUE(IsOk(fd));
+  ASSERT_TRUE(IsOk(write_at(*fd, 0, bytes("new"), dir / "part")));
+  EXPECT_TRUE(IsOk(publish(*std::move(fd), dir / "part", dir / "final")));
+  EXPECT_EQ(dir.read("final"), "new");
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"final"});
+}
+
+TEST(Publish, WhoeverHasTheOldFileOpenKeepsIt) {
+  const TempDir dir;
+  const auto reader = open_read(dir.write("final", "old"));
+  auto fd = create_private(dir / "part");
+  ASSERT_TRUE(IsOk(fd));
+  ASSERT_TRUE(IsOk(publish(*std::move(fd), dir / "part", dir / "final")));
+  std::byte piece[8];
+  EXPECT_EQ(read_at(*reader, 0, piece, "final").value(), 3U);
+}
+
+TEST(Publish, RenameThatHadWorkedAlreadyIsASuccess) {
+  const TempDir dir;
+  auto fd = create_private(dir / "part");
+  ASSERT_TRUE(IsOk(fd));
+  // What an NFS client sees whose first RENAME was done and whose answer was lost.
+  fs::rename(dir / "part", dir / "final");
+  EXPECT_TRUE(IsOk(publish(*std::move(fd), dir / "part", dir / "final")));
+}
+
+TEST(Publish, VanishedFileIsAnErrorWhenTheTargetIsAnothers) {
+  const TempDir dir;
+  dir.write("final", "another's");
+  auto fd = create_private(dir / "part");
+  ASSERT_TRUE(IsOk(fd));
+  fs::remove(dir / "part");
+  EXPECT_TRUE(FailsWith(publish(*std::move(fd), dir / "part", dir / "final"), ErrorCode::kNotFound,
+                        "cannot rename"));
+  EXPECT_EQ(dir.read("final"), "another's");
+}
+
+Status publish_while_fsync_fails_with(int number, const TempDir& dir) {
+  fsync_fails_with = number;
+  Status status = publish_text(dir / "part", dir / "final", "new");
+  fsync_fails_with = 0;
+  return status;
+}
+
+TEST(Publish, FileSystemThatCannotSyncIsNoError) {
+  const TempDir dir;
+  EXPECT_TRUE(IsOk(publish_while_fsync_fails_with(EINVAL, dir)));
+  EXPECT_TRUE(IsOk(publish_while_fsync_fails_with(ENOTSUP, dir)));
+  EXPECT_EQ(dir.read("final"), "new");
+}
+
+TEST(Publish, DelayedWriteErrorComesBeforeTheNameIsTaken) {
+  const TempDir dir;
+  dir.write("final", "old");
+  EXPECT_TRUE(FailsWith(publish_while_fsync_fails_with(EDQUOT, dir), ErrorCode::kNoSpace,
+                        "cannot finish writing"));
+  EXPECT_TRUE(FailsWith(publish_while_fsync_fails_with(EIO, dir), ErrorCode::kInternal));
+  EXPECT_EQ(dir.read("final"), "old");
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"final"});
+}
+
+TEST(PublishText, FailureLeavesNoPrivateFile) {
+  const TempDir dir;
+  fs::create_directory(dir / "final");
+  EXPECT_FALSE(publish_text(dir / "part", dir / "final", "text").has_value());
+  EXPECT_TRUE(dir.files().empty());
+}
+
+TEST(PublishText, FullDiskIsNoSpaceAndLeavesTheFinalNameAsItWas) {
+  const TinyDisk disk;
+  disk.dir().write("final", "old");
+  disk.fill();
+  const std::string text(64U << 10U, 'x');
+  EXPECT_TRUE(FailsWith(publish_text(disk.dir() / "part", disk.dir() / "final", text),
+                        ErrorCode::kNoSpace, disk.dir() / "part"));
+  EXPECT_EQ(disk.dir().read("final"), "old");
+  EXPECT_EQ(disk.dir().files(), (std::vector<std::string>{"filler", "final"}));
+}
+
+TEST(ReplaceText, ReplacesTheNameAndLeavesNoPrivateOne) {
+  const TempDir dir;
+  dir.write("record", "old");
+  EXPECT_TRUE(IsOk(replace_text(dir / "t", dir / "record", "new")));
+  EXPECT_EQ(dir.read("record"), "new");
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"record"});
+}
+
+TEST(PublishLink, ReplacesWhatIsThereByALinkWithTheExactText) {
+  const TempDir dir;
+  fs::create_directory(dir / "snap");
+  dir.write("snap/pointer", "an old copy");
+  EXPECT_TRUE(IsOk(publish_link(dir / "t", dir / "snap/pointer", "../blobs/x")));
+  EXPECT_EQ(read_link(dir / "snap/pointer"), "../blobs/x");
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"snap/pointer"});
+}
+
+TEST(PublishLink, FailureLeavesNoPrivateLink) {
+  const TempDir dir;
+  EXPECT_TRUE(FailsWith(publish_link(dir / "t", dir / "none/pointer", "x"), ErrorCode::kNotFound));
+  EXPECT_TRUE(dir.files().empty());
+}
+
+TEST(RemoveFile, AbsenceIsFine) {
+  const TempDir dir;
+  EXPECT_TRUE(IsOk(remove_file(dir / "none")));
+}
+
+TEST(FreeBytes, IsTheFileSystemsEvenOfADirectoryThatIsNotMadeYet) {
+  const TinyDisk disk;
+  const auto free = free_bytes(disk.dir() / "not/yet");
+  ASSERT_TRUE(free.has_value());
+  EXPECT_LE(*free, 1U << 20U);
+  disk.fill();
+  EXPECT_EQ(free_bytes(disk.dir().path()), 0U);
+}
+
+TEST(FreeBytes, IsUnknownWhereTheFileSystemHasNoBlocks) {
+  EXPECT_EQ(free_bytes("/proc"), std::nullopt);
+}
+
+// Lock files
+
+TEST(OpenLockFile, HasItsModeWhateverTheUmask) {
+  const TempDir dir;
+  const Umask mask(077);
+  ASSERT_TRUE(IsOk(open_lock_file(dir / "l", 0664)));
+  EXPECT_EQ(mode_of(dir / "l"), 0664U);
+}
+
+TEST(OpenLockFile, DoesNotTruncate) {
+  const TempDir dir;
+  ASSERT_TRUE(IsOk(open_lock_file(dir.write("l", "soft lock of another tool"), 0664)));
+  EXPECT_EQ(dir.read("l"), "soft lock of another tool");
+}
+
+TEST(OpenLockFile, RefusesASymbolicLink) {
+  const TempDir dir;
+  fs::create_symlink(dir / "elsewhere", dir / "l");
+  EXPECT_TRUE(FailsWith(open_lock_file(dir / "l", 0664), ErrorCode::kPermission, "symbolic link"));
+  EXPECT_FALSE(exists(dir / "elsewhere"));
+}
+
+// Runs `body` in a child that is another user, and returns its exit status; root only.
+template <typename F>
+int as_nobody(F&& body) {
+  constexpr uid_t kNobody = 65534;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgid(kNobody) != 0 || ::setuid(kNobody) != 0) ::_exit(99);
+    ::_exit(body());
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(OpenLockFile, OpensAnothersFileInAStickyDirectory) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be two users";
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 01777), 0);
+  ASSERT_TRUE(IsOk(open_lock_file(dir / "l", 0666)));  // fs.protected_regular guards it from now on
+  const std::string path = dir / "l";
+  EXPECT_EQ(as_nobody([&] { return open_lock_file(path, 0666).has_value() ? 0 : 1; }), 0);
+}
+
+TEST(OpenLockFile, OpensForReadingWhatAnotherLetsUsOnlyRead) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be two users";
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 0755), 0);
+  ASSERT_TRUE(IsOk(open_lock_file(dir / "l", 0644)));
+  const std::string path = dir / "l";
+  EXPECT_EQ(as_nobody([&] { return open_lock_file(path, 0664).has_value() ? 0 : 1; }), 0);
+  EXPECT_EQ(mode_of(path), 0644U);
+}
+
+TEST(OpenLockFile, ForbiddenDirectoryIsAPermissionError) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be two users";
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 0755), 0);
+  const std::string path = dir / "l";
+  EXPECT_EQ(as_nobody([&] {
+              const auto fd = open_lock_file(path, 0664);
+              return !fd && fd.error().code == ErrorCode::kPermission ? 0 : 1;
+            }),
+            0);
+}
+
+// Names
+
+TEST(RandomTag, IsEightHexDigitsAndNew) {
+  std::set<std::string> tags;
+  for (int i = 0; i < 100; ++i) tags.insert(random_tag());
+  EXPECT_GT(tags.size(), 95U);
+  EXPECT_EQ(tags.begin()->size(), 8U);
+  EXPECT_EQ(tags.begin()->find_first_not_of("0123456789abcdef"), std::string::npos);
+}
+
+TEST(RandomHex, HasTheDigitsThatWereAskedFor) {
+  EXPECT_EQ(random_hex(32).size(), 32U);
+}
+
+TEST(HostName, IsNotEmpty) {
+  EXPECT_FALSE(host_name().empty());
+}
+
+}  // namespace
+}  // namespace fvprefetch::posix

@@ -1,0 +1,187 @@
+#include "cache/layout.h"
+
+#include <gtest/gtest.h>
+
+#include "support/matchers.h"
+
+namespace fvprefetch::layout {
+namespace {
+
+using testing::row_name;
+
+constexpr char kCommit[] = "0123456789abcdef0123456789abcdef01234567";
+// SHA-256 of "models/amt-s.pth" and of "<kCommit>\nall", by sha256sum.
+constexpr char kKeyOfAmt[] = "f77171bb647b5510861d5817e24c0a0141acc1db4c4cb76831b2b72cffa6aab9";
+constexpr char kKeyOfAll[] = "a1e2160f01b868b90ba84a649f8cab49f1eff885b5bc0e0da19ebbf43e2881dd";
+
+struct Folder {
+  const char* name;
+  const char* type;
+  const char* id;
+  const char* folder;
+};
+constexpr Folder kFolders[] = {
+    {"model", "model", "julien-c/EsperBERTo-small", "models--julien-c--EsperBERTo-small"},
+    {"model_without_owner", "model", "gpt2", "models--gpt2"},
+    {"dataset", "dataset", "google/fleurs", "datasets--google--fleurs"},
+    {"space", "space", "org/app", "spaces--org--app"},
+};
+class RepoFolder : public ::testing::TestWithParam<Folder> {};
+TEST_P(RepoFolder, IsHuggingfaceHubs) {
+  EXPECT_EQ(repo_folder(GetParam().type, GetParam().id), GetParam().folder);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, RepoFolder, ::testing::ValuesIn(kFolders), row_name<Folder>);
+
+struct Target {
+  const char* name;
+  const char* path;
+  const char* target;
+};
+constexpr Target kTargets[] = {
+    {"top_level", "config.json", "../../blobs/abc"},
+    {"one_folder", "onnx/model.onnx", "../../../blobs/abc"},
+    {"two_folders", "a/b/c.bin", "../../../../blobs/abc"},
+};
+class PointerTarget : public ::testing::TestWithParam<Target> {};
+TEST_P(PointerTarget, ClimbsOutOfEveryFolder) {
+  EXPECT_EQ(HubRepo::pointer_target(GetParam().path, "abc"), GetParam().target);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PointerTarget, ::testing::ValuesIn(kTargets), row_name<Target>);
+
+// Names that a server or a user may send, and whether they may become part of a path.
+struct Name {
+  const char* name;
+  std::string text;
+  bool safe;
+};
+const Name kPaths[] = {
+    {"file", "config.json", true},
+    {"nested", "a/b/c.bin", true},
+    {"blank_and_unicode", "my model \xc3\xa9.bin", true},
+    {"dots_in_a_name", "a..b/..c/d..", true},
+    {"hidden", ".gitattributes", true},
+    {"colon", "C:x", true},
+    {"longest_segment", std::string(255, 'a') + "/b", true},
+    {"empty", "", false},
+    {"absolute", "/etc/passwd", false},
+    {"parent", "..", false},
+    {"parent_first", "../x", false},
+    {"parent_inside", "a/../../x", false},
+    {"parent_last", "a/..", false},
+    {"parent_by_backslash", "a\\..\\x", false},
+    {"parent_by_both", "a/..\\x", false},
+    {"here", ".", false},
+    {"here_inside", "a/./b", false},
+    {"double_slash", "a//b", false},
+    {"trailing_slash", "a/", false},
+    {"nul", std::string("a\0b", 3), false},
+    {"newline", "a\nb", false},
+    {"escape", "\x1b[31m", false},
+    {"delete", "a\x7f", false},
+    {"segment_too_long", std::string(256, 'a'), false},
+};
+class SafePath : public ::testing::TestWithParam<Name> {};
+TEST_P(SafePath, IsAsTheRowSays) {
+  EXPECT_EQ(safe_relative_path(GetParam().text), GetParam().safe);
+}
+TEST_P(SafePath, HoldsForRevisionsAsWell) {
+  EXPECT_EQ(safe_revision(GetParam().text), GetParam().safe);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, SafePath, ::testing::ValuesIn(kPaths), row_name<Name>);
+
+const Name kBlobs[] = {
+    {"git_sha1", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", true},
+    {"sha256", std::string(64, 'a'), true},
+    {"multipart_etag", "5f-62", true},
+    {"two_hundred", std::string(200, 'a'), true},
+    {"too_long", std::string(201, 'a'), false},
+    {"empty", "", false},
+    {"here", ".", false},
+    {"parent", "..", false},
+    {"slash", "W/abc", false},
+    {"quote", "\"abc\"", false},
+    {"blank", "a b", false},
+    {"nul", std::string("a\0", 2), false},
+    {"backslash", "a\\b", false},
+    {"not_ascii", "\xc3\xa9", false},
+};
+class SafeBlob : public ::testing::TestWithParam<Name> {};
+TEST_P(SafeBlob, IsAsTheRowSays) {
+  EXPECT_EQ(safe_blob_name(GetParam().text), GetParam().safe);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, SafeBlob, ::testing::ValuesIn(kBlobs), row_name<Name>);
+
+TEST(HubRepo, NamesEverythingWhereHuggingfaceHubLooks) {
+  const HubRepo repo("/hub", "model", "o/n");
+  EXPECT_EQ(repo.directory(), "/hub/models--o--n");
+  EXPECT_EQ(repo.blobs(), "/hub/models--o--n/blobs");
+  EXPECT_EQ(repo.blob("abc"), "/hub/models--o--n/blobs/abc");
+  EXPECT_EQ(repo.snapshot(kCommit), "/hub/models--o--n/snapshots/" + std::string(kCommit));
+  EXPECT_EQ(repo.pointer(kCommit, "a/b"), repo.snapshot(kCommit) + "/a/b");
+  EXPECT_EQ(repo.ref("refs/pr/1"), "/hub/models--o--n/refs/refs/pr/1");
+  EXPECT_EQ(repo.tree(kCommit), "/hub/models--o--n/trees/" + std::string(kCommit) + ".json");
+  EXPECT_EQ(repo.lock("abc"), "/hub/.locks/models--o--n/abc.lock");
+}
+
+TEST(HubRepo, KeepsItsOwnStateWhereNoScannerLooks) {
+  const HubRepo repo("/hub", "model", "o/n");
+  EXPECT_EQ(repo.partial("abc", "00c0ffee"),
+            "/hub/models--o--n/blobs/abc.00c0ffee.fvprefetch-part");
+  EXPECT_EQ(repo.temporary("00c0ffee"), "/hub/models--o--n/.fvprefetch/tmp/00c0ffee");
+  EXPECT_EQ(repo.receipt(kCommit, "all"),
+            "/hub/models--o--n/.fvprefetch/receipts/" + std::string(kKeyOfAll) + ".json");
+}
+
+TEST(HubRepo, ReceiptsOfTwoSelectionsDiffer) {
+  const HubRepo repo("/hub", "model", "o/n");
+  EXPECT_NE(repo.receipt(kCommit, "a"), repo.receipt(kCommit, "b"));
+}
+
+TEST(UrlFile, NamesTheFileAndWhatLiesBesideIt) {
+  const UrlFile file("/eval", "models/amt-s.pth");
+  EXPECT_EQ(file.path(), "/eval/models/amt-s.pth");
+  EXPECT_EQ(file.directory(), "/eval/models");
+  EXPECT_EQ(file.partial("00c0ffee"), "/eval/models/.amt-s.pth.00c0ffee.fvprefetch-part");
+  EXPECT_EQ(file.lock(), "/eval/.fvprefetch/locks/" + std::string(kKeyOfAmt) + ".lock");
+  EXPECT_EQ(file.receipt(), "/eval/.fvprefetch/receipts/" + std::string(kKeyOfAmt) + ".json");
+}
+
+TEST(UrlFile, PartialOfTheLongestNameStillFitsTheFileSystem) {
+  const std::string name(255, 'n');
+  const std::string partial = UrlFile("/eval", name).partial("00c0ffee");
+  const std::string partial_name = partial.substr(partial.find_last_of('/') + 1);
+  EXPECT_LE(partial_name.size(), 255U);
+  EXPECT_TRUE(is_partial_of(partial_name, name));
+}
+
+TEST(HolderRecord, LiesBesideTheLock) {
+  EXPECT_EQ(holder_record("/hub/.locks/models--o--n/abc.lock"),
+            "/hub/.locks/models--o--n/abc.holder");
+}
+
+struct Partial {
+  const char* name;
+  const char* file;
+  bool partial;
+};
+constexpr Partial kPartials[] = {
+    {"ours_of_a_blob", "abc.00c0ffee.fvprefetch-part", true},
+    {"ours_of_a_url_file", ".abc.00c0ffee.fvprefetch-part", true},
+    {"python_since_1_18", "abc.00c0ffee.incomplete", true},
+    {"python_before", "abc.incomplete", true},
+    {"the_file_itself", "abc", false},
+    {"another_file", "abcd.00c0ffee.fvprefetch-part", false},
+    {"another_file_with_the_same_end", "xabc.00c0ffee.fvprefetch-part", false},
+    {"tag_too_short", "abc.00c0ff.fvprefetch-part", false},
+    {"tag_not_hex", "abc.00c0fxxx.incomplete", false},
+    {"no_tag", "abc.fvprefetch-part", false},
+    {"another_suffix", "abc.00c0ffee.part", false},
+};
+class PartialName : public ::testing::TestWithParam<Partial> {};
+TEST_P(PartialName, IsRecognised) {
+  EXPECT_EQ(is_partial_of(GetParam().file, "abc"), GetParam().partial);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PartialName, ::testing::ValuesIn(kPartials), row_name<Partial>);
+
+}  // namespace
+}  // namespace fvprefetch::layout

@@ -1,0 +1,161 @@
+#include "cache/lock.h"
+
+#include <gtest/gtest.h>
+
+#include "support/fake_clock.h"
+#include "support/matchers.h"
+
+namespace fvprefetch {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::FakeClock;
+using testing::row_name;
+
+struct Described {
+  const char* name;
+  Holder holder;
+  const char* text;
+};
+const Described kHolders[] = {
+    {"all_is_known",
+     {"node17", 4242, "881", "2026-11-24T12:03:11Z"},
+     "node17 pid 4242 job 881, since 2026-11-24T12:03:11Z"},
+    {"no_job",
+     {"node17", 4242, "", "2026-11-24T12:03:11Z"},
+     "node17 pid 4242, since 2026-11-24T12:03:11Z"},
+    {"only_a_process", {"", 4242, "", ""}, "pid 4242"},
+};
+class HolderText : public ::testing::TestWithParam<Described> {};
+TEST_P(HolderText, SaysWhatIsKnown) {
+  EXPECT_EQ(GetParam().holder.describe(), GetParam().text);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, HolderText, ::testing::ValuesIn(kHolders), row_name<Described>);
+
+// One wait on a clock that jumps from try to try; the holder shows `bytes`.
+class Wait {
+ public:
+  explicit Wait(LockWait::Limits limits = {}) : wait_(limits, clock_.now()) {}
+
+  LockWait::Step step(std::uint64_t bytes = 0) { return wait_.step(clock_.now(), bytes); }
+  LockWait::Step step_after(FakeClock::TimePoint::duration by, std::uint64_t bytes = 0) {
+    clock_.advance(by);
+    return step(bytes);
+  }
+  [[nodiscard]] std::chrono::milliseconds waited() const { return wait_.waited(clock_.now()); }
+  [[nodiscard]] FakeClock::TimePoint now() const { return clock_.now(); }
+
+ private:
+  FakeClock clock_;
+  LockWait wait_;
+};
+
+TEST(LockWait, TriesAgainWithinAMillisecondAtFirst) {
+  Wait wait;
+  const auto pause = wait.step().next_try - wait.now();
+  EXPECT_GE(pause, 500us);
+  EXPECT_LE(pause, 1ms);
+}
+
+TEST(LockWait, IntervalGrowsToASecondAndNoFurther) {
+  Wait wait;
+  LockWait::Step step;
+  for (int i = 0; i < 30; ++i) step = wait.step();
+  const auto pause = step.next_try - wait.now();
+  EXPECT_GE(pause, 500ms);
+  EXPECT_LE(pause, 1s);
+}
+
+TEST(LockWait, TwoWaitersDoNotAskTogether) {
+  Wait one;
+  Wait other;
+  int together = 0;
+  for (int i = 0; i < 30; ++i) {
+    if (one.step().next_try - one.now() == other.step().next_try - other.now()) ++together;
+  }
+  EXPECT_LT(together, 15);
+}
+
+TEST(LockWait, SaysNothingOfAShortWait) {
+  Wait wait;
+  EXPECT_FALSE(wait.step().say);
+  EXPECT_FALSE(wait.step_after(1999ms).say);
+}
+
+TEST(LockWait, SaysItAfterTwoSecondsAndThenOnceAMinute) {
+  Wait wait;
+  EXPECT_TRUE(wait.step_after(2s).say);
+  EXPECT_FALSE(wait.step().say);
+  EXPECT_FALSE(wait.step_after(59s).say);
+  EXPECT_TRUE(wait.step_after(1s).say);
+}
+
+TEST(LockWait, SaysItAsOftenAsItIsTold) {
+  LockWait::Limits limits;
+  limits.say_every = 5s;
+  Wait wait(limits);
+  EXPECT_TRUE(wait.step_after(2s).say);
+  EXPECT_TRUE(wait.step_after(5s).say);
+}
+
+TEST(LockWait, GivenTimeoutIsAbsolute) {
+  LockWait::Limits limits;
+  limits.timeout = 10s;
+  Wait wait(limits);
+  EXPECT_FALSE(wait.step_after(9999ms, 1).timed_out);
+  EXPECT_TRUE(wait.step_after(1ms, 2).timed_out);  // however fast the holder is
+}
+
+TEST(LockWait, TimeoutOfZeroIsOverAtOnce) {
+  LockWait::Limits limits;
+  limits.timeout = 0ms;
+  EXPECT_TRUE(Wait(limits).step().timed_out);
+}
+
+TEST(LockWait, LastTryComesAtTheTimeoutAndNotLater) {
+  LockWait::Limits limits;
+  limits.timeout = 10s;
+  Wait wait(limits);
+  for (int i = 0; i < 30; ++i) (void)wait.step();
+  const auto step = wait.step_after(9900ms);
+  EXPECT_FALSE(step.timed_out);
+  EXPECT_LE(step.next_try - wait.now(), 100ms);
+}
+
+TEST(LockWait, LargestTimeoutNeverEnds) {
+  LockWait::Limits limits;
+  limits.timeout = 24h * 365 * 200;
+  Wait wait(limits);
+  EXPECT_FALSE(wait.step_after(24h * 365).timed_out);
+}
+
+TEST(LockWait, WithoutATimeoutProgressOfTheHolderIsWaitedFor) {
+  Wait wait;
+  std::uint64_t bytes = 0;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_FALSE(wait.step_after(29min, ++bytes).timed_out);
+  }
+}
+
+TEST(LockWait, HalfAnHourWithoutProgressIsTheEnd) {
+  Wait wait;
+  EXPECT_FALSE(wait.step_after(10min, 5).timed_out);
+  EXPECT_FALSE(wait.step_after(29min, 5).timed_out);
+  EXPECT_TRUE(wait.step_after(1min, 5).timed_out);
+}
+
+TEST(LockWait, NextHolderThatBeginsAnewIsProgress) {
+  Wait wait;
+  EXPECT_FALSE(wait.step_after(20min, 500).timed_out);
+  EXPECT_FALSE(wait.step_after(20min, 3).timed_out);
+  EXPECT_FALSE(wait.step_after(20min, 3).timed_out);
+}
+
+TEST(LockWait, TellsHowLongItHasWaited) {
+  Wait wait;
+  (void)wait.step_after(1500ms);
+  EXPECT_EQ(wait.waited(), 1500ms);
+}
+
+}  // namespace
+}  // namespace fvprefetch
