@@ -241,6 +241,13 @@ std::string real_path(const std::string& path) {
   return done.empty() ? "/" : done;
 }
 
+void look_afresh(const std::string& directory) {
+  DIR* const stream = ::opendir(directory.c_str());
+  if (stream == nullptr) return;  // not there: nothing remembered either
+  (void)::readdir(stream);
+  ::closedir(stream);
+}
+
 Result<std::vector<std::string>> list(const std::string& directory) {
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(directory.c_str()), &::closedir);
   std::vector<std::string> names;
@@ -326,6 +333,7 @@ Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> d
     const ssize_t length = again(
         [&] { return ::pwrite(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)); });
     if (length < 0) return fail(last_error("write", path));
+    if (length == 0) return fail(errno_error(ENOSPC, "write", path));  // or we would never end
     data = data.subspan(static_cast<std::size_t>(length));
     offset += static_cast<std::uint64_t>(length);
   }

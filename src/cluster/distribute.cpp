@@ -135,7 +135,7 @@ void tally(const std::string& directory, Tally& sum) {
     return;
   }
   for (const std::string& name : *names) {
-    const std::string path = directory + "/" + name;
+    const std::string path = std::string(directory).append("/").append(name);
     const auto info = posix::stat(path);
     if (!info || !*info) {
       sum.blemish = Blemish{path, info ? "it is not there" : info.error().message};

@@ -81,11 +81,14 @@ class FetchLoop {
   /// Looks, tries the lock, looks again under it, and starts the download.
   void begin(Slot& slot) {
     Target& target = *slot.job.target;
+    if (slot.wait) posix::look_afresh(posix::parent(target.final_path()));
     const Result<bool> before = target.present();
     if (!before) return finish(slot, before.error());
     if (const Status ready = target.prepare(); !ready) return finish(slot, ready.error());
     if (*before) return adopt(slot);
     if (!acquire(slot)) return;
+    // Another node may have published it since the look above; this node must not go by memory.
+    posix::look_afresh(posix::parent(target.final_path()));
     const Result<bool> now = target.present();
     if (!now) return finish(slot, now.error());
     if (*now) return adopt(slot);

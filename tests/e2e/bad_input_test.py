@@ -42,7 +42,9 @@ class BadInput(harness.EndToEnd):
     def test_a_missing_manifest_ends_every_rank_alike(self):
         done = self.mpirun(3, "absent.json")
         self.assertEqual(done.codes, [5, 5, 5])
-        self.assertEqual(done.stderr.count("absent.json"), 1)
+        self.assertEqual(done.stderr.count("error:"), 1)
+        plain = self.run_command(["mpirun", "-n", 3, self.command(), "absent.json"])
+        self.assertEqual(plain.returncode, 5)
 
     def test_bad_json_names_line_and_column(self):
         (self.dir / "bad.json").write_text('{"version": 1,\n "entries": [,]}')
@@ -102,7 +104,7 @@ class BadInput(harness.EndToEnd):
 
     def test_a_body_that_is_cut_every_time(self):
         self.hub.put("files/cut.pth", b"\x08" * 100_000)
-        self.hub.faults({"path": "/files/cut.pth", "kind": "cut", "after_bytes": 50_000})
+        self.hub.faults({"path": "/files/cut.pth", "kind": "cut", "after_bytes": 0})
         self.fails({"name": "x", "source": self.hub.file_url("cut.pth")}, 6, "cut.pth")
 
     def test_a_body_that_is_cut_once_is_fetched_all_the_same(self):
@@ -206,7 +208,7 @@ class BadInput(harness.EndToEnd):
         print(f"8 ranks ended {time.monotonic() - begin:.2f} s after mpirun was started")
         self.assertEqual(done.codes, [5] * 8)
         self.assertEqual(json.loads(done.stdout)["entries"][2]["state"], "failed")
-        self.assertEqual(done.stderr.count("404"), 1)
+        self.assertEqual(done.stderr.count("error:"), 1)
         self.assertEqual(self.unfinished(), [])
 
 

@@ -54,7 +54,8 @@ class Locks(harness.EndToEnd):
         # It waits: the API was asked, no body is.
         self.wait_for("the tree request", lambda: self.hub.stats()["api_requests"] >= 2)
         self.assertIsNone(process.poll())
-        holder.stdin.close()
+        holder.stdin.write("\n")
+        holder.stdin.flush()
         out, err = process.communicate(timeout=harness.PATIENCE)
         self.assertEqual(process.returncode, 0, err)
         self.assertEqual(harness.Path(self.paths(out)["w"]).read_bytes(), self.weights)

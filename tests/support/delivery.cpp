@@ -7,7 +7,7 @@ namespace fvprefetch::testhub {
 
 namespace {
 
-constexpr std::uint64_t kPiece = 64 * 1024;
+constexpr std::uint64_t kPiece = 65536;
 // A throttled body moves in steps of this share of a second, so that rates look even.
 constexpr std::uint64_t kStepsPerSecond = 20;
 

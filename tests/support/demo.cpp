@@ -41,7 +41,7 @@ std::string place_of(const std::string& url) {
   if (slash == std::string::npos) throw std::runtime_error(url + " names no file");
   const auto user = rest.rfind('@', slash);
   if (user != std::string::npos) rest.erase(0, user + 1);
-  const std::string place = percent_decode(rest);
+  std::string place = percent_decode(rest);
   if (!is_safe_relative(place)) throw std::runtime_error(url + " has no usable path");
   return place;
 }

@@ -13,7 +13,7 @@ struct DemoOptions {
   std::filesystem::path root;  // of the hub
   std::string url;             // of the hub
   std::filesystem::path out;
-  std::uint64_t bytes = 64 * 1024;
+  std::uint64_t bytes = 65536;
 };
 
 /// Reads a version-1 manifest (or a bare array of entries). URL sources and mirrors become

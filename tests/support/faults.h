@@ -62,7 +62,7 @@ struct Fault {
   std::optional<std::uint64_t> times;
   std::uint64_t skip = 0;
   double seconds = 1;
-  std::uint64_t bytes_per_second = 64 * 1024;
+  std::uint64_t bytes_per_second = 65536;
   std::uint64_t matched = 0;
   std::uint64_t hits = 0;
 };

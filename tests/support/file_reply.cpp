@@ -16,7 +16,7 @@ struct Slice {
   std::uint64_t length;
 };
 
-std::string trimmed(std::string text) {
+std::string trimmed(const std::string& text) {
   const auto first = text.find_first_not_of(" \t");
   if (first == std::string::npos) return "";
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
@@ -72,9 +72,9 @@ std::string content_type_of(const std::string& path) {
 }
 
 bool etag_listed(const std::string& if_none_match, const std::string& etag) {
-  const auto strong = [](std::string text) {
-    text = trimmed(std::move(text));
-    return text.starts_with("W/") ? text.substr(2) : text;
+  const auto strong = [](const std::string& text) {
+    const std::string bare = trimmed(text);
+    return bare.starts_with("W/") ? bare.substr(2) : bare;
   };
   for (const std::string& listed : split(if_none_match, ',')) {
     const std::string candidate = strong(listed);

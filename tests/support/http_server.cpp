@@ -216,7 +216,8 @@ HttpServer::HttpServer(const std::string& address, int port, Handler handler)
     const int yes = 1;
     ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
-  const auto answer = [handler](const httplib::Request& from, httplib::Response& response) {
+  const auto answer = [handler = std::move(handler)](const httplib::Request& from,
+                                                     httplib::Response& response) {
     if (from.target.empty() || from.target.front() != '/') {
       response.status = 400;
       return;
@@ -237,7 +238,7 @@ HttpServer::HttpServer(const std::string& address, int port, Handler handler)
   server.Post("/_testhub/.*", answer);
   server.Delete("/_testhub/.*", answer);
   server.set_exception_handler(
-      [](const httplib::Request&, httplib::Response& response, std::exception_ptr error) {
+      [](const httplib::Request&, httplib::Response& response, const std::exception_ptr& error) {
         response.status = 500;
         try {
           std::rethrow_exception(error);

@@ -112,7 +112,9 @@ std::string zip_of(const std::vector<Member>& members) {
     directory += path;
 
     out += "PK\x03\x04";
-    out += common + path + bytes;
+    out += common;
+    out += path;
+    out += bytes;
   }
   const std::size_t directory_at = out.size();
   out += directory;
@@ -148,7 +150,9 @@ std::string tar_of(const std::vector<Member>& members) {
     put(136, octal(0));
     put(148, "        ");
     put(156, "0");
-    put(257, std::string("ustar\0", 6) + "00");
+    put(257, std::string("ustar\0"
+                         "00",
+                         8));
     std::uint64_t sum = 0;
     for (const char c : header) sum += static_cast<unsigned char>(c);
     put(148, octal(sum).substr(5) + std::string("\0 ", 2));

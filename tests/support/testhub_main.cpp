@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -35,10 +36,19 @@ void write_port_file(const fs::path& file, const TestHub& hub) {
   fs::rename(temporary, file);
 }
 
+// A connection and the file it sends are two descriptors; the usual 1024 end at 500 clients.
+void allow_many_connections() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // best effort: fewer connections then
+}
+
 void serve(const HubOptions& options, const fs::path& port_file) {
   if (!fs::is_directory(options.root)) {
     throw std::runtime_error(options.root.string() + " is not a folder");
   }
+  allow_many_connections();
   // Before any thread starts, so that all of them inherit the mask and sigwait gets the signal.
   sigset_t signals;
   sigemptyset(&signals);

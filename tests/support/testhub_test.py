@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import unittest
@@ -905,6 +906,15 @@ class Demo(unittest.TestCase):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             self.assertIsNone(archive.testzip())
             self.assertIn("stand-in/hubconf.py", archive.namelist())
+
+    def test_archives_of_tar(self):
+        names = ("x.tar", "x.tar.gz")
+        self.demo([{"name": n, "source": f"https://host.example/{n}", "unpack": True} for n in names])
+        for name in names:
+            with tarfile.open(self.root / "plain/host.example" / name) as archive:
+                members = archive.getmembers()
+                self.assertIn("stand-in/hubconf.py", [m.name for m in members])
+                self.assertEqual(len(archive.extractfile(members[-1]).read()), 65536)
 
     def test_same_bytes_on_every_machine(self):
         other = self.dir / "other"

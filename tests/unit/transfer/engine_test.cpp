@@ -252,6 +252,13 @@ TEST_F(EngineTest, StartsOverWhenTheServerAnswersARangeWithTheWhole) {
   EXPECT_EQ(content(partial), kText);
 }
 
+TEST_F(EngineTest, LeavesNothingOfALongerAttempt) {
+  wire.on(kA, Answer(200).body("a text that is longer than the next one").cut());
+  wire.on(kA, Answer::whole(kText));
+  ASSERT_TRUE(IsOk(fetch(download()).result));
+  EXPECT_EQ(content(partial), kText);
+}
+
 struct RangeRow {
   std::string name;
   std::string content_range;
@@ -271,6 +278,7 @@ TEST_P(EngineRange, IsNotSplicedWhenItIsNotTheOneAskedFor) {
   EXPECT_EQ(content(partial), kText);
   ASSERT_EQ(wire.sent().size(), 3U);
   EXPECT_EQ(wire.sent()[2].header("Range"), "");
+  EXPECT_EQ(finished.bytes_received, 10 + kText.size());  // refused by its head
 }
 
 INSTANTIATE_TEST_SUITE_P(Rows, EngineRange,
