@@ -203,6 +203,11 @@ Error to_error(const Completion& completion) {
     error.code = code_of(completion.head.status);
     error.message = status_text(completion.head.status) + " from " + address;
     error.retry_after = wait_asked(completion.head);
+    if (error.code == ErrorCode::kAccess) {
+      error.hint =
+          "plain addresses are asked for without credentials: check the address, add a mirror, or "
+          "name the Hub repository as source if it lies there";
+    }
   } else {
     error.code =
         completion.failure == TransportFailure::kUrl ? ErrorCode::kUsage : ErrorCode::kNetwork;

@@ -24,8 +24,9 @@ class BadInput(harness.EndToEnd):
         self.assertEqual(self.unfinished(), [])
 
     def fails(self, entry, code, *words, options=("--retries", "1"), env=None):
-        """`entry` fails after a good one that must stay."""
-        done = self.fvp(self.manifest([self.good_entry, entry]), *options, env=env)
+        """`entry` fails after a good one that must stay (one after the other: what is still on its
+        way when something fails is given up)."""
+        done = self.fvp(self.manifest([self.good_entry, entry]), "--max-active", "1", *options, env=env)
         self.assert_ok(done, code)
         for word in words:
             self.assertIn(word, done.stderr)

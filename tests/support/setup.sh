@@ -14,7 +14,7 @@ die() {
 # What the program, its library and the demo hub are built from and run with.
 build_packages=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config python3
-  libcli11-dev libcurl4-openssl-dev libexpected-dev libfmt-dev libspdlog-dev libssl-dev
+  libcli11-dev libcurl4-openssl-dev libexpected-dev libfmt-dev libssl-dev
   nlohmann-json3-dev libopenmpi-dev openmpi-bin
   libcpp-httplib-dev zlib1g-dev libgtest-dev
 )
@@ -32,6 +32,9 @@ need_packages() {
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# The same file with the same flags is compiled once for all build folders, wherever they lie.
+export CCACHE_NOHASHDIR=1
 
 # build_tree DIR [CMAKE OPTION...]: configures when needed and builds everything.
 build_tree() {
