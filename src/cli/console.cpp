@@ -150,10 +150,13 @@ void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speec
   if (manner_.progress != ProgressStyle::kLog || event.files == 0) return;
   if (!due(said_progress_, now, kLineEvery)) return;
   said_progress_ = now;
-  speech.lines.push_back(fmt::format("fetching {}, {}{}",
-                                     count_text(event.files, "file", "files"),
-                                     event.bytes_exact ? "" : "at least ",
-                                     bytes_text(event.bytes)));
+  std::string size;
+  if (event.bytes_exact) {
+    size = ", " + bytes_text(event.bytes);
+  } else if (event.bytes > 0) {
+    size = ", at least " + bytes_text(event.bytes);
+  }
+  speech.lines.push_back("fetching " + count_text(event.files, "file", "files") + size);
 }
 
 void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns,

@@ -12,6 +12,8 @@
 namespace fvprefetch::cli {
 namespace {
 
+constexpr std::array kStopSignals{SIGINT, SIGTERM, SIGHUP};
+
 // nohup ignores SIGHUP, a shell ignores SIGINT for its background jobs: that is left as it is.
 bool ignored(int number) {
   struct sigaction action {};
@@ -21,7 +23,7 @@ bool ignored(int number) {
 sigset_t wanted_signals() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+  for (const int number : kStopSignals) {
     if (!ignored(number)) ::sigaddset(&set, number);
   }
   return set;
@@ -57,6 +59,11 @@ Signals::~Signals() {
     const std::uint64_t one = 1;
     (void)!::write(quit_.get(), &one, sizeof one);
     thread_.join();
+  }
+  // The result is known and the same everywhere. Under `srun -K1` the first rank to end with it makes
+  // Slurm send SIGTERM to all others: it must not turn their code into 143 on the last metres.
+  for (const int number : kStopSignals) {
+    if (::sigismember(&before_, number) == 0) (void)::signal(number, SIG_IGN);
   }
   ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
