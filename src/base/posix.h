@@ -73,8 +73,9 @@ struct FileInfo {
 /// Names in a directory, sorted, without . and ..; empty when it is not there.
 [[nodiscard]] Result<std::vector<std::string>> list(const std::string& directory);
 
-/// Makes a network file system look at the directory again: NFS keeps "not there" of a name for up to
-/// a minute, until the directory is opened and read (cluster-facts B2). Costs one open and one read.
+/// Makes a network file system look at the directory again: NFS keeps "not there" of a name for up
+/// to a minute, until the directory is opened and read (cluster-facts B2). Costs one open and one
+/// read.
 void look_afresh(const std::string& directory);
 
 /// The whole of a small file (at most `limit` bytes, else kInternal). nullopt: not there.

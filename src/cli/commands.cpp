@@ -165,9 +165,9 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
     if (!manifest) return Plan{{}, manifest.error()};
     return planning ? plan(*manifest, options) : status(*manifest, options);
   }();
-  const std::string text = call.json   ? plan_to_json(found, planning ? "plan" : "status") + "\n"
-                           : planning  ? plan_text(found, call.verbose)
-                                       : status_text(found);
+  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
+                           : planning ? plan_text(found, call.verbose)
+                                      : status_text(found);
   const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
   if (found.error) console.error(*found.error);
   return code;

@@ -48,8 +48,8 @@ int percent(std::uint64_t part, std::uint64_t whole) {
 }
 
 // Not ready within `patience` means that nobody reads. POLLOUT on a pipe promises room for PIPE_BUF
-// bytes, so that a piece of that size does not block; O_NONBLOCK would be simpler, but it belongs to
-// the open file description, which we share with the rest of the job.
+// bytes, so that a piece of that size does not block; O_NONBLOCK would be simpler, but it belongs
+// to the open file description, which we share with the rest of the job.
 bool write_soon(int fd, std::string_view text, milliseconds patience) {
   while (!text.empty()) {
     pollfd ready{fd, POLLOUT, 0};
@@ -112,8 +112,7 @@ std::optional<double> RateMeter::bytes_per_second() const {
   return static_cast<double>(samples_.back().second - samples_.front().second) / time.count();
 }
 
-Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now,
-                                    std::size_t columns) {
+Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, std::size_t columns) {
   Speech speech;
   const auto verbosely = [&](std::string line) {
     if (manner_.verbose) speech.lines.push_back(std::move(line));
@@ -201,8 +200,7 @@ std::string Narrator::tail(std::string_view separator) const {
   if (!rate) return out;
   out += fmt::format("{}{}/s", separator, bytes_text(static_cast<std::uint64_t>(*rate)));
   if (bytes_exact_ && *rate >= 1 && progress_.bytes_total > progress_.bytes_done) {
-    const double left =
-        static_cast<double>(progress_.bytes_total - progress_.bytes_done) / *rate;
+    const double left = static_cast<double>(progress_.bytes_total - progress_.bytes_done) / *rate;
     constexpr double kWorthTelling = 100 * 3600;  // a longer guess is none
     if (left < kWorthTelling) {
       out += fmt::format("{}{} left", separator,
@@ -257,7 +255,9 @@ Terminal probe_terminal(int fd, const EnvironmentLookup& env) {
 Console::Console(int fd, Terminal terminal, Manner manner, Clock& clock)
     : fd_(fd), terminal_(terminal), manner_(manner), clock_(clock), narrator_(manner) {}
 
-Console::~Console() { clear_bar(); }
+Console::~Console() {
+  clear_bar();
+}
 
 void Console::on_event(const Event& event) {
   const Narrator::Speech speech = narrator_.on_event(event, clock_.now(), columns());

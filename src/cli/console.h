@@ -2,8 +2,8 @@
 //
 // Narrator decides what to say: events and time in, text out, pure. On a terminal it keeps one line
 // up to date; elsewhere it says at most one line per 30 s about progress and as much about waiting,
-// so that a job's log of ten minutes has some twenty lines. Console knows the descriptor: whether it
-// is a terminal, how wide, and how to write without ever being held up by it.
+// so that a job's log of ten minutes has some twenty lines. Console knows the descriptor: whether
+// it is a terminal, how wide, and how to write without ever being held up by it.
 #pragma once
 
 #include <chrono>

@@ -60,9 +60,8 @@ Status Job::start_mpi(MpiWish wish, const EnvironmentLookup& env) {
 
 void Job::go_on_without_mpi(std::string why) {
   launch_.mode = launch_.launcher == "none" ? Launch::Mode::kAlone : Launch::Mode::kLockOnly;
-  notices_.push_back(std::move(why) + (works_for_itself()
-                                           ? "; going on with the file lock alone"
-                                           : "; going on without it"));
+  notices_.push_back(std::move(why) + (works_for_itself() ? "; going on with the file lock alone"
+                                                          : "; going on without it"));
 }
 
 Job::Job(Job&& other) noexcept

@@ -49,8 +49,8 @@ Result<std::string> find_mpi_module(const EnvironmentLookup& env, const std::str
     // dlopen() searches the library path for a name without a slash.
     const std::string path = named->find('/') == std::string::npos ? "./" + *named : *named;
     if (posix::exists(path)) return path;
-    return fail(ErrorCode::kLauncher, "FVPREFETCH_MPI_MODULE names " + *named +
-                                          ", which is not there");
+    return fail(ErrorCode::kLauncher,
+                "FVPREFETCH_MPI_MODULE names " + *named + ", which is not there");
   }
   if (!directory.empty()) {
     for (std::string& path : candidates(directory)) {

@@ -17,8 +17,8 @@ namespace fvprefetch::cli {
 [[nodiscard]] Result<std::string> find_mpi_module(const EnvironmentLookup& env,
                                                   const std::string& directory);
 
-/// Loads `path`, for the life of the process: no MPI library bears being unloaded. kLauncher when it
-/// cannot be loaded (no libmpi here, say) or was built for another fvprefetch.
+/// Loads `path`, for the life of the process: no MPI library bears being unloaded. kLauncher when
+/// it cannot be loaded (no libmpi here, say) or was built for another fvprefetch.
 [[nodiscard]] Result<const MpiModule*> load_mpi_module(const std::string& path);
 
 }  // namespace fvprefetch::cli

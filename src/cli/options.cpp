@@ -121,8 +121,9 @@ Applied number(std::string_view value, int least, int most, int& target) {
 
 Applied flag(std::string_view value, bool& target) {
   std::string lower(value);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   if (lower == "1" || lower == "true" || lower == "yes" || lower == "on") {
     target = true;
   } else if (lower == "0" || lower == "false" || lower == "no" || lower == "off") {
@@ -151,10 +152,10 @@ Applied mpi_wish(std::string_view value, MpiWish& target) {
 
 Applied progress_wish(std::string_view value, ProgressWish& target) {
   constexpr std::array<std::string_view, 4> kNames{"auto", "bar", "log", "none"};
-  return choose(value, kNames,
-                std::array{ProgressWish::kAuto, ProgressWish::kBar, ProgressWish::kLog,
-                           ProgressWish::kNone},
-                target);
+  return choose(
+      value, kNames,
+      std::array{ProgressWish::kAuto, ProgressWish::kBar, ProgressWish::kLog, ProgressWish::kNone},
+      target);
 }
 
 enum class Group { kWhere, kHow, kSay, kEnsure, kHelp };
@@ -192,14 +193,12 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.options.stall_timeout);
                }},
-    OptionSpec{"retries", "N", Group::kHow, "further attempts per file (5)",
-               [](std::string_view v, Draft& d) {
-                 return number(v, 0, 1000, d.call.options.retries);
-               }},
-    OptionSpec{"max-active", "N", Group::kHow, "files transferred at once (8)",
-               [](std::string_view v, Draft& d) {
-                 return number(v, 1, 256, d.call.options.max_active);
-               }},
+    OptionSpec{
+        "retries", "N", Group::kHow, "further attempts per file (5)",
+        [](std::string_view v, Draft& d) { return number(v, 0, 1000, d.call.options.retries); }},
+    OptionSpec{
+        "max-active", "N", Group::kHow, "files transferred at once (8)",
+        [](std::string_view v, Draft& d) { return number(v, 1, 256, d.call.options.max_active); }},
     OptionSpec{"mpi", "WISH", Group::kHow, "auto, on or off",
                [](std::string_view v, Draft& d) { return mpi_wish(v, d.call.mpi); }},
     OptionSpec{"require-mpi", "", Group::kHow, "the same as --mpi on",
@@ -237,7 +236,9 @@ bool belongs_to(const OptionSpec& option, Command command) {
   return option.group != Group::kEnsure || command == Command::kEnsure;
 }
 
-std::string dashed(const OptionSpec& option) { return "--" + std::string(option.name); }
+std::string dashed(const OptionSpec& option) {
+  return "--" + std::string(option.name);
+}
 
 std::string variable(const OptionSpec& option) {
   std::string name = "FVPREFETCH_";
@@ -253,7 +254,9 @@ const OptionSpec* find_option(std::string_view name) {
   return it == kOptions.end() ? nullptr : it;
 }
 
-bool is_option(std::string_view argument) { return argument.size() > 1 && argument[0] == '-'; }
+bool is_option(std::string_view argument) {
+  return argument.size() > 1 && argument[0] == '-';
+}
 
 // Index of the first word that is neither an option nor an option's value; the size when none is,
 // and when the first one stands behind `--`: there every word is an argument.
@@ -329,8 +332,8 @@ Result<Words> split(std::vector<std::string> arguments, const Verb& verb, bool i
     const OptionSpec& option = kOptions[i];
     if (!belongs_to(option, verb.command)) continue;
     const std::string names = option.name == "help" ? "-h,--help" : dashed(option);
-    handles[i] = option.value.empty() ? app.add_flag(names, texts[i])
-                                      : app.add_option(names, texts[i]);
+    handles[i] =
+        option.value.empty() ? app.add_flag(names, texts[i]) : app.add_option(names, texts[i]);
     handles[i]->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
   std::string target;
@@ -458,8 +461,7 @@ constexpr std::string_view kExitCodes =
 std::optional<std::chrono::milliseconds> parse_duration(std::string_view text) {
   double value = 0;
   const char* const end = text.data() + text.size();
-  const auto [stop, error] =
-      std::from_chars(text.data(), end, value, std::chars_format::fixed);
+  const auto [stop, error] = std::from_chars(text.data(), end, value, std::chars_format::fixed);
   if (error != std::errc() || !std::isfinite(value) || value < 0 || text.starts_with('-')) {
     return std::nullopt;
   }
@@ -545,10 +547,9 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
 
   draft.call.target = words.target.value_or("");
   if (draft.call.target.empty() && verb->argument_required) {
-    return usage(verb->command == Command::kEnsure ? "no source was given"
-                                                   : "no manifest was given",
-                 implied ? "fvprefetch MANIFEST; `fvprefetch --help` shows the rest"
-                         : usage_of(*verb));
+    return usage(
+        verb->command == Command::kEnsure ? "no source was given" : "no manifest was given",
+        implied ? "fvprefetch MANIFEST; `fvprefetch --help` shows the rest" : usage_of(*verb));
   }
   if (verb->command == Command::kEnsure && draft.call.name.empty()) {
     draft.call.name = default_name(draft.call.target);
@@ -561,7 +562,8 @@ std::string help_text(std::optional<Command> command) {
   if (command) {
     const Verb& verb = *find_verb(verb_name(*command));
     out += fmt::format("Usage: {}\n\n{}\n", usage_of(verb), verb.help);
-    if (command == Command::kEnsure) out += "\nOptions of this command:\n" + option_lines(Group::kEnsure);
+    if (command == Command::kEnsure)
+      out += "\nOptions of this command:\n" + option_lines(Group::kEnsure);
   } else {
     out +=
         "fvprefetch puts every checkpoint of a manifest where each rank can open it\n\n"

@@ -11,8 +11,8 @@ namespace fvprefetch::cli {
 /// number and is written over. A closed stdout stays one that cannot be written.
 void ensure_standard_descriptors();
 
-/// Writes all of `text`. Blocks on the reader. kNoSpace; kSignalBase + SIGPIPE when nobody reads any
-/// more; kUsage when it is closed; else kInternal.
+/// Writes all of `text`. Blocks on the reader. kNoSpace; kSignalBase + SIGPIPE when nobody reads
+/// any more; kUsage when it is closed; else kInternal.
 [[nodiscard]] Status write_results(int fd, std::string_view text);
 
 }  // namespace fvprefetch::cli

@@ -2,8 +2,8 @@
 //
 // {"schema": 1, "command", "status", "exit_code", "error", "entries": [{"name", "kind", "state",
 // "source", "path", "commit", "holder", "bytes_total", "bytes_missing", "bytes_partial", "error",
-// "files": [{"path", "url", "size", "present", "digest_rule"}]}], "totals"}. Version rule as for the
-// report: "schema" changes when a field changes its meaning or goes away; new fields do not.
+// "files": [{"path", "url", "size", "present", "digest_rule"}]}], "totals"}. Version rule as for
+// the report: "schema" changes when a field changes its meaning or goes away; new fields do not.
 #pragma once
 
 #include <string>

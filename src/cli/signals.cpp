@@ -60,8 +60,9 @@ Signals::~Signals() {
     (void)!::write(quit_.get(), &one, sizeof one);
     thread_.join();
   }
-  // The result is known and the same everywhere. Under `srun -K1` the first rank to end with it makes
-  // Slurm send SIGTERM to all others: it must not turn their code into 143 on the last metres.
+  // The result is known and the same everywhere. Under `srun -K1` the first rank to end with it
+  // makes Slurm send SIGTERM to all others: it must not turn their code into 143 on the last
+  // metres.
   for (const int number : kStopSignals) {
     if (::sigismember(&before_, number) == 0) (void)::signal(number, SIG_IGN);
   }

@@ -1,7 +1,7 @@
 // SIGINT, SIGTERM and SIGHUP ask the run to stop; SIGPIPE becomes a failed write.
 //
-// The signals are blocked in every thread and read by one of ours (signalfd): a stop_token cannot be
-// asked from a signal handler, and so nothing has to be. Make the object before any other thread
+// The signals are blocked in every thread and read by one of ours (signalfd): a stop_token cannot
+// be asked from a signal handler, and so nothing has to be. Make the object before any other thread
 // exists, MPI's included: they inherit the mask.
 //
 // On rank 0 the work sees the token. Other ranks look at no token, so that a signal which a

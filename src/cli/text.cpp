@@ -33,7 +33,9 @@ std::string number_text(const Scaled& scaled) {
                             : fmt::format("{:.1f}", scaled.value);
 }
 
-std::string short_commit(const std::string& commit) { return commit.substr(0, 12); }
+std::string short_commit(const std::string& commit) {
+  return commit.substr(0, 12);
+}
 
 std::string source_text(const PlannedEntry& entry) {
   return entry.commit.empty() ? entry.source
@@ -170,11 +172,10 @@ std::string count_text(std::uint64_t count, std::string_view one, std::string_vi
 }
 
 std::string shell_quote(std::string_view text) {
-  const bool plain =
-      !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               std::string_view("_-./:@%+,").find(c) != std::string_view::npos;
-      });
+  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("_-./:@%+,").find(c) != std::string_view::npos;
+  });
   if (plain) return std::string(text);
   std::string out = "'";
   for (const char c : text) {
@@ -295,8 +296,8 @@ std::vector<std::string> failure_lines(const Report& report) {
                                 describe(*entry.error)));
   }
   if (!skipped.empty()) {
-    lines.push_back(fmt::format("not tried since another entry failed: {}",
-                                fmt::join(skipped, ", ")));
+    lines.push_back(
+        fmt::format("not tried since another entry failed: {}", fmt::join(skipped, ", ")));
   }
   return lines;
 }
