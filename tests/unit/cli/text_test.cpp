@@ -1,0 +1,105 @@
+#include "cli/text.h"
+
+#include <gtest/gtest.h>
+
+#include "support/matchers.h"
+
+namespace fvprefetch::cli {
+namespace {
+
+struct Number {
+  const char* name;
+  std::string said;
+  const char* expected;
+};
+class Numbers : public ::testing::TestWithParam<Number> {};
+TEST_P(Numbers, ReadAsPeopleSayThem) {
+  EXPECT_EQ(GetParam().said, GetParam().expected);
+}
+const Number kNumbers[] = {
+    {"bytes", bytes_text(512), "512 B"},
+    {"no_bytes", bytes_text(0), "0 B"},
+    {"kilobytes", bytes_text(1000), "1.0 kB"},
+    {"gigabytes", bytes_text(28'300'000'000), "28.3 GB"},
+    {"not_a_thousand_of_the_smaller", bytes_text(999'960), "1.0 MB"},
+    {"part_of_whole", bytes_of_text(3'200'000'000, 28'300'000'000), "3.2 of 28.3 GB"},
+    {"part_in_another_unit", bytes_of_text(5'000, 28'300'000'000), "5.0 kB of 28.3 GB"},
+    {"short_time", duration_text(std::chrono::milliseconds(400)), "0.4 s"},
+    {"seconds", duration_text(std::chrono::seconds(42)), "42 s"},
+    {"minutes", duration_text(std::chrono::seconds(250)), "4 min 10 s"},
+    {"hours", duration_text(std::chrono::minutes(125)), "2 h 5 min"},
+    {"one", count_text(1, "file", "files"), "1 file"},
+    {"none", count_text(0, "file", "files"), "no files"},
+    {"plain_word", shell_quote("/a/b-c_d.e"), "/a/b-c_d.e"},
+    {"spaces", shell_quote("a b"), "'a b'"},
+    {"quote_inside", shell_quote("it's $HOME"), R"('it'\''s $HOME')"},
+    {"empty_word", shell_quote(""), "''"},
+};
+INSTANTIATE_TEST_SUITE_P(Rows, Numbers, ::testing::ValuesIn(kNumbers), testing::row_name<Number>);
+
+Report report_of(EntryState second) {
+  Report report;
+  EntryReport hit;
+  hit.name = "a";
+  hit.state = EntryState::kHit;
+  hit.path = "/cache/a";
+  EntryReport other;
+  other.name = "b";
+  other.state = second;
+  other.path = second == EntryState::kFetched ? "/cache/b" : "";
+  other.bytes_fetched = second == EntryState::kFetched ? 1'200'000'000 : 0;
+  other.requests = 5;
+  if (second == EntryState::kFailed) other.error = fail(ErrorCode::kNotFound, "404").value();
+  report.entries = {hit, other};
+  report.seconds = 12;
+  return report;
+}
+
+TEST(Results, ListOnlyWhatIsThereInManifestOrder) {
+  EXPECT_EQ(results_text(report_of(EntryState::kFetched)), "a\t/cache/a\nb\t/cache/b\n");
+  EXPECT_EQ(results_text(report_of(EntryState::kFailed)), "a\t/cache/a\n");
+}
+
+TEST(Summary, CountsHitsFetchedBytesAndRequests) {
+  EXPECT_EQ(summary_text(report_of(EntryState::kFetched)),
+            "2 entries: 1 hit, 1 fetched, 1.2 GB in 12 s (100.0 MB/s), 5 requests");
+}
+
+TEST(Exports, AreOneQuotedAssignmentALine) {
+  EXPECT_EQ(exports_text({{"HF_HUB_OFFLINE", "1"}, {"HF_HUB_CACHE", "/my cache"}}),
+            "export HF_HUB_OFFLINE=1\nexport HF_HUB_CACHE='/my cache'\n");
+}
+
+TEST(Exports, NameTheCachesAsTheyAreUsed) {
+  Options options;
+  options.cache_dir = "/eval";
+  options.hf_cache_dir = "/hub";
+  const auto none = [](std::string_view) -> std::optional<std::string> { return std::nullopt; };
+  const Variables expected{{"HF_HUB_OFFLINE", "1"},
+                           {"HF_HUB_CACHE", "/hub"},
+                           {"FASTVIDEO_EVAL_CACHE", "/eval"},
+                           {"TORCH_HOME", "/eval/torch"}};
+  EXPECT_EQ(job_variables(none, options), expected);
+  const auto torch = [](std::string_view name) -> std::optional<std::string> {
+    return name == "TORCH_HOME" ? std::optional<std::string>("/t") : std::nullopt;
+  };
+  EXPECT_EQ(job_variables(torch, options).back().second, "/t");
+}
+
+TEST(Status, SaysWhoIsFetchingAndHowFar) {
+  Plan plan;
+  PlannedEntry entry;
+  entry.name = "w";
+  entry.state = "being_fetched";
+  entry.holder = "node17 pid 4242";
+  entry.bytes_partial = 3'200'000'000;
+  entry.files.push_back({"w.bin", "", 28'300'000'000, false, "hub"});
+  plan.entries.push_back(entry);
+  const std::string text = status_text(plan);
+  for (const char* part : {"w", "being fetched", "3.2 of 28.3 GB", "node17 pid 4242"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+}
+
+}  // namespace
+}  // namespace fvprefetch::cli
