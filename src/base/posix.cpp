@@ -72,7 +72,7 @@ void add_mode(int fd, mode_t bits) {
 }
 
 bool fsync_unsupported(int number) {
-  return number == EINVAL || number == ENOTSUP || number == EOPNOTSUPP || number == ENOSYS;
+  return number == EINVAL || number == EOPNOTSUPP || number == ENOSYS;
 }
 
 Status sync_directory(const std::string& directory) {
