@@ -78,14 +78,7 @@ Result<Survey> survey_of(const Source& source, Session& session, Asking asking) 
     const Result<Survey> there = look_offline(*hub, survey);
     return there ? *there : survey;
   }
-  std::optional<std::string> commit;
-  if (survey.need == Survey::Need::kRevision) {
-    FVP_TRY(commit, session.commit_of(hub->repo, hub->revision));
-    FVP_TRY(survey, look(source, session, Hashing::kForbidden, commit));
-    if (survey.need != Survey::Need::kTree) return survey;
-  }
-  FVP_TRY(const std::vector<RepoFile> tree, session.tree_of(hub->repo, survey.commit));
-  return look(source, session, Hashing::kForbidden, commit, tree);
+  return ask_hub(source, survey, session, Hashing::kForbidden);
 }
 
 std::string state_of(const Survey& survey, const PlannedEntry& entry) {

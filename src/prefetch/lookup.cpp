@@ -232,6 +232,20 @@ Result<Survey> look(const Source& source, const Session& session, Hashing hashin
   return look_hub(std::get<HubSource>(source), session, commit, tree);
 }
 
+Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
+                       Hashing hashing) {
+  const auto& hub = std::get<HubSource>(source);
+  std::optional<std::string> commit;
+  if (known.need == Survey::Need::kRevision) {
+    FVP_TRY(commit, session.commit_of(hub.repo, hub.revision));
+    FVP_TRY(Survey survey, look(source, session, hashing, commit));
+    if (survey.need != Survey::Need::kTree) return survey;
+  }
+  const std::string& at = commit ? *commit : known.commit;
+  FVP_TRY(const std::vector<RepoFile> tree, session.tree_of(hub.repo, at));
+  return look(source, session, hashing, commit, tree);
+}
+
 Result<Survey> look_offline(const HubSource& source, const Survey& known) {
   const std::string what = source.repo.id + (source.filename.empty() ? "" : "/" + source.filename) +
                            " at revision " + source.revision;

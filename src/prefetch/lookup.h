@@ -1,5 +1,5 @@
-// Is it there? Everything here reads the caches and nothing else: no request, no lock, no write, so
-// that a warm run costs none of these.
+// Is it there? look() reads the caches and nothing else: no request, no lock, no write, so that a
+// warm run costs none of these. ask_hub() is for what they do not tell.
 #pragma once
 
 #include <optional>
@@ -55,6 +55,11 @@ enum class Hashing { kAllowed, kForbidden };
 [[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
                                   const std::optional<std::string>& commit = std::nullopt,
                                   const std::optional<std::vector<RepoFile>>& tree = std::nullopt);
+
+/// Asks the Hub for what look() found missing (`known.need` is kRevision or kTree): one request for
+/// the revision, then, unless the cache has the tree, the tree. Each is asked once per run.
+[[nodiscard]] Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
+                                     Hashing hashing);
 
 /// Whether the URL file that is at `path` now is the one that `source` expects. `why` says what is
 /// wrong with it. Used by look() and again under the lock.

@@ -128,7 +128,7 @@ class Run : public FetchListener {
         return;
       } else {
         const std::uint64_t before = session_.requests();
-        survey = ask_hub(hub, *survey);
+        survey = ask_hub(item.source, *survey, session_, Hashing::kAllowed);
         item.report.requests += session_.requests() - before;
       }
     }
@@ -140,18 +140,6 @@ class Run : public FetchListener {
     }
     if (item.survey.need == Survey::Need::kNothing) return complete(index);
     if (session_.offline()) return fail_entry(index, missing_offline(item));
-  }
-
-  Result<Survey> ask_hub(const HubSource& source, const Survey& known) {
-    std::optional<std::string> commit;
-    if (known.need == Survey::Need::kRevision) {
-      FVP_TRY(commit, session_.commit_of(source.repo, source.revision));
-      FVP_TRY(Survey survey, look(source, session_, Hashing::kAllowed, commit));
-      if (survey.need != Survey::Need::kTree) return survey;
-    }
-    const std::string& at = commit ? *commit : known.commit;
-    FVP_TRY(const std::vector<RepoFile> tree, session_.tree_of(source.repo, at));
-    return look(source, session_, Hashing::kAllowed, commit, tree);
   }
 
   static Error missing_offline(const Item& item) {

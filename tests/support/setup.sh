@@ -40,10 +40,11 @@ export CCACHE_NOHASHDIR=1
 build_tree() {
   local dir=$1
   shift
-  cmake -S "$top" -B "$dir" -G Ninja "$@" >"$dir.configure.log" 2>&1 ||
-    { cat "$dir.configure.log" >&2; die "cannot configure $dir"; }
-  cmake --build "$dir" >"$dir.build.log" 2>&1 ||
-    { grep -E -A12 'error|FAILED' "$dir.build.log" | head -n 200 >&2; die "cannot build $dir; all of it: $dir.build.log"; }
+  mkdir -p "$dir"
+  cmake -S "$top" -B "$dir" -G Ninja "$@" >"$dir/configure.log" 2>&1 ||
+    { cat "$dir/configure.log" >&2; die "cannot configure $dir"; }
+  cmake --build "$dir" >"$dir/build.log" 2>&1 ||
+    { grep -E -A12 'error:|FAILED' "$dir/build.log" | head -n 200 >&2; die "cannot build $dir; all of it: $dir/build.log"; }
 }
 
 # Open MPI refuses root, and more ranks than cores, unless told; both are normal in a container.
