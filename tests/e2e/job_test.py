@@ -1,6 +1,9 @@
 """The main job: cold, each byte is sent once whatever the number of ranks; warm, nothing is asked."""
 
 import json
+import os
+import signal
+import subprocess
 
 import harness
 
@@ -125,6 +128,38 @@ class Job(harness.EndToEnd):
         self.assertNotEqual(second, first)
         self.assertEqual((harness.Path(second) / "config.json").read_bytes(), b'{"a": 2}\n')
         self.assertEqual(self.paths(self.fvp(manifest, "--offline").stdout)["model"], second)
+
+
+class Pages(harness.EndToEnd):
+    hub_options = ("--page-size", "2")
+
+    def test_all_pages_of_a_listing_are_fetched(self):
+        files = {f"dir{i % 3}/part{i}.bin": bytes([i + 1]) * 100 for i in range(7)}
+        for path, data in files.items():
+            self.hub.put("models/org/model/" + path, data)
+        folder = self.paths(self.fvp(self.manifest([{"name": "m", "source": "org/model"}])).stdout)["m"]
+        self.assertEqual({p: (harness.Path(folder) / p).read_bytes() for p in files}, files)
+        self.assertGreater(self.hub.stats()["api_requests"], 3)
+
+
+class Signals(harness.EndToEnd):
+    def test_a_signal_to_rank_0_ends_every_rank_with_it(self):
+        self.hub.put("files/a.pth", b"\x03U" * 20_000)
+        self.hub.faults({"path": "/files/a.pth", "kind": "stall", "after_bytes": 100})
+        path = self.manifest([{"name": "a.pth", "source": self.hub.file_url("a.pth")}])
+        inner = "echo $$ > pid.$OMPI_COMM_WORLD_RANK; exec \"$@\""
+        outer = f"sh -c '{inner}' sh \"$@\"; echo $? > code.$OMPI_COMM_WORLD_RANK"
+        job = subprocess.Popen(
+            ["mpirun", "-n", "3", "sh", "-c", outer, "sh", self.command(), path],
+            env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        self.addCleanup(lambda: job.poll() is None and job.kill())
+        self.wait_for("the first bytes", lambda: list(self.dir.rglob("*.fvprefetch-part")))
+        os.kill(int((self.dir / "pid.0").read_text()), signal.SIGTERM)
+        _, err = job.communicate(timeout=harness.PATIENCE)
+        self.assertEqual([int((self.dir / f"code.{r}").read_text()) for r in range(3)], [143] * 3, err)
+        self.assertEqual(err.count("error:"), 1, err)
+        self.assertEqual(self.unfinished(), [])
 
 
 if __name__ == "__main__":

@@ -42,9 +42,12 @@ class Locks(harness.EndToEnd):
 
     def test_a_lock_that_python_holds_times_out_and_names_the_holder(self):
         holder = self.python_holds()
-        done = self.fvp(self.path, "--lock-timeout", "300ms")
+        # Longer than it takes until a waiting line is due.
+        done = self.fvp(self.path, "--lock-timeout", "2500ms")
         self.assert_ok(done, 11)
-        self.assertIn(str(holder.pid), done.stderr)
+        waiting, *_, error, _ = [line for line in done.stderr.splitlines() if str(holder.pid) in line or "hint" in line]
+        self.assertIn("waiting", waiting)
+        self.assertIn("error:", error)
         self.assertIn("--lock-timeout", done.stderr)
         self.assertEqual(self.hub.stats()["body_bytes"], 0)
 
