@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdlib>
 #include <vector>
 
@@ -30,11 +29,14 @@ constexpr auto kVariables = std::to_array<Variable>({
     {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1, ON, YES or TRUE: send no token"},
     {"HF_HUB_OFFLINE", "1, ON, YES or TRUE: send no request"},
     {"TRANSFORMERS_OFFLINE", "as HF_HUB_OFFLINE, when that is not set or empty"},
-    {"HF_HUB_ETAG_TIMEOUT", "seconds to wait for the Hub's answer about a file; 10"},
     {"SSL_CERT_FILE", "certificates to trust"},
     {"CURL_CA_BUNDLE", "certificates to trust, when SSL_CERT_FILE is not set"},
     {"REQUESTS_CA_BUNDLE", "certificates to trust, when the two above are not set"},
     {"SSL_CERT_DIR", "directory of certificates to trust"},
+    {"SLURM_STEP_ID",
+     "what the launcher told; also SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_NODEID, "
+     "SLURM_MPI_TYPE, OMPI_COMM_WORLD_*, PMI_*, PMIX_*, PALS_*, FLUX_*, MPI_LOCALNRANKS, "
+     "HYDI_CONTROL_FD (see cluster/launcher)"},
     {"SLURM_JOB_ID", "the batch job; also PBS_JOBID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID, JOB_ID"},
 });
 
@@ -206,15 +208,6 @@ bool hub_offline(const EnvironmentLookup& env) {
   auto told = not_empty(env, "HF_HUB_OFFLINE");
   if (!told) told = env("TRANSFORMERS_OFFLINE");
   return is_true(told.value_or(""));
-}
-
-std::chrono::seconds etag_timeout(const EnvironmentLookup& env) {
-  constexpr std::chrono::seconds kDefault{10};
-  const std::string text = env("HF_HUB_ETAG_TIMEOUT").value_or("");
-  int seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error != std::errc() || end != text.data() + text.size() || seconds <= 0) return kDefault;
-  return std::chrono::seconds(seconds);
 }
 
 TrustStore trust_store(const EnvironmentLookup& env) {

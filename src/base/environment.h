@@ -38,8 +38,6 @@ struct Variable {
 [[nodiscard]] Result<Secret> hub_token(const EnvironmentLookup& env);
 /// HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is 1, ON, YES or TRUE.
 [[nodiscard]] bool hub_offline(const EnvironmentLookup& env);
-/// HF_HUB_ETAG_TIMEOUT in seconds; 10 when it is not set, 0 or no number.
-[[nodiscard]] std::chrono::seconds etag_timeout(const EnvironmentLookup& env);
 /// Where TLS trust comes from: SSL_CERT_FILE > CURL_CA_BUNDLE > REQUESTS_CA_BUNDLE, else the first
 /// of the places where distributions keep their bundle; empty values count as not set.
 struct TrustStore {

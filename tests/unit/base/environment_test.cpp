@@ -228,24 +228,6 @@ TEST_P(HubOffline, IsPythonsTruth) {
 }
 INSTANTIATE_TEST_SUITE_P(Rows, HubOffline, ::testing::ValuesIn(kTruths), row_name<Truth>);
 
-struct Timeout {
-  const char* name;
-  Table variables;
-  int seconds;
-};
-const Timeout kTimeouts[] = {
-    {"default", {}, 10},
-    {"set", {{"HF_HUB_ETAG_TIMEOUT", "30"}}, 30},
-    {"zero_is_the_default", {{"HF_HUB_ETAG_TIMEOUT", "0"}}, 10},
-    {"nonsense_is_the_default", {{"HF_HUB_ETAG_TIMEOUT", "5s"}}, 10},
-    {"negative_is_the_default", {{"HF_HUB_ETAG_TIMEOUT", "-5"}}, 10},
-};
-class EtagTimeout : public ::testing::TestWithParam<Timeout> {};
-TEST_P(EtagTimeout, IsAsTheRowSays) {
-  EXPECT_EQ(etag_timeout(lookup(GetParam().variables)).count(), GetParam().seconds);
-}
-INSTANTIATE_TEST_SUITE_P(Rows, EtagTimeout, ::testing::ValuesIn(kTimeouts), row_name<Timeout>);
-
 const Place kTrust[] = {
     {"ssl_cert_file_wins",
      {{"SSL_CERT_FILE", "/1"}, {"CURL_CA_BUNDLE", "/2"}, {"REQUESTS_CA_BUNDLE", "/3"}},
@@ -297,7 +279,6 @@ TEST(Variables, EveryOneThatIsReadIsDocumented) {
   (void)hub_endpoint(recording);
   (void)hub_token(recording);
   (void)hub_offline(recording);
-  (void)etag_timeout(recording);
   (void)trust_store(recording);
   (void)job_id(recording);
   std::string documented;
