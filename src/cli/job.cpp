@@ -33,9 +33,9 @@ Status Job::start_mpi(MpiWish wish, const EnvironmentLookup& env) {
     if (wish == MpiWish::kOn) {
       return fail(ErrorCode::kLauncher, describe(error), std::string(hint(error)));
     }
-    const std::string_view remedy = hint(error);
+    // Only a hint of its own: the table's is for those who required MPI.
     go_on_without_mpi("MPI is not used: " + describe(error) +
-                      (remedy.empty() ? "" : "; " + std::string(remedy)));
+                      (error.hint.empty() ? "" : "; " + error.hint));
     return {};
   };
 

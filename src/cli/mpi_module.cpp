@@ -50,7 +50,8 @@ Result<std::string> find_mpi_module(const EnvironmentLookup& env, const std::str
     const std::string path = named->find('/') == std::string::npos ? "./" + *named : *named;
     if (posix::exists(path)) return path;
     return fail(ErrorCode::kLauncher,
-                "FVPREFETCH_MPI_MODULE names " + *named + ", which is not there");
+                "FVPREFETCH_MPI_MODULE names " + *named + ", which is not there",
+                "unset it, or give the path of " + std::string(kFileName));
   }
   if (!directory.empty()) {
     for (std::string& path : candidates(directory)) {

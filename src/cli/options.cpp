@@ -496,7 +496,7 @@ std::optional<Error> mistyped_command(std::string_view word) {
   std::transform(kVerbs.begin(), kVerbs.end(), names.begin(),
                  [](const Verb& verb) { return verb.name; });
   const auto near = nearest(word, names);
-  if (!near) return std::nullopt;
+  if (!near || *near == word) return std::nullopt;  // `-- plan` means a manifest of that name
   Error error;
   error.code = ErrorCode::kUsage;
   error.message = fmt::format("unknown command `{}`", word);

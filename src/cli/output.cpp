@@ -23,7 +23,10 @@ Error write_error(int number) {
                 "send it to a file, or to /dev/null when the paths are not needed")
         .value();
   }
-  return posix::errno_error(number, "write", "standard output");
+  Error error = posix::errno_error(number, "write", "standard output");
+  // The table's hint speaks of the caches, and they are not what is full.
+  error.hint = "the files are there; run again with standard output where it can be written";
+  return error;
 }
 
 }  // namespace

@@ -66,8 +66,10 @@ Totals totals_of(const PlannedEntry& entry) {
 }
 
 std::string missing_text(const Totals& totals) {
-  return fmt::format("{}, {}{}", count_text(totals.missing_files, "file", "files"),
-                     totals.exact ? "" : "at least ", bytes_text(totals.missing_bytes));
+  const std::string files = count_text(totals.missing_files, "file", "files");
+  if (totals.exact) return fmt::format("{}, {}", files, bytes_text(totals.missing_bytes));
+  if (totals.missing_bytes == 0) return files + " of unknown size";
+  return fmt::format("{}, at least {}", files, bytes_text(totals.missing_bytes));
 }
 
 std::string state_words(const std::string& state) {

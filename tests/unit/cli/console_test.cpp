@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "base/posix.h"
 #include "cli/signals.h"
 #include "support/fake_clock.h"
 
@@ -105,6 +111,95 @@ TEST_F(NarratorTest, VerboseNamesEveryFile) {
   EXPECT_TRUE(say(FileFinished{"w", "a.bin", 7}).lines.empty());
   use(ProgressStyle::kLog, false, /*verbose=*/true);
   EXPECT_EQ(say(FileFinished{"w", "a.bin", 7}).lines.size(), 1U);
+}
+
+TEST_F(NarratorTest, AnInexactTotalPromisesNoEnd) {
+  (void)say(FetchPlanned{1, 1'000'000, false});
+  (void)say(BytesArrived{100'000, 1'000'000, 0, 1});
+  clock.advance(seconds(31));
+  const auto speech = say(BytesArrived{500'000, 1'000'000, 0, 1});
+  ASSERT_EQ(speech.lines.size(), 1U);
+  EXPECT_NE(speech.lines[0].find("at least"), std::string::npos) << speech.lines[0];
+  EXPECT_EQ(speech.lines[0].find(" left"), std::string::npos) << speech.lines[0];
+  EXPECT_EQ(speech.lines[0].find('%'), std::string::npos) << speech.lines[0];
+}
+
+TEST_F(NarratorTest, ARetryIsCountedAndIsNoErrorLine) {
+  (void)say(FetchPlanned{1, 1000, true});
+  EXPECT_TRUE(say(FileRetried{"w", "w.bin", "connection reset", milliseconds(500)}).lines.empty());
+  clock.advance(seconds(31));
+  const auto speech = say(BytesArrived{500, 1000, 0, 1});
+  ASSERT_EQ(speech.lines.size(), 1U);
+  EXPECT_NE(speech.lines[0].find("1 retry"), std::string::npos) << speech.lines[0];
+}
+
+TEST(RateMeter, ForgetsBytesThatWereThrownAway) {
+  RateMeter meter;
+  const Clock::TimePoint begin{};
+  meter.add(begin, 0);
+  EXPECT_FALSE(meter.bytes_per_second().has_value());
+  meter.add(begin + seconds(2), 2000);
+  EXPECT_EQ(meter.bytes_per_second(), 1000.0);
+  meter.add(begin + seconds(3), 10);
+  EXPECT_FALSE(meter.bytes_per_second().has_value());
+}
+
+// What a Console writes to a pipe.
+class ConsoleTest : public ::testing::Test {
+ protected:
+  ConsoleTest() {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) ADD_FAILURE() << "no pipe";
+    reader = posix::Fd(ends[0]);
+    writer = posix::Fd(ends[1]);
+  }
+  std::string read_all() {
+    writer = posix::Fd();
+    std::string all;
+    std::array<char, 4096> piece{};
+    for (ssize_t n = 0; (n = ::read(reader.get(), piece.data(), piece.size())) > 0;) {
+      all.append(piece.data(), static_cast<std::size_t>(n));
+    }
+    return all;
+  }
+
+  FakeClock clock;
+  posix::Fd reader;
+  posix::Fd writer;
+};
+
+TEST_F(ConsoleTest, AnErrorIsFollowedByItsHintEvenWhenQuiet) {
+  {
+    Console console(writer.get(), {}, {ProgressStyle::kLog, /*quiet=*/true, false}, clock);
+    console.note("not said");
+    console.error(fail(ErrorCode::kUsage, "no manifest", "give one").value());
+  }
+  EXPECT_EQ(read_all(), "fvprefetch: error: no manifest\nhint: give one\n");
+}
+
+TEST_F(ConsoleTest, TheBarIsTakenAwayBeforeALineAndAtTheEnd) {
+  {
+    Console console(writer.get(), {true, false}, {ProgressStyle::kBar, false, false}, clock);
+    console.on_event(BytesArrived{500, 1000, 0, 1});
+    console.note("a line");
+    clock.advance(seconds(1));
+    console.on_event(BytesArrived{600, 1000, 0, 1});
+  }
+  const std::string written = read_all();
+  EXPECT_NE(written.find("\r\x1b[Kfvprefetch: a line\n"), std::string::npos) << written;
+  EXPECT_TRUE(written.ends_with("\r\x1b[K")) << written;
+}
+
+TEST_F(ConsoleTest, APipeThatNobodyReadsHoldsNothingUp) {
+  const std::string filler(4096, 'x');
+  ::fcntl(writer.get(), F_SETFL, O_NONBLOCK);
+  while (::write(writer.get(), filler.data(), filler.size()) > 0) {
+  }
+  ::fcntl(writer.get(), F_SETFL, 0);  // blocking, as standard error is
+  Console console(writer.get(), {}, {ProgressStyle::kLog, false, /*verbose=*/true}, clock);
+  console.on_event(FileFinished{"w", "w.bin", 7});  // ends: that is the assertion
+  std::string all = read_all();
+  EXPECT_EQ(all.find("w.bin"), std::string::npos);
 }
 
 TEST(Printable, TakesControlCharactersOfAServerAway) {

@@ -143,6 +143,63 @@ TEST(Options, TheFlagWinsOverTheVariable) {
   EXPECT_EQ(call->options.retries, 7);
 }
 
+TEST(Options, WhatExcludesEachOtherIsDecidedByTheCommandLine) {
+  const auto off = parse({"m.json", "--mpi", "off"}, {{"FVPREFETCH_REQUIRE_MPI", "1"}});
+  ASSERT_TRUE(IsOk(off));
+  EXPECT_EQ(off->mpi, MpiWish::kOff);
+  const auto on = parse({"m.json", "--require-mpi"}, {{"FVPREFETCH_MPI", "off"}});
+  ASSERT_TRUE(IsOk(on));
+  EXPECT_EQ(on->mpi, MpiWish::kOn);
+  const auto quiet = parse({"m.json", "--quiet"}, {{"FVPREFETCH_VERBOSE", "1"}});
+  ASSERT_TRUE(IsOk(quiet));
+  EXPECT_TRUE(quiet->quiet);
+  EXPECT_FALSE(quiet->verbose);
+}
+
+TEST(Options, AnEmptyVariableCountsAsNotSet) {
+  const auto call = parse({"m.json"}, {{"FVPREFETCH_RETRIES", ""}, {"FVPREFETCH_OFFLINE", ""}});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->options.retries, Options{}.retries);
+  EXPECT_FALSE(call->options.offline);
+}
+
+TEST(Options, TheLastOfAnOptionGivenTwiceCounts) {
+  const auto call = parse({"--retries", "1", "m.json", "--retries", "2"});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->options.retries, 2);
+}
+
+TEST(Options, HelpComesWhateverTheEnvironmentHolds) {
+  const auto call = parse({"plan", "--help"}, {{"FVPREFETCH_DEADLINE", "soon"}});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->command, Command::kHelp);
+  EXPECT_NE(call->help.find("fvprefetch plan MANIFEST"), std::string::npos);
+}
+
+TEST(Options, AnOptionsValueIsNotTakenForTheCommand) {
+  const auto call = parse({"--cache-dir", "plan", "status", "m.json"});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->command, Command::kStatus);
+  EXPECT_EQ(call->options.cache_dir, "plan");
+}
+
+struct Named {
+  const char* name;
+  const char* source;
+  const char* expected;
+};
+class DefaultName : public ::testing::TestWithParam<Named> {};
+TEST_P(DefaultName, IsTheLastPartOfTheSource) {
+  const auto call = parse({"ensure", GetParam().source});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->name, GetParam().expected);
+}
+const Named kNamed[] = {{"url", "https://h/a/amt-s.pth", "amt-s.pth"},
+                        {"query_left_out", "https://h/a/amt-s.pth?token=x/y", "amt-s.pth"},
+                        {"repo", "org/model", "model"},
+                        {"directory", "/ckpt/mine/", "mine"}};
+INSTANTIATE_TEST_SUITE_P(Rows, DefaultName, ::testing::ValuesIn(kNamed), testing::row_name<Named>);
+
 struct Mistake {
   const char* name;
   std::vector<std::string> arguments;
@@ -167,6 +224,12 @@ const Mistake kMistakes[] = {
     {"not_a_duration", {"m.json", "--deadline", "soon"}, {}, "soon"},
     {"not_a_choice", {"m.json", "--lock", "lease"}, {}, "lease"},
     {"bad_variable_is_named", {"m.json"}, {{"FVPREFETCH_DEADLINE", "soon"}}, "FVPREFETCH_DEADLINE"},
+    {"contradiction", {"m.json", "--mpi", "off", "--require-mpi"}, {}, "--mpi off"},
+    {"empty_value", {"m.json", "--cache-dir", ""}, {}, "--cache-dir"},
+    {"no_time_for_a_stall", {"m.json", "--stall-timeout", "0"}, {}, "--stall-timeout"},
+    {"option_of_another_command", {"plan", "m.json", "--filename", "x"}, {}, "ensure"},
+    {"command_mistyped", {"pln", "m.json"}, {}, "did you mean `plan`"},
+    {"no_source", {"ensure"}, {}, "SOURCE"},
     {"two_manifests", {"a.json", "b.json"}, {}, "b.json"},
 };
 INSTANTIATE_TEST_SUITE_P(Rows, Mistakes, ::testing::ValuesIn(kMistakes),
@@ -212,6 +275,7 @@ TEST(Options, AMistypedCommandIsNotTakenForAManifest) {
   ASSERT_TRUE(error.has_value());
   EXPECT_NE((describe(*error) + std::string(hint(*error))).find("status"), std::string::npos);
   EXPECT_FALSE(mistyped_command("manifest.json").has_value());
+  EXPECT_FALSE(mistyped_command("plan").has_value());  // reached by `fvprefetch -- plan`
 }
 
 }  // namespace

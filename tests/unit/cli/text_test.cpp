@@ -86,6 +86,52 @@ TEST(Exports, NameTheCachesAsTheyAreUsed) {
   EXPECT_EQ(job_variables(torch, options).back().second, "/t");
 }
 
+PlannedEntry missing_entry(std::optional<std::uint64_t> size) {
+  PlannedEntry entry;
+  entry.name = "w";
+  entry.state = "missing";
+  entry.source = "org/model";
+  entry.commit = std::string(40, 'c');
+  entry.path = "/hub/snapshot";
+  entry.files.push_back({"have.json", "", 3, true, "hub"});
+  entry.files.push_back({"w.bin", "https://hub/w.bin", size, false, "hub"});
+  return entry;
+}
+
+TEST(PlanText, SaysFromWhereHowBigAndByWhichRule) {
+  const std::string text = plan_text({{missing_entry(21'100'000)}, std::nullopt}, false);
+  for (const char* part : {"w: missing, 1 file, 21.1 MB to fetch", "org/model @ cccccccccccc\n",
+                           "/hub/snapshot", "https://hub/w.bin", "digest: hub"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  EXPECT_EQ(text.find("have.json"), std::string::npos) << text;
+}
+
+TEST(PlanText, AnUnknownSizeIsNotCalledZero) {
+  const std::string text = plan_text({{missing_entry(std::nullopt)}, std::nullopt}, false);
+  EXPECT_NE(text.find("1 file of unknown size to fetch"), std::string::npos) << text;
+  EXPECT_EQ(text.find("0 B"), std::string::npos) << text;
+}
+
+TEST(PlanText, ListsWhatIsThereWhenAsked) {
+  EXPECT_NE(plan_text({{missing_entry(7)}, std::nullopt}, true).find("have  have.json"),
+            std::string::npos);
+}
+
+TEST(FailureLines, LeaveOutWhatTheErrorTellsAlready) {
+  Report report = report_of(EntryState::kFailed);
+  EntryReport skipped;
+  skipped.name = "c";
+  skipped.state = EntryState::kSkipped;
+  report.entries.push_back(skipped);
+  report.error = with_context(*report.entries[1].error, "entry `b`");
+  const std::vector<std::string> expected{"not tried since another entry failed: `c`"};
+  EXPECT_EQ(failure_lines(report), expected);
+  report.error = fail(ErrorCode::kPartial, "only optional entries failed").value();
+  report.entries[1].optional = true;
+  EXPECT_EQ(failure_lines(report).front(), "optional `b` failed: 404");
+}
+
 TEST(Status, SaysWhoIsFetchingAndHowFar) {
   Plan plan;
   PlannedEntry entry;
