@@ -149,6 +149,14 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
     case EROFS:
       error.code = ErrorCode::kPermission;
       break;
+    case ENOTDIR:
+    case ENAMETOOLONG:
+      // Nobody's right or disk is at fault, but the name that somebody gave.
+      error.code = ErrorCode::kUsage;
+      error.hint =
+          "a folder of that path is a file, or the path is too long: check --cache-dir "
+          "(FASTVIDEO_EVAL_CACHE), --hf-cache-dir (HF_HUB_CACHE) and `dest`";
+      break;
     default:
       error.code = ErrorCode::kInternal;
   }

@@ -137,6 +137,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     code = print(result_of(report, call), code, console);
     tell_end(report, console, /*summary=*/true);
   } else if (speaker == Speaker::kForItself && report.error) {
+    // Most of its errors are everybody's, and told in full by the rank that speaks.
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
                                           " on " + posix::host_name());
   }

@@ -284,7 +284,8 @@ void Console::error(const Error& error) {
 }
 
 void Console::error_line(const Error& error, std::string_view who) {
-  line(Tone::kError, "error: ", fmt::format("{}: {}", who, describe(error)));
+  const std::string text = describe(error);
+  line(Tone::kError, "error: ", fmt::format("{}: {}", who, text.substr(0, text.find('\n'))));
 }
 
 void Console::line(Tone tone, std::string_view label, std::string_view text) {

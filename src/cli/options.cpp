@@ -354,6 +354,8 @@ Result<Words> split(std::vector<std::string> arguments, const Verb& verb, bool i
   for (std::size_t i = 0; i < kOptions.size(); ++i) {
     if (handles[i] == nullptr || handles[i]->count() == 0) continue;
     if (texts[i].empty()) {
+      // What `ensure` passes on means "none" when it is empty, as in the contract it serves.
+      if (kOptions[i].group == Group::kEnsure) continue;
       return usage(dashed(kOptions[i]) + ": the value is empty",
                    "leave the option out to get its default");
     }
@@ -411,9 +413,14 @@ Status weigh(const Words& words, Draft& draft) {
   return {};
 }
 
-// The name of a checkpoint that was given none: the last part of its source.
+// The name of a checkpoint that was given none: the last part of its source; of an address, of its
+// path. "" when there is none.
 std::string default_name(std::string_view source) {
   source = source.substr(0, source.find_first_of("?#"));
+  if (const auto scheme = source.find("://"); scheme != std::string_view::npos) {
+    const auto path = source.find('/', scheme + 3);
+    source = path == std::string_view::npos ? std::string_view() : source.substr(path);
+  }
   while (source.ends_with('/')) source.remove_suffix(1);
   return std::string(source.substr(source.rfind('/') + 1));
 }
@@ -553,6 +560,9 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
   }
   if (verb->command == Command::kEnsure && draft.call.name.empty()) {
     draft.call.name = default_name(draft.call.target);
+    if (draft.call.name.empty()) {
+      return usage("the source names no file", "give the file a name with --name");
+    }
   }
   return std::move(draft.call);
 }

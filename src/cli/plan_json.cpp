@@ -20,6 +20,7 @@ ordered_json error_or_null(const std::optional<Error>& error) {
 }
 
 struct Totals {
+  bool known = true;  ///< false: a listing or a size was not asked for, so the sums would mislead
   std::uint64_t files = 0;
   std::uint64_t files_missing = 0;
   std::uint64_t bytes_total = 0;
@@ -28,6 +29,7 @@ struct Totals {
 
 ordered_json file_to_json(const PlannedFile& file, Totals& totals) {
   const std::uint64_t size = file.size.value_or(0);
+  totals.known = totals.known && file.size.has_value();
   ++totals.files;
   totals.bytes_total += size;
   if (!file.present) {
@@ -43,8 +45,13 @@ ordered_json file_to_json(const PlannedFile& file, Totals& totals) {
   return out;
 }
 
+ordered_json sum(std::uint64_t value, const Totals& totals) {
+  return totals.known ? ordered_json(value) : ordered_json();
+}
+
 ordered_json entry_to_json(const PlannedEntry& entry, Totals& all) {
   Totals totals;
+  totals.known = !entry.files.empty() || entry.state == "complete";
   ordered_json files = ordered_json::array();
   for (const PlannedFile& file : entry.files) files.push_back(file_to_json(file, totals));
   ordered_json out;
@@ -55,11 +62,12 @@ ordered_json entry_to_json(const PlannedEntry& entry, Totals& all) {
   out["path"] = text_or_null(entry.path);
   out["commit"] = text_or_null(entry.commit);
   out["holder"] = text_or_null(entry.holder);
-  out["bytes_total"] = totals.bytes_total;
-  out["bytes_missing"] = totals.bytes_missing;
+  out["bytes_total"] = sum(totals.bytes_total, totals);
+  out["bytes_missing"] = sum(totals.bytes_missing, totals);
   out["bytes_partial"] = entry.bytes_partial;
   out["error"] = error_or_null(entry.error);
   out["files"] = std::move(files);
+  all.known = all.known && totals.known;
   all.files += totals.files;
   all.files_missing += totals.files_missing;
   all.bytes_total += totals.bytes_total;
@@ -86,10 +94,10 @@ std::string plan_to_json(const Plan& plan, std::string_view command) {
   out["error"] = error_or_null(plan.error);
   out["entries"] = std::move(entries);
   out["totals"] = {{"entries", plan.entries.size()},
-                   {"files", totals.files},
-                   {"files_missing", totals.files_missing},
-                   {"bytes_total", totals.bytes_total},
-                   {"bytes_missing", totals.bytes_missing}};
+                   {"files", sum(totals.files, totals)},
+                   {"files_missing", sum(totals.files_missing, totals)},
+                   {"bytes_total", sum(totals.bytes_total, totals)},
+                   {"bytes_missing", sum(totals.bytes_missing, totals)}};
   // A path or a server's words need not be UTF-8; the document must be.
   return out.dump(2, ' ', false, ordered_json::error_handler_t::replace);
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 
 #include "base/environment.h"
 
@@ -237,11 +238,15 @@ std::string status_text(const Plan& plan) {
 }
 
 Variables job_variables(const EnvironmentLookup& env, const Options& options) {
-  const std::string eval = environment::eval_cache(env, options.cache_dir);
+  // Absolute, for the job that follows may run in another directory.
+  const auto place = [](const std::string& path) {
+    return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+  };
+  const std::string eval = place(environment::eval_cache(env, options.cache_dir));
   return {{"HF_HUB_OFFLINE", "1"},
-          {"HF_HUB_CACHE", environment::hub_cache(env, options.hf_cache_dir)},
+          {"HF_HUB_CACHE", place(environment::hub_cache(env, options.hf_cache_dir))},
           {"FASTVIDEO_EVAL_CACHE", eval},
-          {"TORCH_HOME", environment::torch_home(env).value_or(eval + "/torch")}};
+          {"TORCH_HOME", place(environment::torch_home(env).value_or(eval + "/torch"))}};
 }
 
 std::string exports_text(const Variables& variables) {

@@ -148,7 +148,8 @@ Error neither(const std::string& source) {
   } else {
     error.subject = printable(source);
     error.hint = source.find('/') == std::string::npos
-                     ? "for a Hub repo without an organisation set `repo_type` to \"model\""
+                     ? "for a Hub repo without an organisation use a manifest entry with "
+                       "\"repo_type\": \"model\""
                      : "a path must exist; a repo id is `organisation/name`";
   }
   error.message = "cannot resolve checkpoint `" + error.subject +

@@ -67,6 +67,17 @@ class Commands(harness.EndToEnd):
         )
         self.assertEqual(self.hub.stats()["requests"], 0)
 
+    def test_exports_are_absolute_and_a_cold_status_counts_nothing_it_does_not_know(self):
+        done = self.fvp("env", "--cache-dir", "rel")
+        self.assertIn(f"FASTVIDEO_EVAL_CACHE={self.dir}/rel\n", done.stdout)
+        cold = json.loads(self.fvp("status", self.path, "--json").stdout)
+        self.assertIsNone(cold["totals"]["bytes_missing"])
+
+    def test_a_cache_below_a_file_is_a_usage_error(self):
+        done = self.fvp(self.path, "--cache-dir", self.path + "/x", "--retries", "0")
+        self.assert_ok(done, 2)
+        self.assertIn("--cache-dir", done.stderr)
+
     def test_schema_version_and_help(self):
         schema = json.loads(self.fvp("schema").stdout)
         self.assertEqual(schema["$schema"], "https://json-schema.org/draft/2020-12/schema")
@@ -76,7 +87,7 @@ class Commands(harness.EndToEnd):
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
     def test_the_manifest_may_come_from_standard_input(self):
-        done = self.fvp("-", input=open(self.path).read())
+        done = self.fvp("-", input=harness.Path(self.path).read_text())
         self.assert_ok(done)
         self.assertEqual(len(done.stdout.splitlines()), 2)
 

@@ -228,7 +228,7 @@ TEST(MakeDirectories, MakesAllOfThemAndIsFineWithExistingOnes) {
 TEST(MakeDirectories, RefusesAFileInTheWay) {
   const TempDir dir;
   dir.write("a", "");
-  EXPECT_TRUE(FailsWith(make_directories(dir / "a/b"), ErrorCode::kInternal, dir / "a"));
+  EXPECT_TRUE(FailsWith(make_directories(dir / "a/b"), ErrorCode::kUsage, dir / "a"));
 }
 
 // The modes of what we make, by umask and by the directory it lies in.

@@ -45,6 +45,20 @@ TEST(Options, EnsureTakesItsOwnOptions) {
   EXPECT_EQ(call->revision, "v1");
 }
 
+TEST(Options, WhatEnsureIsGivenEmptyCountsAsNotGiven) {
+  const auto call = parse({"ensure", "org/repo", "--filename", "", "--name", ""});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->filename, "");
+  EXPECT_EQ(call->name, "repo");
+}
+
+TEST(Options, AnAddressWithoutAFileNameWantsOne) {
+  EXPECT_TRUE(FailsWith(parse({"ensure", "https://host/"}), ErrorCode::kUsage, "names no file"));
+  EXPECT_TRUE(FailsWith(parse({"ensure", "https://host"}), ErrorCode::kUsage, "names no file"));
+  EXPECT_EQ(parse({"ensure", "https://host/", "--name", "x"})->name, "x");
+  EXPECT_EQ(parse({"ensure", "https://host/a/b.pth?sig=1"})->name, "b.pth");
+}
+
 struct SameBothWays {
   const char* name;
   std::vector<std::string> flag;
