@@ -315,6 +315,11 @@ Status make_directories(const std::string& path) {
   if (number == EEXIST) {  // somebody else was faster
     FVP_TRY(const auto now, stat(path));
     if (now && now->directory) return {};
+    if (!now && is_link(path)) {  // scratch that was purged, or is not mounted on this node
+      return fail(ErrorCode::kNotFound, path + " is a link to a place that does not exist",
+                  "is its file system mounted on this node? Else mend the link, or choose another "
+                  "place with --cache-dir or --hf-cache-dir");
+    }
   }
   return fail(errno_error(number, "make directory", path));
 }

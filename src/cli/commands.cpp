@@ -90,7 +90,7 @@ Result<Manifest> manifest_of(const Invocation& call) {
 }
 
 void tell_end(const Report& report, Console& console, bool summary) {
-  for (const std::string& line : failure_lines(report)) console.note(line);
+  for (const std::string& line : failure_lines(report)) console.failure(line);
   if (summary && !report.entries.empty()) console.note(summary_text(report));
   if (report.error) console.error(*report.error);
 }
@@ -147,9 +147,13 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
 }
 
 // `plan` and `status`: the work of one process. Another rank of the same step would only send the
-// same requests again.
+// same requests again; it looks whether the manifest can be read, so as to end as rank 0 does then.
 int inspect(const Invocation& call, const EnvironmentLookup& env) {
-  if (told_rank(env).value_or(0) != 0) return 0;
+  if (told_rank(env).value_or(0) != 0) {
+    if (call.target == "-") return 0;
+    const auto manifest = manifest_of(call);
+    return manifest ? 0 : exit_code(manifest.error().code);
+  }
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
   Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
@@ -174,15 +178,15 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
   return code;
 }
 
-// `env`: each process prints, since each may be the one whose shell reads it.
+// `env`: as everywhere, of a launcher's ranks only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
   if (!call.target.empty()) {  // a mistake in it had better show here than in the job
     if (const auto manifest = manifest_of(call); !manifest) {
-      console.error(manifest.error());
-      return exit_code(manifest.error().code);
+      return refuse(manifest.error(), call.json, env);
     }
   }
+  if (told_rank(env).value_or(0) != 0) return 0;
   const Variables variables = job_variables(env, call.options);
   if (!call.json) return print(exports_text(variables), 0, console);
   nlohmann::ordered_json out{{"schema", 1}, {"variables", nlohmann::ordered_json::object()}};

@@ -276,6 +276,10 @@ void Console::note(std::string_view text) {
   if (!manner_.quiet) line(Tone::kPlain, "", text);
 }
 
+void Console::failure(std::string_view text) {
+  line(Tone::kPlain, "", text);
+}
+
 void Console::error(const Error& error) {
   line(Tone::kError, "error: ", describe(error));
   if (const std::string_view remedy = hint(error); !remedy.empty()) {

@@ -95,6 +95,8 @@ class Console final : public Observer {
   void clear_bar();
   /// A line that --quiet leaves out.
   void note(std::string_view text);
+  /// A line about something that failed. Always said.
+  void failure(std::string_view text);
   /// "fvprefetch: error: ..." and "hint: ...". Always said.
   void error(const Error& error);
   /// One line that is always said and gives no hint: what a process says that is not the first.

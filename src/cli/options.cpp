@@ -368,6 +368,10 @@ Result<Words> split(std::vector<std::string> arguments, const Verb& verb, bool i
     // `fvprefetch pln manifest.json`: two words without a command.
     if (implied && words.target) {
       if (auto error = mistyped_command(*words.target)) return fail(*std::move(error));
+      if (words.target->find_first_of("./") == std::string::npos) {
+        return usage(fmt::format("unknown command `{}`", *words.target),
+                     "`fvprefetch --help` lists the commands");
+      }
     }
     return usage(fmt::format("unexpected argument `{}`", *extra),
                  fmt::format("`fvprefetch {} --help` shows what it takes", verb.name));

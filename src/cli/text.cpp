@@ -266,7 +266,7 @@ std::string summary_text(const Report& report) {
   if (hits > 0) parts.push_back(count_text(hits, "hit", "hits"));
   if (fetched > 0) parts.push_back(fmt::format("{} fetched", fetched));
   if (failed > 0) parts.push_back(fmt::format("{} failed", failed));
-  if (skipped > 0) parts.push_back(fmt::format("{} not tried", skipped));
+  if (skipped > 0) parts.push_back(fmt::format("{} not finished", skipped));
 
   std::uint64_t bytes = 0;
   std::uint64_t requests = report.requests;
@@ -304,7 +304,7 @@ std::vector<std::string> failure_lines(const Report& report) {
   }
   if (!skipped.empty()) {
     lines.push_back(
-        fmt::format("not tried since another entry failed: {}", fmt::join(skipped, ", ")));
+        fmt::format("not finished since another entry failed: {}", fmt::join(skipped, ", ")));
   }
   return lines;
 }

@@ -47,7 +47,7 @@ using Variables = std::vector<std::pair<std::string, std::string>>;
 /// "3 entries: 1 hit, 2 fetched, 1.2 GB in 12 s (100.0 MB/s), 5 requests".
 [[nodiscard]] std::string summary_text(const Report& report);
 /// One line per failed entry that the report's error does not tell of already, and one that lists
-/// what was not tried.
+/// what was not finished.
 [[nodiscard]] std::vector<std::string> failure_lines(const Report& report);
 
 }  // namespace fvprefetch::cli

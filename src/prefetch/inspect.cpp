@@ -11,6 +11,7 @@
 #include "prefetch/lookup.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
+#include "transfer/retry.h"
 
 namespace fvprefetch {
 
@@ -34,15 +35,22 @@ std::string address(const Source& source, Session& session, const Survey& survey
   return client ? redact((*client)->resolve_url(hub->repo, survey.commit, file.path)) : "";
 }
 
-/// The size that a server tells for a URL whose manifest entry has none; unknown on any failure,
-/// since a plan is worth having without it.
-std::optional<std::uint64_t> ask_size(Session& session, const std::string& url) {
+/// The size that a server tells for a URL whose manifest entry has none; unknown where it does not
+/// answer such a question. An address that is wrong, or not reached, is an error here as in a
+/// fetch.
+Result<std::optional<std::uint64_t>> ask_size(Session& session, const std::string& url) {
   Request request;
   request.method = Request::Method::kHead;
   request.url = url;
-  const Result<Response> response = session.fetcher().fetch(request);
-  if (!response || response->head.status != 200) return std::nullopt;
-  return response->head.content_length();
+  FVP_TRY(const Response response, session.fetcher().fetch(request));
+  const int status = response.head.status;
+  // A signed address may be good for GET only, so that 403 says nothing about a fetch.
+  if (status == 404 || status == 410) {
+    Completion completion;
+    completion.head = response.head;
+    return fail(retry::to_error(completion));
+  }
+  return status == 200 ? response.head.content_length() : std::nullopt;
 }
 
 /// Who is fetching a file, and how much of it lies there unfinished.
@@ -123,12 +131,17 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
       entry.bytes_partial += part.bytes;
       if (entry.holder.empty()) entry.holder = part.holder;
       if (!planned.size && asking == Asking::kAllowed && !session.offline()) {
-        planned.size = ask_size(session, file.urls.front());
+        const auto size = ask_size(session, file.urls.front());
+        if (size) {
+          planned.size = *size;
+        } else if (file.urls.size() == 1) {  // else a mirror may have it
+          entry.error = size.error();
+        }
       }
     }
     entry.files.push_back(std::move(planned));
   }
-  entry.state = state_of(*survey, entry);
+  entry.state = entry.error ? "failed" : state_of(*survey, entry);
   return entry;
 }
 

@@ -95,9 +95,13 @@ Fetcher& Session::fetcher() {
 
 Result<hub::Client*> Session::hub() {
   if (!hub_) {
+    const std::string endpoint = environment::hub_endpoint(env_);
+    if (!parse_url(endpoint)) {
+      return fail(ErrorCode::kUsage, "HF_ENDPOINT is not an http(s) address",
+                  "write it as https://huggingface.co, with its scheme");
+    }
     FVP_TRY(Secret token, environment::hub_token(env_));
-    hub_ =
-        std::make_unique<hub::Client>(fetcher(), environment::hub_endpoint(env_), std::move(token));
+    hub_ = std::make_unique<hub::Client>(fetcher(), endpoint, std::move(token));
   }
   return hub_.get();
 }

@@ -203,6 +203,9 @@ Error to_error(const Completion& completion) {
     error.code = code_of(completion.head.status);
     error.message = status_text(completion.head.status) + " from " + address;
     error.retry_after = wait_asked(completion.head);
+    if (error.code == ErrorCode::kNotFound) {
+      error.hint = "check the address; `mirrors` may name others of the same file";
+    }
     if (error.code == ErrorCode::kAccess) {
       error.hint =
           "plain addresses are asked for without credentials: check the address, add a mirror, or "

@@ -73,6 +73,34 @@ class Commands(harness.EndToEnd):
         cold = json.loads(self.fvp("status", self.path, "--json").stdout)
         self.assertIsNone(cold["totals"]["bytes_missing"])
 
+    def test_a_cache_below_a_link_that_leads_nowhere_names_it(self):
+        (self.dir / "scratch").symlink_to("/no/such/scratch")
+        done = self.fvp(self.path, "--cache-dir", self.dir / "scratch/eval", "--retries", "0")
+        self.assert_ok(done, 5)
+        self.assertIn(f"{self.dir}/scratch is a link", done.stderr)
+
+    def test_an_endpoint_without_a_scheme_is_named(self):
+        done = self.fvp("ensure", "org/model", env={"HF_ENDPOINT": "huggingface.co"})
+        self.assert_ok(done, 2)
+        self.assertIn("HF_ENDPOINT", done.stderr)
+
+    def test_plan_says_what_a_fetch_would_fail_on(self):
+        done = self.fvp("plan", self.manifest([{"name": "n", "source": self.hub.file_url("no")}]))
+        self.assert_ok(done, 5)
+        self.assertIn("404", done.stderr)
+
+    def test_quiet_names_every_entry_that_failed(self):
+        entries = [{"name": n, "source": self.hub.file_url(n), "optional": True} for n in ("no1", "no2")]
+        done = self.fvp(self.manifest(entries), "--quiet")
+        self.assert_ok(done, 3)
+        for name in ("no1", "no2"):
+            self.assertIn(name, done.stderr)
+
+    def test_ranks_end_alike_when_the_manifest_is_bad(self):
+        for command in ("plan", "status", "env"):
+            self.assertEqual(self.mpirun(3, command, "absent.json").codes, [5, 5, 5])
+        self.assertEqual(len(self.mpirun(3, "env").stdout.splitlines()), 4)
+
     def test_a_cache_below_a_file_is_a_usage_error(self):
         done = self.fvp(self.path, "--cache-dir", self.path + "/x", "--retries", "0")
         self.assert_ok(done, 2)

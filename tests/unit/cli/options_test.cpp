@@ -244,6 +244,7 @@ const Mistake kMistakes[] = {
     {"option_of_another_command", {"plan", "m.json", "--filename", "x"}, {}, "ensure"},
     {"command_mistyped", {"pln", "m.json"}, {}, "did you mean `plan`"},
     {"no_source", {"ensure"}, {}, "SOURCE"},
+    {"unknown_command", {"verify", "m.json"}, {}, "unknown command `verify`"},
     {"two_manifests", {"a.json", "b.json"}, {}, "b.json"},
 };
 INSTANTIATE_TEST_SUITE_P(Rows, Mistakes, ::testing::ValuesIn(kMistakes),

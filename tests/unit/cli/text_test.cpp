@@ -125,7 +125,7 @@ TEST(FailureLines, LeaveOutWhatTheErrorTellsAlready) {
   skipped.state = EntryState::kSkipped;
   report.entries.push_back(skipped);
   report.error = with_context(*report.entries[1].error, "entry `b`");
-  const std::vector<std::string> expected{"not tried since another entry failed: `c`"};
+  const std::vector<std::string> expected{"not finished since another entry failed: `c`"};
   EXPECT_EQ(failure_lines(report), expected);
   report.error = fail(ErrorCode::kPartial, "only optional entries failed").value();
   report.entries[1].optional = true;
