@@ -42,8 +42,8 @@ class Locks(harness.EndToEnd):
 
     def test_a_lock_that_python_holds_times_out_and_names_the_holder(self):
         holder = self.python_holds()
-        # Longer than it takes until a waiting line is due.
-        done = self.fvp(self.path, "--lock-timeout", "2500ms")
+        # A waiting line is due after 2 s, and looked at once a second at least.
+        done = self.fvp(self.path, "--lock-timeout", "6s")
         self.assert_ok(done, 11)
         waiting, *_, error, _ = [line for line in done.stderr.splitlines() if str(holder.pid) in line or "hint" in line]
         self.assertIn("waiting", waiting)
