@@ -124,7 +124,8 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   Survey survey;
   survey.path = source.path();
   survey.files.push_back(source.file);
-  FVP_TRY(const UrlVerdict verdict, judge_url_file(source, session.options().refresh, hashing));
+  FVP_TRY(const UrlVerdict verdict,
+          judge_url_file(source, session.options().refresh && !session.offline(), hashing));
   survey.verified_by = verdict.verified_by;
   survey.wants_receipt = verdict.wants_receipt;
   if (!verdict.why.empty()) survey.warnings.push_back(verdict.why);
@@ -184,7 +185,7 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
   const bool receipt_fits = receipt && receipt->files.size() == 1 &&
                             receipt->files.front().size == info->size &&
                             receipt->files.front().mtime_ns == info->mtime_ns;
-  if (receipt && receipt->source_key != source_key(source)) {
+  if (receipt_fits && receipt->source_key != source_key(source)) {
     verdict.why = "the file at " + store.paths().path() + " came from another source (" +
                   receipt->source + ")";
     if (refresh) {

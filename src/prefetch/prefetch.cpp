@@ -190,6 +190,12 @@ class Run : public FetchListener {
     const Result<hub::Client*> client = session_.hub();
     if (!client) return fail_entry(index, client.error());
     const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    // Before the first byte: until all is there, readers can tell from it what is missing.
+    if (survey.tree) {
+      Status listed = store.prepare(survey.commit);
+      if (listed) listed = store.write_tree(survey.commit, *survey.tree);
+      if (!listed) return fail_entry(index, listed.error());
+    }
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
       HubTarget::Pointer pointer{survey.commit, file, source.sha256};
