@@ -31,6 +31,7 @@ struct BytesArrived {
   std::uint64_t bytes_total = 0;  ///< as known now
   std::uint64_t files_done = 0;
   std::uint64_t files_total = 0;
+  bool bytes_exact = true;  ///< false while a server has not told a size
 };
 struct FileFinished {
   std::string entry;

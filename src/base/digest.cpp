@@ -83,22 +83,33 @@ std::string git_sha1_hex(std::string_view text) {
   return hash_text(text, Digest::Kind::kGitSha1);
 }
 
-Result<std::string> hash_file(const std::string& path, Digest::Kind kind) {
+Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
+                             const StopCheck& must_stop) {
   FVP_TRY(const posix::Fd fd, posix::open_read(path));
-  FVP_TRY(const posix::FileInfo info, posix::stat(fd, path));
-  Hasher hasher(kind, info.size);
   constexpr std::size_t kPiece = 4U << 20U;
   std::vector<std::byte> piece(kPiece);
-  std::uint64_t offset = 0;
-  for (;;) {
-    FVP_TRY(const std::size_t length, posix::read_at(fd, offset, piece, path));
-    if (length == 0) break;
-    hasher.update(std::span(piece).first(length));
-    offset += length;
+  constexpr int kTries = 3;
+  for (int i = 0; i < kTries; ++i) {
+    FVP_TRY(const posix::FileInfo info, posix::stat(fd, path));
+    Hasher hasher(kind, info.size);
+    for (std::uint64_t offset = 0; offset <= info.size;) {  // one that grows on has changed
+      if (must_stop) {
+        if (std::optional<Error> stop = must_stop()) return fail(*std::move(stop));
+      }
+      FVP_TRY(const std::size_t length, posix::read_at(fd, offset, piece, path));
+      if (length == 0) break;
+      hasher.update(std::span(piece).first(length));
+      offset += length;
+    }
+    std::string hex = hasher.finish();
+    if (hex.empty()) return fail(ErrorCode::kInternal, "cannot hash " + path);
+    FVP_TRY(const posix::FileInfo after, posix::stat(fd, path));
+    if (after.size == info.size && after.mtime_ns == info.mtime_ns) {
+      return HashedFile{std::move(hex), info};
+    }
   }
-  std::string hex = hasher.finish();
-  if (hex.empty()) return fail(ErrorCode::kInternal, "cannot hash " + path);
-  return hex;
+  return fail(ErrorCode::kInternal, path + " is being written to while it is read",
+              "find out which program writes there; fvprefetch replaces files by rename only");
 }
 
 bool agrees(const Digest& expected, std::string_view actual) {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "base/posix.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 
@@ -34,8 +36,19 @@ class Hasher {
 [[nodiscard]] std::string sha256_hex(std::string_view text);
 /// Hex SHA-1 (git blob form) of a text.
 [[nodiscard]] std::string git_sha1_hex(std::string_view text);
-/// Reads the file once. Blocks on the disk.
-[[nodiscard]] Result<std::string> hash_file(const std::string& path, Digest::Kind kind);
+/// Why long work has to end now (a signal, a deadline); nullopt: it may go on.
+using StopCheck = std::function<std::optional<Error>()>;
+
+/// A digest, and the file that has it: a path can be given to another file at any time.
+struct HashedFile {
+  std::string hex;
+  posix::FileInfo info;
+};
+/// Reads the file at `path` once; blocks on the disk, and asks `must_stop` (which may be empty)
+/// every 4 MiB. A file that is written to meanwhile is read again, three times at most; then
+/// kInternal.
+[[nodiscard]] Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
+                                           const StopCheck& must_stop);
 
 /// Whether `actual` (full hex) agrees with `expected` (full, or a prefix for kSha256).
 [[nodiscard]] bool agrees(const Digest& expected, std::string_view actual);

@@ -177,12 +177,51 @@ bool HubStore::has_file(const std::string& commit, const FileSpec& file) const {
          is_file_of(paths_.pointer(commit, file.path), file.size);
 }
 
+Result<std::vector<HubStore::SnapshotFile>> HubStore::list_snapshot(
+    const std::string& commit) const {
+  constexpr std::size_t kMostNames = 100'000;
+  std::vector<SnapshotFile> files;
+  if (!is_commit(commit)) return files;
+  std::vector<std::string> folders{""};
+  for (std::size_t names = 0; !folders.empty();) {
+    const std::string folder = std::move(folders.back());
+    folders.pop_back();
+    const std::string directory = paths_.snapshot(commit) + (folder.empty() ? "" : "/") + folder;
+    FVP_TRY(const std::vector<std::string> found, posix::list(directory));
+    for (const std::string& name : found) {
+      if (++names > kMostNames) {
+        return fail(ErrorCode::kInternal,
+                    directory + " has too many files to look through without a list of them");
+      }
+      SnapshotFile file;
+      file.path = folder.empty() ? name : folder + "/" + name;
+      const std::string path = paths_.pointer(commit, file.path);
+      FVP_TRY(const auto info, posix::stat(path));
+      if (info && info->directory) {
+        if (!posix::is_link(path)) folders.push_back(std::move(file.path));
+        continue;
+      }
+      file.present = info && info->regular;
+      file.size = file.present ? info->size : 0;
+      files.push_back(std::move(file));
+    }
+  }
+  std::sort(files.begin(), files.end(),
+            [](const SnapshotFile& a, const SnapshotFile& b) { return a.path < b.path; });
+  return files;
+}
+
 bool HubStore::has_blob(const FileSpec& file) const {
   return layout::safe_blob_name(file.blob) && is_file_of(paths_.blob(file.blob), file.size);
 }
 
 std::uint64_t HubStore::partial_bytes(const std::string& blob) const {
   return largest_partial(paths_.blobs(), blob);
+}
+
+Status HubStore::accepts(const FileSpec& file) {
+  FVP_CHECK_OK(refuse_unsafe(layout::safe_relative_path(file.path), "file", file.path));
+  return refuse_unsafe(layout::safe_blob_name(file.blob), "blob", file.blob);
 }
 
 Status HubStore::prepare(const std::string& commit) const {
@@ -215,8 +254,7 @@ Status HubStore::publish_blob(posix::Fd fd, const std::string& partial,
 
 Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file) const {
   FVP_CHECK_OK(refuse_unsafe(is_commit(commit), "commit", commit));
-  FVP_CHECK_OK(refuse_unsafe(layout::safe_relative_path(file.path), "file", file.path));
-  FVP_CHECK_OK(refuse_unsafe(layout::safe_blob_name(file.blob), "blob", file.blob));
+  FVP_CHECK_OK(accepts(file));
   const std::string blob = paths_.blob(file.blob);
   const std::string pointer = paths_.pointer(commit, file.path);
   const std::string target = layout::HubRepo::pointer_target(file.path, file.blob);

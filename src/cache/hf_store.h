@@ -38,6 +38,15 @@ class HubStore {
   [[nodiscard]] std::optional<std::vector<RepoFile>> read_tree(const std::string& commit) const;
   /// The pointer exists, leads to a regular file, and has the expected size (when one is known).
   [[nodiscard]] bool has_file(const std::string& commit, const FileSpec& file) const;
+  /// The files of snapshots/<commit> as they lie there, sorted: what can be said of a snapshot that
+  /// nothing else tells of. Links that lead nowhere come with present = false. At most 100,000
+  /// names (else kInternal); folders that are links are not entered.
+  struct SnapshotFile {
+    std::string path;
+    bool present = false;
+    std::uint64_t size = 0;
+  };
+  [[nodiscard]] Result<std::vector<SnapshotFile>> list_snapshot(const std::string& commit) const;
   /// The blob exists with the expected size.
   [[nodiscard]] bool has_blob(const FileSpec& file) const;
   /// Bytes of unfinished downloads of the blob, ours and Python's: the largest one.
@@ -45,6 +54,9 @@ class HubStore {
 
   // Writing.
 
+  /// kIntegrity when the file's path or blob, as a server or a record told them, cannot be names in
+  /// the cache. To be asked before any other path is made of them.
+  [[nodiscard]] static Status accepts(const FileSpec& file);
   /// blobs/, refs/, snapshots/<commit>/, .locks/<folder>/ and CACHEDIR.TAG.
   [[nodiscard]] Status prepare(const std::string& commit) const;
   /// Renames a verified private file over blobs/<blob>. `partial` as paths().partial() named it.

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/posix.h"
 #include "base/try.h"
+#include "cache/layout.h"
 
 namespace fvprefetch {
 namespace {
@@ -45,7 +46,10 @@ std::optional<ReceiptFile> file_from(const json& object) {
   file.blob = in.text("blob");
   file.sha256 = in.text("sha256");
   file.mtime_ns = in.number<std::int64_t>("mtime_ns");
-  if (!in.ok || file.path.empty() || !object.contains("size")) return std::nullopt;
+  if (!in.ok || !object.contains("size")) return std::nullopt;
+  // Names that become paths: whoever may write in a shared cache must not lead us out of it.
+  if (!layout::safe_relative_path(file.path)) return std::nullopt;
+  if (!file.blob.empty() && !layout::safe_blob_name(file.blob)) return std::nullopt;
   return file;
 }
 

@@ -37,7 +37,8 @@ struct Receipt {
   bool operator==(const Receipt&) const = default;
 };
 
-/// nullopt when there is none that can be read and understood.
+/// nullopt when there is none that can be read and understood, or when a name in it could not be
+/// one of the cache's.
 [[nodiscard]] std::optional<Receipt> read_receipt(const std::string& path);
 /// Fills id and written_at, and publishes by way of `temp`.
 [[nodiscard]] Status write_receipt(const std::string& temp, const std::string& path,

@@ -161,6 +161,7 @@ void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speec
 void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns,
                   Speech& speech) {
   progress_ = event;
+  bytes_exact_ = event.bytes_exact;
   rate_.add(now, event.bytes_done);
   if (manner_.progress == ProgressStyle::kBar && due(drew_bar_, now, kBarEvery)) {
     drew_bar_ = now;

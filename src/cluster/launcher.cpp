@@ -199,6 +199,10 @@ Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_availa
 }
 
 std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size) {
+  if (launch.launcher == "none" && mpi_size == 1) {
+    return "MPI sees one process, which no launcher started: start it with `srun --mpi=pmix` or "
+           "`mpirun`";
+  }
   if (!launch.size || mpi_size >= *launch.size) return std::nullopt;
   return "MPI sees " + std::to_string(mpi_size) + (mpi_size == 1 ? " process" : " processes") +
          " where the launcher (" + launch.launcher + ") started " + std::to_string(*launch.size) +

@@ -44,8 +44,8 @@ struct Launch {
                                    MpiFamily family = built_mpi_family());
 
 /// After MPI_Init: a line for people when MPI sees fewer ranks than the launcher started (every
-/// process is rank 0 of 1), else nullopt. More ranks are fine: a heterogeneous Slurm job tells each
-/// component only its own size.
+/// process is rank 0 of 1), or one where nobody started any, else nullopt. More ranks are fine: a
+/// heterogeneous Slurm job tells each component only its own size.
 [[nodiscard]] std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size);
 
 }  // namespace fvprefetch

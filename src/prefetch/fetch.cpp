@@ -53,6 +53,7 @@ class FetchLoop {
     std::optional<LockWait> wait;
     Clock::TimePoint next_try = Clock::TimePoint::min();
     DownloadId download = 0;
+    bool brought_by_others = false;
     std::string partial;
   };
 
@@ -66,7 +67,6 @@ class FetchLoop {
       planned.bytes += size.value_or(0);
       planned.bytes_exact = planned.bytes_exact && size.has_value();
     }
-    bytes_planned_ = planned.bytes;
     if (planned.files > 0) session_.emit(planned);
   }
 
@@ -97,6 +97,7 @@ class FetchLoop {
 
   /// Needs no lock: links are made by rename, and everybody makes the same ones.
   void adopt(Slot& slot) {
+    slot.brought_by_others = true;
     FetchOutcome outcome;
     outcome.status = slot.job.target->adopt();
     finish(slot, std::move(outcome));
@@ -126,11 +127,18 @@ class FetchLoop {
     }
     slot.held = *std::move(held);
     lock_report_.kind = slot.lock->kind();
-    if (slot.wait) {
-      waited_ = std::max(waited_, slot.wait->waited(session_.clock().now()));
-      lock_report_.waited_seconds = std::chrono::duration<double>(waited_).count();
-    }
+    note_wait(slot);
     return true;
+  }
+
+  /// The report has the longest wait, however it ended.
+  void note_wait(Slot& slot) {
+    if (!slot.wait) return;
+    lock_report_.kind = slot.lock->kind();
+    const milliseconds waited = slot.wait->waited(session_.clock().now());
+    slot.wait.reset();
+    lock_report_.waited_seconds =
+        std::max(lock_report_.waited_seconds, std::chrono::duration<double>(waited).count());
   }
 
   void wait_for_holder(Slot& slot) {
@@ -147,8 +155,6 @@ class FetchLoop {
     const std::string holder = slot.lock->describe_holder();
     const milliseconds waited = slot.wait->waited(now);
     lock_report_.holder = holder;
-    waited_ = std::max(waited_, waited);
-    lock_report_.waited_seconds = std::chrono::duration<double>(waited_).count();
     if (step.timed_out) {
       return finish(slot,
                     fail(ErrorCode::kLockTimeout,
@@ -237,6 +243,7 @@ class FetchLoop {
     if (slot.phase == Phase::kRunning) --running_;
     slot.phase = Phase::kDone;
     slot.held.reset();
+    note_wait(slot);
     ++files_done_;
   }
 
@@ -294,7 +301,13 @@ class FetchLoop {
   void tell_progress() {
     BytesArrived event;
     event.bytes_done = engine_ ? engine_->bytes_done() : 0;
-    event.bytes_total = std::max(bytes_planned_, engine_ ? engine_->bytes_known() : 0);
+    for (Slot& slot : slots_) {
+      auto& size = slot.job.download.spec.size;
+      if (!size && slot.phase == Phase::kRunning) size = engine_->size_of(slot.download);
+      event.bytes_exact = event.bytes_exact && (size || slot.phase == Phase::kDone);
+      event.bytes_total += size.value_or(0);
+      if (slot.brought_by_others) event.bytes_done += size.value_or(0);
+    }
     event.files_done = files_done_;
     event.files_total = slots_.size();
     session_.emit(event);
@@ -303,12 +316,10 @@ class FetchLoop {
   Session& session_;
   FetchListener& listener_;
   LockReport& lock_report_;
-  std::optional<Engine> engine_;
   std::vector<Slot> slots_;
-  std::uint64_t bytes_planned_ = 0;
+  std::optional<Engine> engine_;  ///< after the slots: partials go before their locks do
   std::size_t running_ = 0;
   std::size_t files_done_ = 0;
-  milliseconds waited_{0};
   bool warned_ = false;
 };
 

@@ -83,15 +83,17 @@ Result<Survey> survey_of(const Source& source, Session& session, Asking asking) 
   if (hub == nullptr || !unknown) return survey;
   if (asking == Asking::kForbidden || session.offline()) {
     // "Missing" is an answer here, not a failure.
-    const Result<Survey> there = look_offline(*hub, survey);
+    const Result<Survey> there = look_offline(*hub, session, survey, Hashing::kForbidden);
     return there ? *there : survey;
   }
   return ask_hub(source, survey, session, Hashing::kForbidden);
 }
 
 std::string state_of(const Survey& survey, const PlannedEntry& entry) {
-  if (survey.need == Survey::Need::kNothing) return "complete";
   if (!entry.holder.empty()) return "being_fetched";
+  // What nothing on disk lists may be the part that somebody else's run got to.
+  if (survey.verified_by == "unverified") return "partial";
+  if (survey.need == Survey::Need::kNothing) return "complete";
   const bool some =
       survey.need == Survey::Need::kFiles && survey.missing.size() < survey.files.size();
   return some || entry.bytes_partial > 0 ? "partial" : "missing";

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "base/digest.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
+#include "cache/receipt.h"
 #include "cache/url_store.h"
 
 namespace fvprefetch {
@@ -47,19 +47,24 @@ Status check_pins(const HubSource& source, const std::vector<FileSpec>& files) {
 
 /// A small Hub file is named by git's digest: a sha256 that the manifest pins is checked on its
 /// own.
-Status check_pinned_content(const HubSource& source, const HubStore& store,
-                            const std::string& commit, const FileSpec& file) {
-  if (source.sha256.empty() || (file.digest && file.digest->kind == Digest::Kind::kSha256)) {
-    return {};
-  }
-  FVP_TRY(const std::string actual,
-          hash_file(store.paths().pointer(commit, file.path), Digest::Kind::kSha256));
-  if (actual == source.sha256) return {};
-  return fail(ErrorCode::kIntegrity, source.repo.id + "/" + file.path + " has sha256 " + actual +
-                                         ", the manifest expects " + source.sha256);
+bool needs_own_check(const std::string& sha256, const FileSpec& file) {
+  return !sha256.empty() && !(file.digest && file.digest->kind == Digest::Kind::kSha256);
 }
 
-Result<Survey> look_hub(const HubSource& source, const Session& session,
+StopCheck stop_of(const Session& session) {
+  return [&session] { return session.must_stop(); };
+}
+
+/// What a Hub receipt tells; nullopt for one that names no blobs, which says nothing of this cache.
+std::optional<Receipt> hub_receipt(const std::string& path) {
+  std::optional<Receipt> receipt = read_receipt(path);
+  const auto names_a_blob = [](const ReceiptFile& file) { return !file.blob.empty(); };
+  const bool good = receipt && !receipt->files.empty() &&
+                    std::all_of(receipt->files.begin(), receipt->files.end(), names_a_blob);
+  return good ? receipt : std::nullopt;
+}
+
+Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
                         const std::optional<std::string>& asked_commit,
                         const std::optional<std::vector<RepoFile>>& asked_tree) {
   const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
@@ -82,7 +87,7 @@ Result<Survey> look_hub(const HubSource& source, const Session& session,
                                         : store.paths().pointer(survey.commit, source.filename);
 
   const std::optional<Receipt> receipt =
-      read_receipt(store.paths().receipt(survey.commit, selection_of(source)));
+      hub_receipt(store.paths().receipt(survey.commit, selection_of(source)));
   if (!pinned) {
     survey.resolved_at = asked_commit ? rfc3339_now()
                          : receipt && !receipt->resolved_at.empty()
@@ -113,8 +118,14 @@ Result<Survey> look_hub(const HubSource& source, const Session& session,
   survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
   if (survey.missing.empty()) {
     survey.wants_receipt = !receipt.has_value();
-    if (!receipt && survey.files.size() == 1) {
-      FVP_CHECK_OK(check_pinned_content(source, store, survey.commit, survey.files.front()));
+    if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
+      if (hashing == Hashing::kForbidden) {
+        survey.unchecked = true;
+      } else {
+        FVP_CHECK_OK(check_pinned_sha256(
+            source.sha256, survey.files.front(),
+            store.paths().pointer(survey.commit, survey.files.front().path), stop_of(session)));
+      }
     }
   }
   return survey;
@@ -125,13 +136,15 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   survey.path = source.path();
   survey.files.push_back(source.file);
   FVP_TRY(const UrlVerdict verdict,
-          judge_url_file(source, session.options().refresh && !session.offline(), hashing));
+          judge_url_file(source, session.options().refresh && !session.offline(), hashing,
+                         stop_of(session)));
   survey.verified_by = verdict.verified_by;
   survey.wants_receipt = verdict.wants_receipt;
   if (!verdict.why.empty()) survey.warnings.push_back(verdict.why);
+  survey.unchecked = verdict.unchecked;
+  survey.judged = verdict.info;
   if (verdict.good) {
-    FVP_TRY(const auto info, posix::stat(survey.path));
-    if (info) survey.files.front().size = info->size;
+    survey.files.front().size = verdict.info->size;
   } else {
     survey.missing.push_back(0);
     survey.need = Survey::Need::kFiles;
@@ -174,17 +187,21 @@ std::string source_key(const UrlSource& source) {
   return sha256_hex(source.file.urls.front());
 }
 
-Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing hashing) {
-  const UrlStore store(source.root, source.relative);
+namespace {
+
+/// One judgement of the file that is there now. nullopt: it was replaced meanwhile.
+Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlStore& store,
+                                             bool refresh, Hashing hashing,
+                                             const StopCheck& must_stop) {
   UrlVerdict verdict;
-  FVP_TRY(const auto info, store.lookup());
-  if (!info) return verdict;
-  verdict.present = true;
+  FVP_TRY(verdict.info, store.lookup());
+  if (!verdict.info) return verdict;
+  const posix::FileInfo& info = *verdict.info;
 
   const std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
   const bool receipt_fits = receipt && receipt->files.size() == 1 &&
-                            receipt->files.front().size == info->size &&
-                            receipt->files.front().mtime_ns == info->mtime_ns;
+                            receipt->files.front().size == info.size &&
+                            receipt->files.front().mtime_ns == info.mtime_ns;
   if (receipt_fits && receipt->source_key != source_key(source)) {
     verdict.why = "the file at " + store.paths().path() + " came from another source (" +
                   receipt->source + ")";
@@ -194,8 +211,8 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
     }
     verdict.why += "; --refresh replaces it";
   }
-  if (source.file.size && *source.file.size != info->size) {
-    verdict.why = "the file at " + store.paths().path() + " has " + std::to_string(info->size) +
+  if (source.file.size && *source.file.size != info.size) {
+    verdict.why = "the file at " + store.paths().path() + " has " + std::to_string(info.size) +
                   " bytes, expected " + std::to_string(*source.file.size) + "; fetched again";
     return verdict;
   }
@@ -205,17 +222,23 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
   if (receipt_fits && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
     verdict.good = true;
     verdict.verified_by = "receipt";
-    verdict.sha256 = receipt->files.front().sha256;
     return verdict;
   }
   if (!pinned || hashing == Hashing::kForbidden) {
     verdict.good = true;
     verdict.verified_by = source.file.size ? "size" : "present";
+    verdict.unchecked = pinned;
     return verdict;
   }
-  FVP_TRY(verdict.sha256, hash_file(store.paths().path(), Digest::Kind::kSha256));
-  if (!agrees(*source.file.digest, verdict.sha256)) {
-    verdict.why = "the file at " + store.paths().path() + " has sha256 " + verdict.sha256 +
+  FVP_TRY(const HashedFile hashed,
+          hash_file(store.paths().path(), Digest::Kind::kSha256, must_stop));
+  FVP_TRY(const auto now, store.lookup());
+  if (!now || now->inode != hashed.info.inode || now->mtime_ns != hashed.info.mtime_ns) {
+    return std::nullopt;
+  }
+  verdict.info = hashed.info;
+  if (!agrees(*source.file.digest, hashed.hex)) {
+    verdict.why = "the file at " + store.paths().path() + " has sha256 " + hashed.hex +
                   ", expected " + source.file.digest->hex + "; fetched again";
     return verdict;
   }
@@ -225,12 +248,36 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
   return verdict;
 }
 
+}  // namespace
+
+Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing hashing,
+                                  const StopCheck& must_stop) {
+  const UrlStore store(source.root, source.relative);
+  constexpr int kTries = 3;
+  for (int i = 0; i < kTries; ++i) {
+    FVP_TRY(const auto verdict, judge_once(source, store, refresh, hashing, must_stop));
+    if (verdict) return *verdict;
+  }
+  return fail(ErrorCode::kInternal, store.paths().path() + " is replaced again and again",
+              "find out which program does that");
+}
+
+Status check_pinned_sha256(const std::string& sha256, const FileSpec& file, const std::string& path,
+                           const StopCheck& must_stop) {
+  if (!needs_own_check(sha256, file)) return {};
+  FVP_TRY(const HashedFile actual, hash_file(path, Digest::Kind::kSha256, must_stop));
+  if (actual.hex == sha256) return {};
+  return fail(ErrorCode::kIntegrity,
+              file.path + " has sha256 " + actual.hex + ", the manifest expects " + sha256,
+              "pin the revision that the manifest was made for, or correct the manifest");
+}
+
 Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
                     const std::optional<std::string>& commit,
                     const std::optional<std::vector<RepoFile>>& tree) {
   if (const auto* path = std::get_if<PathSource>(&source)) return look_path(*path);
   if (const auto* url = std::get_if<UrlSource>(&source)) return look_url(*url, session, hashing);
-  return look_hub(std::get<HubSource>(source), session, commit, tree);
+  return look_hub(std::get<HubSource>(source), session, hashing, commit, tree);
 }
 
 Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
@@ -247,26 +294,53 @@ Result<Survey> ask_hub(const Source& source, const Survey& known, Session& sessi
   return look(source, session, hashing, commit, tree);
 }
 
-Result<Survey> look_offline(const HubSource& source, const Survey& known) {
+Result<Survey> look_offline(const HubSource& source, const Session& session, const Survey& known,
+                            Hashing hashing) {
   const std::string what = source.repo.id + (source.filename.empty() ? "" : "/" + source.filename) +
                            " at revision " + source.revision;
   if (known.need == Survey::Need::kRevision) {
     return fail(ErrorCode::kOfflineMissing, what + " (the cache does not know the revision)");
   }
+  const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
+  FVP_TRY(const auto found, store.list_snapshot(known.commit));
+  std::vector<RepoFile> tree;
+  for (const HubStore::SnapshotFile& file : found) {
+    RepoFile listed;
+    listed.path = file.path;
+    listed.size = file.size;
+    tree.push_back(std::move(listed));
+  }
+  HubSource unpinned = source;  // select() would take the cache's sizes for the Hub's
+  unpinned.size.reset();
+  unpinned.sha256.clear();
+  const Result<std::vector<RepoFile>> selected = select(unpinned, tree);
+  if (!selected) return fail(ErrorCode::kOfflineMissing, what);
   Survey survey = known;
   survey.need = Survey::Need::kNothing;
   survey.verified_by = "unverified";
-  FVP_TRY(const auto info, posix::stat(survey.path));
-  if (!source.filename.empty()) {
-    if (!info || !info->regular) return fail(ErrorCode::kOfflineMissing, what);
-    FileSpec file;
-    file.path = source.filename;
-    file.size = info->size;
-    survey.files.push_back(std::move(file));
-    return survey;
+  for (const RepoFile& file : *selected) {
+    const auto at = std::lower_bound(
+        found.begin(), found.end(), file.path,
+        [](const HubStore::SnapshotFile& a, const std::string& path) { return a.path < path; });
+    if (!at->present) {
+      return fail(ErrorCode::kOfflineMissing,
+                  what + " (the link " + file.path + " leads to no file)");
+    }
+    if (source.size && *source.size != file.size) {
+      return fail(ErrorCode::kOfflineMissing,
+                  what + " (the cache has one of " + std::to_string(file.size) +
+                      " bytes, the manifest expects " + std::to_string(*source.size) + ")");
+    }
+    FileSpec spec;
+    spec.path = file.path;
+    spec.size = file.size;
+    if (!source.sha256.empty() && hashing == Hashing::kAllowed) {
+      FVP_CHECK_OK(check_pinned_sha256(
+          source.sha256, spec, store.paths().pointer(known.commit, file.path), stop_of(session)));
+    }
+    survey.files.push_back(std::move(spec));
   }
-  FVP_TRY(const std::vector<std::string> names, posix::list(survey.path));
-  if (!info || !info->directory || names.empty()) return fail(ErrorCode::kOfflineMissing, what);
+  survey.unchecked = !source.sha256.empty() && hashing == Hashing::kForbidden;
   return survey;
 }
 

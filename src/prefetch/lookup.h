@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "cache/receipt.h"
+#include "base/digest.h"
+#include "base/posix.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/session.h"
@@ -36,12 +37,17 @@ struct Survey {
   bool asked = false;
   /// The whole listing of the commit, when it was asked for in this run.
   std::optional<std::vector<RepoFile>> tree;
+  /// Taken for complete although the manifest pins a digest that was not checked: hashing was
+  /// forbidden.
+  bool unchecked = false;
+  /// The URL file that was looked at, whether it is the expected one or not.
+  std::optional<posix::FileInfo> judged;
   std::vector<std::string> warnings;
 
   [[nodiscard]] std::uint64_t bytes_total() const;
 };
 
-/// Whether a present URL file may be hashed to find out if it is the expected one.
+/// Whether a present file may be hashed to find out if it is the one that the manifest pins.
 enum class Hashing { kAllowed, kForbidden };
 
 /// The one text that stands for the choice of files of a Hub entry, and for what the manifest pins
@@ -64,18 +70,25 @@ enum class Hashing { kAllowed, kForbidden };
 /// Whether the URL file that is at `path` now is the one that `source` expects. `why` says what is
 /// wrong with it. Used by look() and again under the lock.
 struct UrlVerdict {
-  bool present = false;  ///< something is there
+  std::optional<posix::FileInfo> info;  ///< the file that was judged; nullopt: nothing is there
   bool good = false;
   std::string verified_by;
   std::string why;
   bool wants_receipt = false;
-  std::string sha256;  ///< when it was computed or is known from the receipt
+  bool unchecked = false;  ///< as in Survey
 };
 [[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
-                                                Hashing hashing);
+                                                Hashing hashing, const StopCheck& must_stop);
+
+/// A sha256 that the manifest pins for a Hub file that git's digest names (no LFS file) and that
+/// lies at `path`: kIntegrity when it is another.
+[[nodiscard]] Status check_pinned_sha256(const std::string& sha256, const FileSpec& file,
+                                         const std::string& path, const StopCheck& must_stop);
 
 /// Offline, a Hub entry without receipt or tree: what can be said from the snapshot folder alone.
-/// A hit marked "unverified", or kOfflineMissing.
-[[nodiscard]] Result<Survey> look_offline(const HubSource& source, const Survey& known);
+/// A hit marked "unverified" when something matches the entry and no link of it leads nowhere, else
+/// kOfflineMissing.
+[[nodiscard]] Result<Survey> look_offline(const HubSource& source, const Session& session,
+                                          const Survey& known, Hashing hashing);
 
 }  // namespace fvprefetch

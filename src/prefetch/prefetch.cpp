@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/digest.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "cache/receipt.h"
@@ -113,26 +114,28 @@ class Run : public FetchListener {
   // ----------------------------------------------------------------------
 
   /// Reads the caches, and asks the Hub what they do not tell. A run that has failed already still
-  /// says what is there, but asks nobody.
+  /// says what is there, but asks nobody and hashes nothing: its end must not be kept waiting.
   void look_up(std::size_t index) {
     Item& item = items_[index];
     if (!item.identified) return;
     if (const std::optional<Error> stop = session_.must_stop()) return fail_entry(index, *stop);
-    Result<Survey> survey = look(item.source, session_, Hashing::kAllowed);
+    const Hashing hashing = aborted_ ? Hashing::kForbidden : Hashing::kAllowed;
+    Result<Survey> survey = look(item.source, session_, hashing);
     if (survey &&
         (survey->need == Survey::Need::kRevision || survey->need == Survey::Need::kTree)) {
       const auto& hub = std::get<HubSource>(item.source);
       if (session_.offline()) {
-        survey = look_offline(hub, *survey);
+        survey = look_offline(hub, session_, *survey, hashing);
       } else if (aborted_) {
         return;
       } else {
         const std::uint64_t before = session_.requests();
-        survey = ask_hub(item.source, *survey, session_, Hashing::kAllowed);
+        survey = ask_hub(item.source, *survey, session_, hashing);
         item.report.requests += session_.requests() - before;
       }
     }
     if (!survey) return fail_entry(index, survey.error());
+    if (survey->unchecked) return;
     item.survey = *std::move(survey);
     item.report.warnings = item.survey.warnings;
     for (const std::string& warning : item.survey.warnings) {
@@ -143,6 +146,9 @@ class Run : public FetchListener {
   }
 
   static Error missing_offline(const Item& item) {
+    if (std::holds_alternative<UrlSource>(item.source)) {
+      return fail(ErrorCode::kOfflineMissing, item.survey.path).value();
+    }
     std::string list;
     for (const std::size_t i : item.survey.missing) {
       const FileSpec& file = item.survey.files[i];
@@ -168,7 +174,8 @@ class Run : public FetchListener {
       Item& item = items_[i];
       if (item.done || item.report.error || item.survey.need != Survey::Need::kFiles) continue;
       if (const auto* url = std::get_if<UrlSource>(&item.source)) {
-        auto target = std::make_unique<UrlTarget>(*url, session_.options().refresh);
+        auto target = std::make_unique<UrlTarget>(*url, session_.options().refresh,
+                                                  item.survey.judged, stop_check());
         const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
         if (is_new) {
           FetchJob job;
@@ -199,7 +206,7 @@ class Run : public FetchListener {
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
       HubTarget::Pointer pointer{survey.commit, file, source.sha256};
-      auto target = std::make_unique<HubTarget>(store, pointer);
+      auto target = std::make_unique<HubTarget>(store, pointer, stop_check());
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {
         static_cast<HubTarget&>(*jobs[known->second].target).also(std::move(pointer));
@@ -218,6 +225,10 @@ class Run : public FetchListener {
       add_entry(job, index);
       jobs.push_back(std::move(job));
     }
+  }
+
+  StopCheck stop_check() const {
+    return [this] { return session_.must_stop(); };
   }
 
   void add_entry(FetchJob& job, std::size_t index) {
@@ -256,7 +267,9 @@ class Run : public FetchListener {
   Status keep(Item& item) {
     if (auto* url = std::get_if<UrlSource>(&item.source)) {
       if (item.survey.missing.empty()) {
-        if (item.survey.wants_receipt) write_url_receipt(*url, url->file.digest->hex);
+        if (item.survey.wants_receipt) {
+          write_url_receipt(*url, url->file.digest->hex, *item.survey.judged);
+        }
         return {};
       }
       FVP_TRY(const auto info, posix::stat(item.survey.path));
@@ -306,6 +319,7 @@ class Run : public FetchListener {
     // Offline nothing is begun that could be stopped, and the list of what is missing is wanted
     // whole.
     if (!entry.optional && !session_.options().keep_going && !session_.offline()) aborted_ = true;
+    if (!stopped_) stopped_ = session_.must_stop();
     finish(item);
   }
 
@@ -341,7 +355,7 @@ class Run : public FetchListener {
     return report;
   }
 
-  static std::optional<Error> verdict(const std::vector<EntryReport>& entries) {
+  [[nodiscard]] std::optional<Error> verdict(const std::vector<EntryReport>& entries) const {
     std::size_t optional_failures = 0;
     for (const EntryReport& entry : entries) {
       if (!entry.error) continue;
@@ -353,6 +367,9 @@ class Run : public FetchListener {
       return with_context(*entry.error, "entry `" + entry.name + "`");
     }
     if (optional_failures == 0) return std::nullopt;
+    // A run that was told to end has not had its chance at what is optional: that is no "partial",
+    // which scripts take for success.
+    if (stopped_) return stopped_;
     return fail(ErrorCode::kPartial, std::to_string(optional_failures) + " of " +
                                          std::to_string(entries.size()) +
                                          " entries failed, all of them optional")
@@ -373,6 +390,7 @@ class Run : public FetchListener {
   std::vector<Item> items_;
   LockReport lock_;
   bool aborted_ = false;
+  std::optional<Error> stopped_;  ///< a signal or the deadline was behind a failure
 };
 
 }  // namespace

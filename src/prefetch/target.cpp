@@ -1,12 +1,21 @@
 #include "prefetch/target.h"
 
-#include "base/digest.h"
 #include "base/try.h"
 #include "cache/receipt.h"
 
 namespace fvprefetch {
 
-HubTarget::HubTarget(HubStore store, Pointer first) : store_(std::move(store)) {
+namespace {
+
+/// By what changes when a name is given to another file, or the file is written to.
+bool same_file(const posix::FileInfo& a, const posix::FileInfo& b) {
+  return a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
+}
+
+}  // namespace
+
+HubTarget::HubTarget(HubStore store, Pointer first, StopCheck must_stop)
+    : store_(std::move(store)), must_stop_(std::move(must_stop)) {
   pointers_.push_back(std::move(first));
 }
 
@@ -23,7 +32,10 @@ std::string HubTarget::lock_path() const {
 }
 
 Status HubTarget::prepare() {
-  for (const Pointer& pointer : pointers_) FVP_CHECK_OK(store_.prepare(pointer.commit));
+  for (const Pointer& pointer : pointers_) {
+    FVP_CHECK_OK(HubStore::accepts(pointer.file));
+    FVP_CHECK_OK(store_.prepare(pointer.commit));
+  }
   return {};
 }
 
@@ -37,6 +49,24 @@ Result<bool> HubTarget::present() {
 }
 
 Status HubTarget::adopt() {
+  const Pointer& first = pointers_.front();
+  FVP_CHECK_OK(check_pins(store_.has_blob(first.file)
+                              ? final_path()
+                              : store_.paths().pointer(first.commit, first.file.path)));
+  return link_all();
+}
+
+Status HubTarget::check_pins(const std::string& path) const {
+  std::string checked;
+  for (const Pointer& pointer : pointers_) {
+    if (pointer.sha256 == checked) continue;  // "": nothing is pinned
+    FVP_CHECK_OK(check_pinned_sha256(pointer.sha256, pointer.file, path, must_stop_));
+    checked = pointer.sha256;
+  }
+  return {};
+}
+
+Status HubTarget::link_all() {
   for (const Pointer& pointer : pointers_) {
     if (!store_.has_file(pointer.commit, pointer.file)) {
       FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file));
@@ -54,24 +84,22 @@ std::uint64_t HubTarget::partial_bytes() const {
 }
 
 Status HubTarget::publish(Downloaded file, const std::string& partial) {
-  for (const Pointer& pointer : pointers_) {
-    if (pointer.sha256.empty()) continue;
-    // The engine checked the digest that the Hub names the blob by; this one is the manifest's.
-    if (file.sha256.empty()) {
-      FVP_TRY(file.sha256, hash_file(partial, Digest::Kind::kSha256));
-    }
-    if (file.sha256 != pointer.sha256) {
-      (void)posix::remove_file(partial);  // best effort: it is private, nobody will take it
-      return fail(ErrorCode::kIntegrity, pointer.file.path + " has sha256 " + file.sha256 +
-                                             ", the manifest expects " + pointer.sha256);
-    }
+  // The engine checked the digest that the Hub names the blob by; the manifest may pin one more.
+  if (Status pinned = check_pins(partial); !pinned) {
+    (void)posix::remove_file(partial);  // best effort: it is private, nobody will take it
+    return pinned;
   }
   FVP_CHECK_OK(store_.publish_blob(std::move(file.fd), partial, pointers_.front().file.blob));
-  return adopt();
+  return link_all();
 }
 
-UrlTarget::UrlTarget(UrlSource source, bool refresh)
-    : source_(std::move(source)), store_(source_.root, source_.relative), refresh_(refresh) {}
+UrlTarget::UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
+                     StopCheck must_stop)
+    : source_(std::move(source)),
+      store_(source_.root, source_.relative),
+      refresh_(refresh),
+      rejected_(rejected),
+      must_stop_(std::move(must_stop)) {}
 
 std::string UrlTarget::lock_path() const {
   return store_.paths().lock();
@@ -83,9 +111,10 @@ Status UrlTarget::prepare() {
 
 Result<bool> UrlTarget::present() {
   FVP_TRY(const auto info, store_.lookup());
-  if (!info || rejected_ == std::pair{info->inode, info->mtime_ns}) return false;
-  FVP_TRY(const UrlVerdict verdict, judge_url_file(source_, refresh_, Hashing::kAllowed));
-  if (!verdict.good) rejected_ = {info->inode, info->mtime_ns};
+  if (!info || (rejected_ && same_file(*info, *rejected_))) return false;
+  FVP_TRY(const UrlVerdict verdict,
+          judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
+  if (!verdict.good) rejected_ = verdict.info;
   return verdict.good;
 }
 
@@ -98,24 +127,26 @@ std::uint64_t UrlTarget::partial_bytes() const {
 }
 
 Status UrlTarget::publish(Downloaded file, const std::string& partial) {
+  FVP_TRY(const posix::FileInfo published, posix::stat(file.fd, partial));
   const std::string sha256 = file.sha256;
   FVP_CHECK_OK(store_.publish(std::move(file.fd), partial));
-  write_url_receipt(source_, sha256);
+  // The time is the file system's to set until the file is synced and closed, so it is read now.
+  FVP_TRY(const auto now, store_.lookup());
+  if (now && now->inode == published.inode) write_url_receipt(source_, sha256, *now);
   return {};
 }
 
-void write_url_receipt(const UrlSource& source, const std::string& sha256) {
+void write_url_receipt(const UrlSource& source, const std::string& sha256,
+                       const posix::FileInfo& verified) {
   const UrlStore store(source.root, source.relative);
-  const auto info = store.lookup();
-  if (!info || !*info) return;
   Receipt receipt;
   receipt.source = redact(source.file.urls.front());
   receipt.source_key = source_key(source);
   receipt.files.push_back({.path = source.relative,
-                           .size = (*info)->size,
+                           .size = verified.size,
                            .blob = {},
                            .sha256 = sha256,
-                           .mtime_ns = (*info)->mtime_ns});
+                           .mtime_ns = verified.mtime_ns});
   // Best effort: without it the next run looks at the file itself.
   (void)write_receipt(store.paths().temporary(posix::random_tag()), store.paths().receipt(),
                       std::move(receipt));

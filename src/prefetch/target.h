@@ -5,8 +5,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cache/hf_store.h"
@@ -48,7 +48,7 @@ class HubTarget : public Target {
     FileSpec file;
     std::string sha256;  ///< pinned by the manifest besides git's digest; may be empty
   };
-  HubTarget(HubStore store, Pointer first);
+  HubTarget(HubStore store, Pointer first, StopCheck must_stop);
   /// One more pointer to the same blob.
   void also(Pointer pointer);
 
@@ -63,14 +63,21 @@ class HubTarget : public Target {
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
+  /// The bytes at `path` are those that the manifest pins.
+  [[nodiscard]] Status check_pins(const std::string& path) const;
+  [[nodiscard]] Status link_all();
+
   HubStore store_;
   std::vector<Pointer> pointers_;
+  StopCheck must_stop_;
 };
 
 /// A file below the eval cache.
 class UrlTarget : public Target {
  public:
-  UrlTarget(UrlSource source, bool refresh);
+  /// `rejected`: a file there that is known to be the wrong one.
+  UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
+            StopCheck must_stop);
 
   [[nodiscard]] std::string final_path() const override { return source_.path(); }
   [[nodiscard]] std::string lock_path() const override;
@@ -87,10 +94,13 @@ class UrlTarget : public Target {
   UrlStore store_;
   bool refresh_;
   /// The file that was judged and found wrong: hashing it again at every look would cost minutes.
-  std::pair<std::uint64_t, std::int64_t> rejected_{0, 0};
+  std::optional<posix::FileInfo> rejected_;
+  StopCheck must_stop_;
 };
 
-/// Writes the receipt of a URL file as it lies there now; best effort (a read-only cache has none).
-void write_url_receipt(const UrlSource& source, const std::string& sha256);
+/// Writes the receipt of the URL file that `verified` describes; best effort (a read-only cache has
+/// none). Where another file lies there by now, readers find that it does not fit.
+void write_url_receipt(const UrlSource& source, const std::string& sha256,
+                       const posix::FileInfo& verified);
 
 }  // namespace fvprefetch

@@ -65,8 +65,10 @@ UrlSource resolve_url_entry(const Entry& entry, const EnvironmentLookup& env,
   source.root = eval_cache;
   source.relative = dest;
   if (dest.starts_with(kTorch)) {
-    if (auto torch_home = environment::torch_home(env)) {
-      source.root = std::move(*torch_home);
+    // One destination has one lock and one receipt, whatever the variable calls its folder.
+    const auto torch_home = environment::torch_home(env);
+    if (torch_home && posix::real_path(*torch_home) != posix::real_path(eval_cache + "/torch")) {
+      source.root = *torch_home;
       source.relative = dest.substr(kTorch.size());
     }
   }
@@ -135,6 +137,16 @@ Error no_such_path(const std::string& source) {
                    ? "\"~\" is not expanded here; write the whole path"
                    : "check the path, and that this host has its file system mounted";
   return error;
+}
+
+/// "Not there" and "not for you" want different remedies.
+Status may_look_at(const std::string& source) {
+  Result<std::optional<posix::FileInfo>> info = posix::stat(source);
+  if (info) return {};
+  if (info.error().code == ErrorCode::kPermission) {
+    info.error().hint = "get the right to read it and to search the folders above it";
+  }
+  return fail(std::move(info.error()));
 }
 
 Error neither(const std::string& source) {
@@ -228,7 +240,10 @@ Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
   const std::string& source = entry.source;
   if (posix::exists(source)) return PathSource{source};
   if (is_url(source)) return resolve_url_entry(entry, environment::or_process(env), eval_cache);
-  if (means_path(source)) return fail(no_such_path(source));
+  if (means_path(source)) {
+    FVP_CHECK_OK(may_look_at(source));
+    return fail(no_such_path(source));
+  }
   const auto slashes = std::count(source.begin(), source.end(), '/');
   if (slashes == 1 || !entry.repo_type.empty()) {
     FVP_TRY(HubSource hub_source, resolve_hub_entry(entry));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/digest.h"
+#include "base/try.h"
 #include "base/url.h"
 #include "transfer/retry.h"
 #include "transfer/sniff.h"
@@ -67,7 +68,10 @@ class Partial {
 
   // Hex digest of the whole; call once.
   Result<std::string> hash() {
-    if (!hasher_) return hash_file(path_, kind_);
+    if (!hasher_) {  // a small file of a Hub that told no size
+      FVP_TRY(HashedFile hashed, hash_file(path_, kind_, {}));
+      return std::move(hashed.hex);
+    }
     return std::exchange(hasher_, std::nullopt)->finish();
   }
 
@@ -547,8 +551,6 @@ struct Engine::Impl {
     const auto found = files_.find(id);
     const File& file = *found->second;
     if (result) finished_bytes_ += result->size;
-    // What nobody told is as long as it turned out to be.
-    ended_total_ += file.total().value_or(result ? result->size : 0);
     Finished finished;
     finished.id = id;
     finished.requests = file.requests();
@@ -567,7 +569,6 @@ struct Engine::Impl {
   std::vector<Finished> finished_;
   std::vector<Retried> retried_;
   std::uint64_t finished_bytes_ = 0;
-  std::uint64_t ended_total_ = 0;
 };
 
 Engine::Engine(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
@@ -627,10 +628,9 @@ std::uint64_t Engine::bytes_done() const {
   return bytes;
 }
 
-std::uint64_t Engine::bytes_known() const {
-  std::uint64_t bytes = impl_->ended_total_;
-  for (const auto& [id, file] : impl_->files_) bytes += file->total().value_or(0);
-  return bytes;
+std::optional<std::uint64_t> Engine::size_of(DownloadId id) const {
+  const auto found = impl_->files_.find(id);
+  return found == impl_->files_.end() ? std::nullopt : found->second->total();
 }
 
 }  // namespace fvprefetch

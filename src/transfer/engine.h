@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -96,8 +97,8 @@ class Engine {
   [[nodiscard]] std::size_t active() const;
   /// Bytes that lie in the partials now, and of the finished ones.
   [[nodiscard]] std::uint64_t bytes_done() const;
-  /// Total size of added downloads as far as known (told or from Content-Length), failed ones too.
-  [[nodiscard]] std::uint64_t bytes_known() const;
+  /// The size of a download that is not finished, as the spec or the server tells it.
+  [[nodiscard]] std::optional<std::uint64_t> size_of(DownloadId id) const;
 
  private:
   struct Impl;

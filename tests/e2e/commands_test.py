@@ -150,6 +150,31 @@ class Commands(harness.EndToEnd):
         self.assertFalse((self.eval_cache / "models/a.pth").exists())
         self.assertEqual(self.unfinished(), [])
 
+    def test_hashing_a_present_file_ends_with_a_signal_and_at_the_deadline(self):
+        present = self.eval_cache / "models/huge.pth"
+        present.parent.mkdir(parents=True)
+        with present.open("wb") as file:
+            file.truncate(1 << 40)  # no blocks on the disk, and an hour's worth of hashing
+        path = self.manifest([{"name": "huge.pth", "source": self.hub.file_url("huge.pth"), "sha256": "0" * 64}])
+        self.assert_ok(self.fvp(path, "--deadline", "1s"), 6)
+        process = self.start(path)
+
+        def reads():
+            words = harness.Path(f"/proc/{process.pid}/io").read_text().split()
+            return int(words[words.index("rchar:") + 1]) > 1 << 28
+
+        self.wait_for("the command to read the file", reads)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=harness.PATIENCE)
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM, err)
+        self.assertTrue(present.exists())
+
+    def test_required_mpi_without_a_launcher_is_exit_13(self):
+        path = self.manifest([{"name": "a.pth", "source": str(self.dir / "home")}])
+        done = self.fvp(path, "--require-mpi")
+        self.assert_ok(done, 13)
+        self.assertIn("mpirun", done.stderr)
+
     def test_progress_in_a_file_has_no_carriage_return(self):
         done = self.fvp(self.path)
         self.assertNotIn("\r", done.stderr)

@@ -72,6 +72,8 @@ class Locks(harness.EndToEnd):
         self.assertEqual(second.returncode, 0, err)
         report = json.loads(out)
         self.assertEqual(report["entries"][0]["state"], "hit")
+        self.assertEqual(report["lock"]["kind"], "flock")
+        self.assertGreater(report["lock"]["waited_seconds"], 0)
         first.communicate(timeout=harness.PATIENCE)
         self.assertEqual(first.returncode, 0)
         self.assertEqual(self.hub.stats()["body_bytes"], len(self.weights))
@@ -88,6 +90,24 @@ class Locks(harness.EndToEnd):
         first.send_signal(signal.SIGTERM)
         first.communicate(timeout=harness.PATIENCE)
         self.assertEqual(first.returncode, 128 + signal.SIGTERM)
+
+    def test_a_run_that_was_killed_leaves_nothing_that_reads_as_complete(self):
+        self.hub.put("models/org/model/config.json", b"{}")
+        commit = json.loads(self.fvp("plan", self.path, "--json").stdout)["entries"][0]["commit"]
+        path = self.manifest([{"name": "m", "source": "org/model", "revision": commit}])
+        self.hub.faults({"path": "/lfs/*", "kind": "stall", "after_bytes": 50_000})
+        first = self.start(path)
+        snapshot = self.hf_cache / f"models--org--model/snapshots/{commit}"
+        self.wait_for("the small file", lambda: (snapshot / "config.json").exists())
+        self.wait_for("some bytes", lambda: any(p.stat().st_size for p in self.dir.rglob("*.fvprefetch-part")))
+        states = [json.loads(self.fvp("status", path, "--json").stdout)["entries"][0]["state"]]
+        first.kill()
+        first.communicate(timeout=harness.PATIENCE)
+        states.append(json.loads(self.fvp("status", path, "--json").stdout)["entries"][0]["state"])
+        self.assertEqual(states, ["being_fetched", "partial"])
+        offline = self.fvp(path, "--offline")
+        self.assert_ok(offline, 12)
+        self.assertIn("w.safetensors", offline.stderr)
 
     def test_a_holder_that_was_killed_does_not_block_the_next(self):
         self.hub.faults({"path": "/lfs/*", "kind": "stall", "after_bytes": 50_000, "times": 1})

@@ -42,6 +42,9 @@ class TempDir {
     std::ofstream(file, std::ios::binary) << text;
     return file.string();
   }
+  void append(std::string_view relative, std::string_view text) const {
+    std::ofstream(*this / relative, std::ios::binary | std::ios::app) << text;
+  }
   /// The bytes of a file, or "<missing>".
   [[nodiscard]] std::string read(std::string_view relative) const {
     std::ifstream file(*this / relative, std::ios::binary);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+
 #include "support/matchers.h"
 #include "support/temp_dir.h"
 
@@ -45,15 +47,47 @@ TEST(Digest, SpentHasherYieldsADigestThatAgreesWithNothing) {
 TEST(Digest, FileHashesAsItsBytesOverSeveralReads) {
   const TempDir dir;
   const std::string text(9U << 20U, 'x');  // more than two pieces
-  const auto hash = hash_file(dir.write("f", text), Digest::Kind::kGitSha1);
+  const auto hash = hash_file(dir.write("f", text), Digest::Kind::kGitSha1, {});
   ASSERT_TRUE(IsOk(hash));
-  EXPECT_EQ(*hash, git_sha1_hex(text));
+  EXPECT_EQ(hash->hex, git_sha1_hex(text));
+  EXPECT_EQ(hash->info.size, text.size());
 }
 
 TEST(Digest, MissingFileIsNotFound) {
   const TempDir dir;
-  EXPECT_TRUE(FailsWith(hash_file(dir / "none", Digest::Kind::kSha256), ErrorCode::kNotFound,
+  EXPECT_TRUE(FailsWith(hash_file(dir / "none", Digest::Kind::kSha256, {}), ErrorCode::kNotFound,
                         dir / "none"));
+}
+
+TEST(Digest, HashingAFileEndsBetweenTwoPiecesWhenItHasTo) {
+  const TempDir dir;
+  const std::string path = dir.write("f", std::string(9U << 20U, 'x'));
+  int asked = 0;
+  const auto hash = hash_file(path, Digest::Kind::kSha256, [&]() -> std::optional<Error> {
+    if (++asked < 2) return std::nullopt;
+    return interrupted(SIGTERM);
+  });
+  ASSERT_FALSE(hash.has_value());
+  EXPECT_EQ(exit_code(hash.error().code), 128 + SIGTERM);
+  EXPECT_EQ(asked, 2);
+}
+
+TEST(Digest, AFileThatIsWrittenToWhileItIsReadIsReadAgain) {
+  const TempDir dir;
+  const std::string path = dir.write("f", std::string(5U << 20U, 'x'));
+  int asked = 0;
+  const auto hash = hash_file(path, Digest::Kind::kSha256, [&]() -> std::optional<Error> {
+    if (++asked == 2) dir.append("f", "y");  // after the first piece
+    return std::nullopt;
+  });
+  ASSERT_TRUE(IsOk(hash));
+  EXPECT_EQ(hash->hex, sha256_hex(std::string(5U << 20U, 'x') + "y"));
+
+  const auto never = hash_file(path, Digest::Kind::kSha256, [&]() -> std::optional<Error> {
+    dir.append("f", "z");
+    return std::nullopt;
+  });
+  EXPECT_TRUE(FailsWith(never, ErrorCode::kInternal, "being written to"));
 }
 
 struct Agreement {

@@ -115,13 +115,18 @@ TEST_F(NarratorTest, VerboseNamesEveryFile) {
 
 TEST_F(NarratorTest, AnInexactTotalPromisesNoEnd) {
   (void)say(FetchPlanned{1, 1'000'000, false});
-  (void)say(BytesArrived{100'000, 1'000'000, 0, 1});
+  (void)say(BytesArrived{100'000, 1'000'000, 0, 1, false});
   clock.advance(seconds(31));
-  const auto speech = say(BytesArrived{500'000, 1'000'000, 0, 1});
+  const auto speech = say(BytesArrived{500'000, 1'000'000, 0, 1, false});
   ASSERT_EQ(speech.lines.size(), 1U);
   EXPECT_NE(speech.lines[0].find("at least"), std::string::npos) << speech.lines[0];
   EXPECT_EQ(speech.lines[0].find(" left"), std::string::npos) << speech.lines[0];
   EXPECT_EQ(speech.lines[0].find('%'), std::string::npos) << speech.lines[0];
+  // The server has told the size.
+  clock.advance(seconds(31));
+  const auto later = say(BytesArrived{600'000, 2'000'000, 0, 1, true});
+  ASSERT_EQ(later.lines.size(), 1U);
+  EXPECT_NE(later.lines[0].find("30 %"), std::string::npos) << later.lines[0];
 }
 
 TEST_F(NarratorTest, ARetryIsCountedAndIsNoErrorLine) {

@@ -233,7 +233,13 @@ TEST(Launcher, EqualMoreOrUnknownSizesAreNoMismatch) {
   EXPECT_FALSE(size_mismatch(four, 4));
   EXPECT_FALSE(size_mismatch(four, 6));  // components of a heterogeneous job
   EXPECT_FALSE(size_mismatch(decide_launch(lookup(kPmix), MpiWish::kAuto, true), 1));
-  EXPECT_FALSE(size_mismatch(Launch{}, 1));
+}
+
+TEST(SizeMismatch, OneProcessThatNobodyStartedHasNoRanksToWorkWith) {
+  const auto line = size_mismatch(Launch{}, 1);
+  ASSERT_TRUE(line);
+  EXPECT_NE(line->find("no launcher"), std::string::npos);
+  EXPECT_FALSE(size_mismatch(Launch{}, 2));  // one that the table does not know
 }
 
 }  // namespace

@@ -708,24 +708,23 @@ TEST_F(EngineTest, TellsHowManyBytesAreThereAndToCome) {
                   .pause(seconds(60))
                   .body("of a checkpoint"));
   make_engine();
-  engine->add(download());
-  EXPECT_EQ(engine->bytes_known(), 0U);
+  const DownloadId id = engine->add(download());
+  EXPECT_EQ(engine->size_of(id), std::nullopt);
   EXPECT_TRUE(engine->poll(begin + seconds(1), {}).empty());
   EXPECT_EQ(engine->bytes_done(), 10U);
-  EXPECT_EQ(engine->bytes_known(), 25U);
+  EXPECT_EQ(engine->size_of(id), 25U);
   ASSERT_TRUE(IsOk(finish().result));
   EXPECT_EQ(engine->bytes_done(), 25U);
-  EXPECT_EQ(engine->bytes_known(), 25U);
 }
 
 TEST_F(EngineTest, DoesNotCountBytesThatWereThrownAway) {
   wire.on(kA, Answer(200).body("the bytes ").cut());
   wire.on(kA, Answer::whole(kText));
   make_engine();
-  engine->add(checked());
+  const DownloadId id = engine->add(checked());
   EXPECT_TRUE(engine->poll(Clock::TimePoint::max(), {}).empty());
   EXPECT_EQ(engine->bytes_done(), 0U);
-  EXPECT_EQ(engine->bytes_known(), 25U);
+  EXPECT_EQ(engine->size_of(id), 25U);
 }
 
 }  // namespace

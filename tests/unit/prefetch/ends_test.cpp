@@ -1,0 +1,81 @@
+// How a run ends that a signal or the deadline cuts short.
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "unit/prefetch/fixture.h"
+
+namespace fvprefetch {
+namespace {
+
+using namespace testing;  // NOLINT(google-build-using-namespace): the fixture's words
+
+using EndsTest = PrefetchTest;
+
+TEST_F(EndsTest, AStopEndsEveryOpenEntryWithTheSignal) {
+  std::stop_source stop;
+  options.stop = stop.get_token();
+  options.stop_signal = [] { return SIGINT; };
+  wire.on("https://host/a", Answer(200)
+                                .header("content-length", "9")
+                                .body("xxx")
+                                .then([&] { stop.request_stop(); })
+                                .pause(std::chrono::hours(1)));
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"}])");
+  EXPECT_EQ(exit_code(report.code()), 128 + SIGINT);
+  EXPECT_EQ(dir.read("eval/models/a"), "<missing>");
+}
+
+TEST_F(EndsTest, TheDeadlineEndsTheRun) {
+  options.deadline = std::chrono::seconds(30);
+  wire.on("https://host/a",
+          Answer(200).header("content-length", "9").body("xxx").pause(std::chrono::hours(1)));
+  options.stall_timeout = std::chrono::hours(2);
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kNetwork);
+  EXPECT_NE(describe(*report.error).find("deadline"), std::string::npos) << describe(*report.error);
+}
+
+TEST_F(EndsTest, ASignalWhileOnlyOptionalEntriesAreOpenIsNoPartialSuccess) {
+  std::stop_source stop;
+  options.stop = stop.get_token();
+  options.stop_signal = [] { return SIGTERM; };
+  wire.on("https://host/a", Answer::whole("aaa"));
+  wire.on("https://host/b", Answer(200)
+                                .header("content-length", "9")
+                                .body("xxx")
+                                .then([&] { stop.request_stop(); })
+                                .pause(std::chrono::hours(1)));
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"},
+                                {"name": "b", "source": "https://host/b", "optional": true}])");
+  EXPECT_EQ(exit_code(report.code()), 128 + SIGTERM);
+  EXPECT_EQ(report.entries[0].state, EntryState::kFetched);
+}
+
+TEST_F(EndsTest, TheDeadlineOfOptionalEntriesIsNoPartialSuccess) {
+  options.deadline = std::chrono::seconds(30);
+  options.stall_timeout = std::chrono::hours(2);
+  wire.on("https://host/b",
+          Answer(200).header("content-length", "9").body("xxx").pause(std::chrono::hours(1)));
+  const Report report = run(R"([{"name": "b", "source": "https://host/b", "optional": true}])");
+  EXPECT_EQ(report.code(), ErrorCode::kNetwork);
+}
+
+TEST_F(EndsTest, AFailedRunHashesNothingMoreAndCallsNothingAHitUnlooked) {
+  dir.write("eval/models/b", "the right bytes");
+  const std::string entries = R"([
+    {"name": "a", "source": "https://host/a"},
+    {"name": "m", "source": "/not/there"},
+    {"name": "b", "source": "https://host/b", "sha256": ")" +
+                              sha256_hex("the right bytes") + R"("}])";
+  const Report report = run(entries);
+  EXPECT_EQ(report.code(), ErrorCode::kNotFound);
+  EXPECT_EQ(report.entries[2].state, EntryState::kSkipped);
+  EXPECT_TRUE(dir.files("eval") == std::vector<std::string>{"models/b"});  // no receipt
+  options.keep_going = true;
+  wire.on("https://host/a", Answer(404));
+  EXPECT_EQ(run(entries).entries[2].state, EntryState::kHit);
+}
+
+}  // namespace
+}  // namespace fvprefetch

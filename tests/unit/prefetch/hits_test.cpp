@@ -1,0 +1,192 @@
+// What counts as there already: with a receipt, without one, offline, and when the cache is not
+// what it claims to be.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "prefetch/lookup.h"
+#include "unit/prefetch/fixture.h"
+
+namespace fvprefetch {
+namespace {
+
+using namespace testing;  // NOLINT(google-build-using-namespace): the fixture's words
+
+class HitsTest : public PrefetchTest {
+ protected:
+  Plan look() {
+    const auto manifest = parse_manifest(entries);
+    if (!manifest) return {};
+    return status(*manifest, options);
+  }
+  [[nodiscard]] std::string snapshot(const std::string& path) const {
+    return "hub/models--org--model/snapshots/" + kCommit + "/" + path;
+  }
+  /// One entry for the repository at kCommit.
+  std::string pinned_to_commit(const std::string& more = "") {
+    return R"([{"name": "m", "source": "org/model", "revision": ")" + kCommit + "\"" + more + "}]";
+  }
+  void link(const std::string& path, const std::string& target) {
+    const std::filesystem::path pointer = dir / snapshot(path);
+    std::filesystem::create_directories(pointer.parent_path());
+    std::filesystem::create_symlink(target, pointer);
+  }
+  std::string entries;
+};
+
+// --- URL files -----------------------------------------------------------------------------------
+
+UrlSource url_source(const TempDir& dir, const std::string& sha256) {
+  UrlSource source;
+  source.root = dir / "eval";
+  source.relative = "models/a";
+  source.file.path = "a";
+  source.file.urls = {"https://host/a"};
+  source.file.digest = Digest{Digest::Kind::kSha256, sha256};
+  source.digest_rule = "manifest";
+  return source;
+}
+
+TEST_F(HitsTest, LookingAtAPinnedFileEndsWhenTheRunHasTo) {
+  dir.write("eval/models/a", "bytes");
+  const auto verdict = judge_url_file(url_source(dir, sha256_hex("bytes")), false,
+                                      Hashing::kAllowed, [] { return interrupted(15); });
+  ASSERT_FALSE(verdict.has_value());
+  EXPECT_EQ(exit_code(verdict.error().code), 128 + 15);
+}
+
+TEST_F(HitsTest, AFileThatIsReplacedWhileItIsHashedIsJudgedAsWhatItIsNow) {
+  dir.write("eval/models/a", "expected");
+  bool replaced = false;
+  const auto verdict = judge_url_file(url_source(dir, sha256_hex("expected")), false,
+                                      Hashing::kAllowed, [&]() -> std::optional<Error> {
+                                        if (!replaced)
+                                          std::filesystem::rename(dir.write("new", "another"),
+                                                                  dir / "eval/models/a");
+                                        replaced = true;
+                                        return std::nullopt;
+                                      });
+  ASSERT_TRUE(IsOk(verdict));
+  EXPECT_FALSE(verdict->good);
+  EXPECT_NE(verdict->why.find(sha256_hex("another")), std::string::npos) << verdict->why;
+}
+
+TEST_F(HitsTest, AReceiptOfAnotherSourceThatDoesNotFitTheFileSaysNothing) {
+  wire.on("https://host/a", Answer::whole("first"));
+  ASSERT_TRUE(run(R"([{"name": "a", "source": "https://host/a"}])").ok());
+  dir.write("eval/models/a", "put there by hand");
+  const Report report = run(R"([{"name": "a", "source": "https://host/b"}])");
+  ASSERT_TRUE(report.ok());
+  EXPECT_TRUE(report.entries[0].warnings.empty()) << report.entries[0].warnings[0];
+}
+
+TEST_F(HitsTest, OfflineAPresentFileOfAnotherSourceIsAHitEvenWithRefresh) {
+  wire.on("https://host/a", Answer::whole("first"));
+  ASSERT_TRUE(run(R"([{"name": "a", "source": "https://host/a"}])").ok());
+  options.offline = true;
+  options.refresh = true;
+  const Report report = run(R"([{"name": "a", "source": "https://host/b"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].warnings.size(), 1U);
+}
+
+TEST_F(HitsTest, TorchHomeInsideTheEvalCacheIsTheSamePlaceAsNone) {
+  const std::string one =
+      R"([{"name": "a", "source": "https://host/a", "dest": "torch/hub/checkpoints/a"}])";
+  wire.on("https://host/a", Answer::whole("first"));
+  ASSERT_TRUE(run(one).ok());
+  environment["TORCH_HOME"] = dir / "eval/../eval/torch";
+  const Report again = run(one);
+  EXPECT_EQ(again.entries[0].verified_by, "receipt");  // the one that the first run wrote
+}
+
+// --- Hub files -----------------------------------------------------------------------------------
+
+TEST_F(HitsTest, APinnedSha256OfASmallHubFileIsCheckedWhenItsBlobIsThereAlready) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  ASSERT_TRUE(run(R"([{"name": "m", "source": "org/model", "filename": "a.bin"}])").ok());
+  std::filesystem::remove(dir / snapshot("a.bin"));  // only the blob is left
+  const std::string head =
+      R"([{"name": "m", "source": "org/model", "filename": "a.bin", "sha256": ")";
+  const Report wrong = run(head + sha256_hex("other") + R"("}])");
+  EXPECT_EQ(wrong.code(), ErrorCode::kIntegrity);
+  EXPECT_EQ(dir.read(snapshot("a.bin")), "<missing>");
+  const Report right = run(head + sha256_hex("aaa") + R"("}])");
+  EXPECT_TRUE(right.ok()) << describe(*right.error);
+  EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
+}
+
+TEST_F(HitsTest, ACommitOfWhichAFileIsMissingIsNoHitOffline) {
+  options.max_active = 1;
+  hub_lists({{"a.bin", "aaa"}, {"b.bin", "bbb"}}, /*revision=*/false);
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  wire.on(kFiles + "/b.bin", Answer(404));
+  entries = pinned_to_commit();
+  EXPECT_EQ(run(entries).code(), ErrorCode::kNotFound);
+  options.offline = true;
+  const Report offline = run(entries);
+  EXPECT_EQ(offline.code(), ErrorCode::kOfflineMissing);
+  EXPECT_NE(offline.error->message.find("b.bin"), std::string::npos) << offline.error->message;
+  EXPECT_EQ(look().entries[0].state, "partial");
+}
+
+TEST_F(HitsTest, OfflineASnapshotThatNothingListsIsAnUnverifiedHit) {
+  dir.write("hub/models--org--model/blobs/x", "aaa");
+  link("sub/a.bin", "../../../blobs/x");
+  options.offline = true;
+  entries = pinned_to_commit();
+  const Report report = run(entries);
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].verified_by, "unverified");
+  EXPECT_EQ(report.entries[0].files, 1U);
+  EXPECT_EQ(report.entries[0].bytes_total, 3U);
+  // Whoever fetched it may not have come to its end.
+  EXPECT_EQ(look().entries[0].state, "partial");
+}
+
+TEST_F(HitsTest, OfflineALinkThatLeadsNowhereIsMissing) {
+  dir.write("hub/models--org--model/blobs/x", "aaa");
+  link("a.bin", "../../blobs/x");
+  link("b.bin", "../../blobs/gone");
+  options.offline = true;
+  EXPECT_EQ(run(pinned_to_commit()).code(), ErrorCode::kOfflineMissing);
+  EXPECT_TRUE(run(pinned_to_commit(R"(, "include": ["a.*"])")).ok());
+  EXPECT_EQ(run(pinned_to_commit(R"(, "filename": "b.bin")")).code(), ErrorCode::kOfflineMissing);
+}
+
+TEST_F(HitsTest, OfflineASnapshotWithoutAFileThatIsWantedIsMissing) {
+  dir.write("hub/models--org--model/blobs/x", "aaa");
+  link("a.bin", "../../blobs/x");
+  options.offline = true;
+  EXPECT_EQ(run(pinned_to_commit(R"(, "include": ["*.safetensors"])")).code(),
+            ErrorCode::kOfflineMissing);
+}
+
+TEST_F(HitsTest, AReceiptWithANameThatLeavesTheCacheIsNoReceipt) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const std::string one = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(one).ok());
+  std::string receipt;
+  for (const std::string& file : dir.files("hub")) {
+    if (file.find("/receipts/") != std::string::npos) receipt = "hub/" + file;
+  }
+  const std::string text = dir.read(receipt);
+  const std::string blob = git_sha1_hex("aaa");
+  for (const std::string& bad : {std::string("../../../escaped"), std::string()}) {
+    std::string changed = text;
+    changed.replace(changed.find(blob), blob.size(), bad);
+    dir.write(receipt, changed);
+    std::filesystem::remove(dir / snapshot("a.bin"));
+    const Report report = run(one);  // by the tree
+    ASSERT_TRUE(report.ok()) << describe(*report.error);
+    EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
+  }
+  for (const std::string& file : dir.files()) {
+    EXPECT_EQ(file.find("escaped"), std::string::npos) << file;
+  }
+}
+
+}  // namespace
+}  // namespace fvprefetch
