@@ -52,8 +52,9 @@ struct Options {
   std::optional<std::chrono::milliseconds> lock_timeout;
   /// Longest time for the whole run.
   std::optional<std::chrono::milliseconds> deadline;
-  /// A transfer that brings no byte for this long is begun again.
-  std::chrono::milliseconds stall_timeout{60'000};
+  /// A transfer that brings no byte for this long is begun again. Not given:
+  /// HF_HUB_DOWNLOAD_TIMEOUT, else a minute.
+  std::optional<std::chrono::milliseconds> stall_timeout;
   int retries = 5;     ///< further attempts per file after a transient failure
   int max_active = 8;  ///< files that are transferred, and locked, at once
 

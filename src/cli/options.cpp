@@ -189,7 +189,7 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.options.deadline);
                }},
-    OptionSpec{"stall-timeout", "TIME", Group::kHow, "start a silent transfer again (60s)",
+    OptionSpec{"stall-timeout", "TIME", Group::kHow, "start a silent transfer again (60s, or HF_HUB_DOWNLOAD_TIMEOUT)",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.options.stall_timeout);
                }},

@@ -56,14 +56,22 @@ enum class Hashing { kAllowed, kForbidden };
 /// SHA-256 of a URL source as given: tells sources apart without keeping their secrets.
 [[nodiscard]] std::string source_key(const UrlSource& source);
 
-/// What the caches tell of `source`. For a Hub entry, `commit` and `tree` are what the Hub was
-/// asked in this run; without them refs, receipts and trees/<commit>.json have to do.
+/// What the Hub was asked in this run; without it refs, receipts and trees/<commit>.json have to
+/// do.
+struct Told {
+  std::optional<std::string> commit;          ///< to look at, whatever the ref says by now
+  bool revision = false;                      ///< it was the Hub that named the commit
+  std::optional<std::vector<RepoFile>> tree;  ///< of `commit`
+};
+
+/// What the caches tell of `source`.
 [[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
-                                  const std::optional<std::string>& commit = std::nullopt,
-                                  const std::optional<std::vector<RepoFile>>& tree = std::nullopt);
+                                  const Told& told = {});
 
 /// Asks the Hub for what look() found missing (`known.need` is kRevision or kTree): one request for
-/// the revision, then, unless the cache has the tree, the tree. Each is asked once per run.
+/// the revision, then, unless the cache has the tree, the tree. Each is asked once per run. Where
+/// the Hub does not answer and the cache is complete, that is taken, with a warning, exactly where
+/// the real client does so.
 [[nodiscard]] Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
                                      Hashing hashing);
 
@@ -80,10 +88,17 @@ struct UrlVerdict {
 [[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
                                                 Hashing hashing, const StopCheck& must_stop);
 
-/// A sha256 that the manifest pins for a Hub file that git's digest names (no LFS file) and that
-/// lies at `path`: kIntegrity when it is another.
-[[nodiscard]] Status check_pinned_sha256(const std::string& sha256, const FileSpec& file,
-                                         const std::string& path, const StopCheck& must_stop);
+/// Whether the Hub file at `path` is the one that the manifest pins by `sha256`, which matters
+/// where git's digest names it (no LFS file); an empty `sha256` pins nothing.
+enum class Pin {
+  kAgrees,
+  kOther,  ///< the file is what the Hub says, and not what the manifest says
+  kBroken  ///< the file is not even what its name in the cache says
+};
+[[nodiscard]] Result<Pin> check_pin(const std::string& sha256, const FileSpec& file,
+                                    const std::string& path, const StopCheck& must_stop);
+/// The error of kOther.
+[[nodiscard]] Error pin_error(const std::string& sha256, const FileSpec& file);
 
 /// Offline, a Hub entry without receipt or tree: what can be said from the snapshot folder alone.
 /// A hit marked "unverified" when something matches the entry and no link of it leads nowhere, else

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/environment.h"
+#include "cache/hf_store.h"
 #include "fvprefetch/prefetch.h"
 #include "source/hub.h"
 #include "transfer/engine.h"
@@ -29,6 +30,8 @@ class Session {
  public:
   Session(const Options& options, const Seams& seams);
 
+  /// What the environment says and cannot be used (kUsage). To be asked first.
+  [[nodiscard]] Status usable() const { return usable_; }
   [[nodiscard]] const Options& options() const { return options_; }
   [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
   [[nodiscard]] const std::string& eval_cache() const { return eval_cache_; }
@@ -45,22 +48,32 @@ class Session {
   /// Why the run has to end now: a signal or the deadline. nullopt: it may go on.
   [[nodiscard]] std::optional<Error> must_stop() const;
 
-  /// Follows redirects; made on first use.
+  /// Follows redirects and obeys rate limits; made on first use.
   [[nodiscard]] Transport& transport();
   [[nodiscard]] EngineOptions engine_options() const;
   /// The Hub's API, with the token read on first use (kPermission when its file cannot be read).
   [[nodiscard]] Result<hub::Client*> hub();
-  /// Small requests to anybody, without a token.
+  /// Small requests to anybody; redirects are followed.
   [[nodiscard]] Fetcher& fetcher();
+  /// The same, but a redirect is the answer.
+  [[nodiscard]] Fetcher& hops();
+  /// The repository in the Hub cache.
+  [[nodiscard]] HubStore store(const hub::Repo& repo) const;
 
   /// Asked once per run for each repo and revision, whoever wants it.
   [[nodiscard]] Result<std::string> commit_of(const hub::Repo& repo, const std::string& revision);
   [[nodiscard]] Result<std::vector<RepoFile>> tree_of(const hub::Repo& repo,
                                                       const std::string& commit);
+  /// Whether the Hub said in this run that `revision` has no file of that name; the commit then.
+  [[nodiscard]] std::optional<std::string> commit_without(const hub::Repo& repo,
+                                                          const std::string& revision,
+                                                          const std::string& path) const;
   /// Requests sent so far by anybody in this run.
   [[nodiscard]] std::uint64_t requests() const;
 
  private:
+  [[nodiscard]] std::unique_ptr<Fetcher> new_fetcher(Transport& transport);
+
   const Options& options_;
   EnvironmentLookup env_;
   std::string eval_cache_;
@@ -71,9 +84,14 @@ class Session {
   Clock::TimePoint deadline_;
   std::mt19937 random_;
   std::function<std::unique_ptr<Transport>()> make_transport_;
+  Status usable_;
+  environment::HubTimeouts timeouts_;
+  // Each stands on the one before it.
   std::unique_ptr<Transport> wire_;
+  std::unique_ptr<Transport> obedient_;
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<Fetcher> fetcher_;
+  std::unique_ptr<Fetcher> hops_;
   std::unique_ptr<hub::Client> hub_;
   std::map<std::pair<std::string, std::string>, Result<std::string>> commits_;
   std::map<std::pair<std::string, std::string>, Result<std::vector<RepoFile>>> trees_;

@@ -40,37 +40,44 @@ Status HubTarget::prepare() {
 }
 
 Result<bool> HubTarget::present() {
-  if (store_.has_blob(pointers_.front().file)) return true;
+  const auto& first = pointers_.front();
+  if (store_.has_blob(first.file)) return check_pins(final_path());
   // A cache without links has the file itself at the pointer, and no blob.
   for (const Pointer& pointer : pointers_) {
     if (!store_.has_file(pointer.commit, pointer.file)) return false;
   }
-  return true;
+  return check_pins(store_.paths().pointer(first.commit, first.file.path));
 }
 
 Status HubTarget::adopt() {
-  const Pointer& first = pointers_.front();
-  FVP_CHECK_OK(check_pins(store_.has_blob(first.file)
-                              ? final_path()
-                              : store_.paths().pointer(first.commit, first.file.path)));
-  return link_all();
+  if (refused_.size() == pointers_.size()) return fail(refused_.begin()->second);
+  return link_all(HubStore::Blob::kStays);
 }
 
-Status HubTarget::check_pins(const std::string& path) const {
-  std::string checked;
+Result<bool> HubTarget::check_pins(const std::string& path) {
+  refused_.clear();
+  std::map<std::string, Pin> known;
   for (const Pointer& pointer : pointers_) {
-    if (pointer.sha256 == checked) continue;  // "": nothing is pinned
-    FVP_CHECK_OK(check_pinned_sha256(pointer.sha256, pointer.file, path, must_stop_));
-    checked = pointer.sha256;
-  }
-  return {};
-}
-
-Status HubTarget::link_all() {
-  for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) {
-      FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file));
+    if (pointer.sha256.empty()) continue;
+    auto answer = known.find(pointer.sha256);
+    if (answer == known.end()) {
+      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, must_stop_));
+      answer = known.emplace(pointer.sha256, pin).first;
     }
+    if (answer->second == Pin::kBroken) return false;
+    if (answer->second == Pin::kOther) {
+      refused_.emplace(pointer.entry, pin_error(pointer.sha256, pointer.file));
+    }
+  }
+  return true;
+}
+
+Status HubTarget::link_all(HubStore::Blob last) {
+  for (const Pointer& pointer : pointers_) {
+    if (refused_.contains(pointer.entry) || store_.has_file(pointer.commit, pointer.file)) continue;
+    const bool is_last = &pointer == &pointers_.back();
+    FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file,
+                                        is_last ? last : HubStore::Blob::kStays));
   }
   return {};
 }
@@ -85,12 +92,14 @@ std::uint64_t HubTarget::partial_bytes() const {
 
 Status HubTarget::publish(Downloaded file, const std::string& partial) {
   // The engine checked the digest that the Hub names the blob by; the manifest may pin one more.
-  if (Status pinned = check_pins(partial); !pinned) {
+  Result<bool> checked = check_pins(partial);
+  if (!checked || refused_.size() == pointers_.size()) {
     (void)posix::remove_file(partial);  // best effort: it is private, nobody will take it
-    return pinned;
+    return fail(checked ? refused_.begin()->second : std::move(checked).error());
   }
+  const bool fresh = !posix::exists(final_path());  // else older snapshots may link to it
   FVP_CHECK_OK(store_.publish_blob(std::move(file.fd), partial, pointers_.front().file.blob));
-  return link_all();
+  return link_all(fresh ? HubStore::Blob::kMoves : HubStore::Blob::kStays);
 }
 
 UrlTarget::UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
@@ -112,10 +121,14 @@ Status UrlTarget::prepare() {
 Result<bool> UrlTarget::present() {
   FVP_TRY(const auto info, store_.lookup());
   if (!info || (rejected_ && same_file(*info, *rejected_))) return false;
-  FVP_TRY(const UrlVerdict verdict,
-          judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
-  if (!verdict.good) rejected_ = verdict.info;
-  return verdict.good;
+  FVP_TRY(verdict_, judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
+  if (!verdict_.good) rejected_ = verdict_.info;
+  return verdict_.good;
+}
+
+Status UrlTarget::adopt() {
+  if (verdict_.wants_receipt) write_url_receipt(source_, source_.file.digest->hex, *verdict_.info);
+  return {};
 }
 
 std::string UrlTarget::new_partial() const {

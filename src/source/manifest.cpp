@@ -371,7 +371,7 @@ Result<Manifest> load_manifest(const std::string& path) {
       FVP_TRY(const std::string text, read_all(STDIN_FILENO, "<stdin>"));
       return parse_manifest(text, "<stdin>");
     }
-    // Not posix::read_small(): the manifest may be a pipe ("<(jq ...)"), which has no size.
+    // Not posix::read_small(): it may be a pipe ("<(jq ...)"), which has no size.
     const posix::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd) {
       const int number = errno;
