@@ -244,7 +244,8 @@ const Mistake kMistakes[] = {
     {"option_of_another_command", {"plan", "m.json", "--filename", "x"}, {}, "ensure"},
     {"command_mistyped", {"pln", "m.json"}, {}, "did you mean `plan`"},
     {"no_source", {"ensure"}, {}, "SOURCE"},
-    {"unknown_command", {"verify", "m.json"}, {}, "unknown command `verify`"},
+    {"repair_is_of_verify", {"m.json", "--repair"}, {}, "fvprefetch verify"},
+    {"unknown_command", {"archive", "m.json"}, {}, "unknown command `archive`"},
     {"two_manifests", {"a.json", "b.json"}, {}, "b.json"},
 };
 INSTANTIATE_TEST_SUITE_P(Rows, Mistakes, ::testing::ValuesIn(kMistakes),
