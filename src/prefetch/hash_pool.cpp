@@ -40,6 +40,7 @@ class Pool {
       }
       watch(tell);
     }
+    tell(bytes_, done_);
     return {std::move(results_), bytes_, std::move(stopped_)};
   }
 

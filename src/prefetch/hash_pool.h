@@ -30,7 +30,8 @@ struct HashResults {
 };
 
 /// Blocks until all is read or the session has to stop; workers then end within a piece of 4 MiB.
-/// `tell` (bytes read, jobs done) is called on the calling thread a few times a second.
+/// `tell` (bytes read, jobs done) is called on the calling thread a few times a second, and once at
+/// the end.
 [[nodiscard]] HashResults hash_all(const std::vector<HashJob>& jobs, const Session& session,
                                    const std::function<void(std::uint64_t, std::size_t)>& tell);
 

@@ -19,7 +19,6 @@ class Rejected {
   void add(const std::string& path, const posix::FileInfo& file);
   /// `path` still leads to the file that was found wrong. Looks at the disk for known paths only.
   [[nodiscard]] bool holds(const std::string& path) const;
-  [[nodiscard]] bool empty() const { return files_.empty(); }
 
  private:
   std::map<std::string, posix::FileInfo> files_;
