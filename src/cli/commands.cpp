@@ -163,9 +163,9 @@ int tell_verification(const Verification& found, const Invocation& call, Console
       call.json ? verification_to_json(found) + "\n" : verification_text(found, call.verbose);
   const int code = print(text, exit_code(found.code()), console);
   if (!found.entries.empty()) console.note(verification_summary(found));
-  if (found.repair) {
-    for (const std::string& line : failure_lines(*found.repair)) console.failure(line);
-    if (!found.repair->entries.empty()) console.note("repair: " + summary_text(*found.repair));
+  for (const std::string& line : failure_lines(found)) console.failure(line);
+  if (found.repair && !found.repair->entries.empty()) {
+    console.note("repair: " + summary_text(*found.repair));
   }
   if (found.error) console.error(*found.error);
   return code;

@@ -150,7 +150,11 @@ std::string verified_entry_detail(const VerifiedEntry& entry) {
   for (const VerifiedFile& file : entry.files) bytes += file.actual_size.value_or(0);
   std::string out =
       fmt::format("{}, {}", count_text(entry.files.size(), "file", "files"), bytes_text(bytes));
-  if (count_files(entry, FileState::kOk) < entry.files.size()) {
+  if (entry.files.size() == 1) {
+    // Of a bad one the line below tells.
+    if (entry.files[0].state == FileState::kUnverifiable) out += ", " + entry.files[0].note;
+    if (entry.files[0].state == FileState::kMissing) out = "1 file";
+  } else if (count_files(entry, FileState::kOk) < entry.files.size()) {
     std::array<std::uint64_t, kFileStates.size()> counts{};
     for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = count_files(entry, kFileStates[i]);
     out += ": " + counts_text(counts);
@@ -179,6 +183,11 @@ std::string verified_file_text(const VerifiedFile& file) {
   }
   if (!file.note.empty()) out += ", " + file.note;
   return out + "\n";
+}
+
+// Whether a reader of `told` knows already what is wrong with the entry.
+bool tells_of(const std::string& told, const std::string& entry, const Error& error) {
+  return told.find(error.message) != std::string::npos && told.find(entry) != std::string::npos;
 }
 
 bool is_there(const EntryReport& entry) {
@@ -387,6 +396,17 @@ std::string summary_text(const Report& report) {
                      fmt::join(parts, ", "));
 }
 
+std::vector<std::string> failure_lines(const Verification& verification) {
+  const std::string told = verification.error ? describe(*verification.error) : "";
+  std::vector<std::string> lines;
+  for (const VerifiedEntry& entry : verification.entries) {
+    if (!entry.error || tells_of(told, entry.name, *entry.error)) continue;
+    lines.push_back(fmt::format("{}`{}` {}: {}", entry.optional ? "optional " : "", entry.name,
+                                entry.state, describe(*entry.error)));
+  }
+  return lines;
+}
+
 std::vector<std::string> failure_lines(const Report& report) {
   const std::string told = report.error ? describe(*report.error) : "";
   std::vector<std::string> lines;
@@ -394,9 +414,7 @@ std::vector<std::string> failure_lines(const Report& report) {
   for (const EntryReport& entry : report.entries) {
     if (entry.state == EntryState::kSkipped) skipped.push_back("`" + entry.name + "`");
     if (entry.state != EntryState::kFailed || !entry.error) continue;
-    const bool told_already = told.find(entry.error->message) != std::string::npos &&
-                              told.find(entry.name) != std::string::npos;
-    if (told_already) continue;
+    if (tells_of(told, entry.name, *entry.error)) continue;
     lines.push_back(fmt::format("{}`{}` failed: {}", entry.optional ? "optional " : "", entry.name,
                                 describe(*entry.error)));
   }

@@ -43,6 +43,8 @@ namespace fvprefetch::cli {
 [[nodiscard]] std::string verification_text(const Verification& verification, bool all_files);
 /// "3 entries, 5 files: 3 ok, 1 corrupt, 1 unverifiable, read 1.2 GB in 12 s (100.0 MB/s)".
 [[nodiscard]] std::string verification_summary(const Verification& verification);
+/// As failure_lines(Report): the errors of entries that that of the whole does not tell of.
+[[nodiscard]] std::vector<std::string> failure_lines(const Verification& verification);
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 /// What the job that follows needs to find everything without a connection.

@@ -500,16 +500,12 @@ class Verifier {
     Manifest broken;
     broken.origin = manifest_.origin;
     std::vector<VerifiedEntry*> of;
-    std::vector<VerifiedEntry> others;
     for (std::size_t i = 0; i < found_.entries.size(); ++i) {
       VerifiedEntry& entry = found_.entries[i];
       const bool bad = entry.state == "corrupt" || entry.state == "missing";
-      if (bad && entry.kind != EntryKind::kPath) {
-        broken.entries.push_back(manifest_.entries[i]);
-        of.push_back(&entry);
-      } else {
-        others.push_back(entry);
-      }
+      if (!bad || entry.kind == EntryKind::kPath) continue;
+      broken.entries.push_back(manifest_.entries[i]);
+      of.push_back(&entry);
     }
     if (of.empty()) return;
     Options options = options_;
@@ -528,11 +524,9 @@ class Verifier {
       of[i]->path = told.path;
       of[i]->commit = told.commit;
     }
-    const std::optional<Error> beside = verdict(others);
-    found_.error = report.error;
-    if (beside && (!report.error || report.error->code == ErrorCode::kPartial)) {
-      found_.error = beside;
-    }
+    // What is wrong with entries that could not be repaired counts when the repair has not failed.
+    const bool failed = report.error && report.error->code != ErrorCode::kPartial;
+    found_.error = failed ? report.error : verdict(found_.entries);
     found_.repair = std::move(report);
   }
 

@@ -276,6 +276,15 @@ const Duration kDurations[] = {{"milliseconds", "500ms", 500},
 INSTANTIATE_TEST_SUITE_P(Rows, Durations, ::testing::ValuesIn(kDurations),
                          testing::row_name<Duration>);
 
+TEST(Options, RepairIsOfVerifyAloneInTheEnvironmentToo) {
+  const Environment repair{{"FVPREFETCH_REPAIR", "1"}};
+  EXPECT_TRUE(parse({"verify", "m.json", "--repair"})->options.repair);
+  EXPECT_TRUE(parse({"verify", "m.json"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"verify", "m.json", "--repair=0"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"m.json"}, repair)->options.repair);
+  EXPECT_NE(help_text(Command::kVerify).find("--repair"), std::string::npos);
+}
+
 TEST(Options, HelpFitsEightyColumnsAndNamesEveryOption) {
   const std::string help = help_text();
   std::istringstream lines(help);
