@@ -28,6 +28,7 @@ constexpr std::array kVerbs{
     Verb{Command::kEnsure, "ensure", "SOURCE", true, "one checkpoint, without a manifest"},
     Verb{Command::kPlan, "plan", "MANIFEST", true, "say what would be fetched; writes nothing"},
     Verb{Command::kStatus, "status", "MANIFEST", true, "say what is there; sends no request"},
+    Verb{Command::kVerify, "verify", "MANIFEST", true, "hash what is there; --repair fetches anew"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
 };
@@ -158,7 +159,7 @@ Applied progress_wish(std::string_view value, ProgressWish& target) {
       target);
 }
 
-enum class Group { kWhere, kHow, kSay, kEnsure, kHelp };
+enum class Group { kWhere, kHow, kSay, kEnsure, kVerify, kHelp };
 
 struct OptionSpec {
   std::string_view name;   // without dashes
@@ -189,7 +190,7 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.options.deadline);
                }},
-    OptionSpec{"stall-timeout", "TIME", Group::kHow, "start a silent transfer again (60s, or HF_HUB_DOWNLOAD_TIMEOUT)",
+    OptionSpec{"stall-timeout", "TIME", Group::kHow, "start a silent transfer again (60s)",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.options.stall_timeout);
                }},
@@ -221,6 +222,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.filename); }},
     OptionSpec{"revision", "REV", Group::kEnsure, "branch, tag or commit (main)",
                [](std::string_view v, Draft& d) { return text(v, d.call.revision); }},
+    OptionSpec{"repair", "", Group::kVerify, "fetch what is corrupt or missing, nothing else",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.repair); }},
     OptionSpec{"help", "", Group::kHelp, "this text; also after a command",
                [](std::string_view v, Draft& d) { return flag(v, d.help); }},
     OptionSpec{"version", "", Group::kHelp, "print the version",
@@ -232,8 +235,15 @@ bool has_variable(const OptionSpec& option) {
   return option.group != Group::kEnsure && option.group != Group::kHelp;
 }
 
+// The command that alone has the options of `group`; nullopt: every command has them.
+std::optional<Command> owner_of(Group group) {
+  if (group == Group::kEnsure) return Command::kEnsure;
+  if (group == Group::kVerify) return Command::kVerify;
+  return std::nullopt;
+}
+
 bool belongs_to(const OptionSpec& option, Command command) {
-  return option.group != Group::kEnsure || command == Command::kEnsure;
+  return owner_of(option.group).value_or(command) == command;
 }
 
 std::string dashed(const OptionSpec& option) {
@@ -284,7 +294,8 @@ tl::unexpected<Error> unknown_option(const std::string& argument, Command comman
   if (const OptionSpec* option = find_option(bare); option != nullptr) {
     if (!belongs_to(*option, command)) {
       return usage(fmt::format("`{}` has no option {}", verb_name(command), dashed(*option)),
-                   "it belongs to `fvprefetch ensure`");
+                   fmt::format("it belongs to `fvprefetch {}`",
+                               verb_name(owner_of(option->group).value_or(command))));
     }
     return usage("unknown option " + word, fmt::format("did you mean {}?", dashed(*option)));
   }
@@ -457,7 +468,10 @@ std::string option_lines(Group group) {
 
 std::string usage_of(const Verb& verb) {
   return fmt::format("fvprefetch {}{}{}{} [OPTIONS]", verb.name, verb.argument.empty() ? "" : " ",
-                     verb.argument, verb.command == Command::kEnsure ? " [--filename FILE]" : "");
+                     verb.argument,
+                     verb.command == Command::kEnsure   ? " [--filename FILE]"
+                     : verb.command == Command::kVerify ? " [--repair]"
+                                                        : "");
 }
 
 constexpr std::string_view kExitCodes =
@@ -549,6 +563,7 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
 
   for (std::size_t i = 0; i < kOptions.size(); ++i) {
     if (words.values[i] || !has_variable(kOptions[i])) continue;
+    if (!belongs_to(kOptions[i], verb->command)) continue;
     const std::string name = variable(kOptions[i]);
     const auto value = env ? env(name) : std::nullopt;
     if (!value || value->empty()) continue;  // empty counts as not set
@@ -576,8 +591,10 @@ std::string help_text(std::optional<Command> command) {
   if (command) {
     const Verb& verb = *find_verb(verb_name(*command));
     out += fmt::format("Usage: {}\n\n{}\n", usage_of(verb), verb.help);
-    if (command == Command::kEnsure)
-      out += "\nOptions of this command:\n" + option_lines(Group::kEnsure);
+    for (const Group group : {Group::kEnsure, Group::kVerify}) {
+      if (owner_of(group) != command) continue;
+      out += "\nOptions of this command:\n" + option_lines(group);
+    }
   } else {
     out +=
         "fvprefetch puts every checkpoint of a manifest where each rank can open it\n\n"

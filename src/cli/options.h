@@ -19,7 +19,7 @@
 
 namespace fvprefetch::cli {
 
-enum class Command { kFetch, kEnsure, kPlan, kStatus, kEnv, kSchema, kHelp, kVersion };
+enum class Command { kFetch, kEnsure, kPlan, kStatus, kVerify, kEnv, kSchema, kHelp, kVersion };
 
 enum class ProgressWish { kAuto, kBar, kLog, kNone };
 

@@ -1,6 +1,8 @@
 #include "prefetch/lookup.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "base/try.h"
 #include "cache/hf_store.h"
@@ -11,18 +13,29 @@ namespace fvprefetch {
 
 namespace {
 
-/// A receipt names blobs; the blob's name is its digest.
+/// A blob's name is its digest: the sha256 of an LFS file, else git's object id. nullopt for other
+/// names, which some servers give.
+std::optional<Digest> digest_of_blob(const std::string& blob) {
+  if (!is_hex(blob)) return std::nullopt;
+  if (blob.size() == 64) return Digest{Digest::Kind::kSha256, blob};
+  if (blob.size() == 40) return Digest{Digest::Kind::kGitSha1, blob};
+  return std::nullopt;
+}
+
 FileSpec from_receipt(const ReceiptFile& file) {
   FileSpec spec;
   spec.path = file.path;
   spec.size = file.size;
   spec.blob = file.blob;
-  if (is_hex(file.blob) && file.blob.size() == 64) {
-    spec.digest = Digest{Digest::Kind::kSha256, file.blob};
-  } else if (is_hex(file.blob) && file.blob.size() == 40) {
-    spec.digest = Digest{Digest::Kind::kGitSha1, file.blob};
-  }
+  spec.digest = digest_of_blob(file.blob);
   return spec;
+}
+
+/// What the manifest pins is compared on its own: select() says less about it.
+HubSource without_pins(HubSource source) {
+  source.size.reset();
+  source.sha256.clear();
+  return source;
 }
 
 /// The manifest pins a Hub file: what the Hub lists must be that file, or the entry cannot be had.
@@ -69,40 +82,16 @@ std::optional<Receipt> hub_receipt(const std::string& path, const HubSource& sou
     listed.size = file.size;
     files.push_back(std::move(listed));
   }
-  HubSource unpinned = source;
-  unpinned.size.reset();
-  unpinned.sha256.clear();
-  const auto selected = select(unpinned, files);
+  const auto selected = select(without_pins(source), files);
   if (!selected || selected->size() != files.size()) return std::nullopt;
   const ReceiptFile& first = receipt->files.front();
   if (!source.sha256.empty() && first.sha256 != source.sha256) return std::nullopt;
   return receipt;
 }
 
-/// The one file of the entry is there; is it the one that the manifest pins?
-Status check_own_pin(const HubSource& source, const Session& session, Hashing hashing,
-                     Survey& survey) {
-  if (hashing == Hashing::kForbidden) {
-    survey.unchecked = true;
-    return {};
-  }
-  const FileSpec& file = survey.files.front();
-  const std::string pointer = session.store(source.repo).paths().pointer(survey.commit, file.path);
-  FVP_TRY(const Pin pin, check_pin(source.sha256, file, pointer, stop_of(session)));
-  if (pin == Pin::kOther) return fail(pin_error(source.sha256, file));
-  if (pin == Pin::kBroken) {
-    survey.missing.push_back(0);
-    survey.warnings.push_back("the file at " + pointer +
-                              " is not the one that it is named after; fetched again");
-  }
-  return {};
-}
+}  // namespace
 
-/// Whether the commit that the cache has for a branch will do.
-enum class Ref { kTrusted, kRefused };
-
-Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
-                        Ref ref_is, const Told& told) {
+Result<Survey> list_hub(const HubSource& source, const Session& session, const Told& told) {
   const HubStore store = session.store(source.repo);
   const bool pinned = hub::is_commit(source.revision);
   Survey survey;
@@ -111,7 +100,7 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
     survey.commit = *told.commit;
   } else if (pinned) {
     survey.commit = source.revision;
-  } else if (ref_is == Ref::kTrusted) {
+  } else if (told.cached_ref || !session.options().refresh || session.offline()) {
     FVP_TRY(const std::optional<std::string> ref, store.read_ref(source.revision));
     survey.commit = ref.value_or("");
   }
@@ -142,17 +131,51 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
       return survey;
     }
     survey.verified_by = "tree";
-    FVP_TRY(const std::vector<RepoFile> selected, select(source, *tree));
+    FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), *tree));
     for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
   }
   survey.tree = told.tree;
+  return survey;
+}
+
+namespace {
+
+/// The one file of the entry is there; is it the one that the manifest pins?
+Status check_own_pin(const HubSource& source, const Session& session, Hashing hashing,
+                     Survey& survey) {
+  if (hashing == Hashing::kForbidden) {
+    survey.unchecked = true;
+    return {};
+  }
+  const FileSpec& file = survey.files.front();
+  const std::string pointer = session.store(source.repo).paths().pointer(survey.commit, file.path);
+  FVP_TRY(const Pin pin, check_pin(source.sha256, file, pointer, stop_of(session)));
+  if (pin == Pin::kOther) return fail(pin_error(source.sha256, file));
+  if (pin == Pin::kBroken) {
+    survey.missing.push_back(0);
+    survey.warnings.push_back("the file at " + pointer +
+                              " is not the one that it is named after; fetched again");
+  }
+  return {};
+}
+
+Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
+                        const Told& told) {
+  FVP_TRY(Survey survey, list_hub(source, session, told));
+  if (survey.need != Survey::Need::kNothing) return survey;
   FVP_CHECK_OK(check_pins(source, survey.files));
 
+  const HubStore store = session.store(source.repo);
+  const bool receipt = survey.verified_by == "receipt";
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
-    if (!store.has_file(survey.commit, survey.files[i])) survey.missing.push_back(i);
+    const FileSpec& file = survey.files[i];
+    if (!store.has_file(survey.commit, file) ||
+        session.rejects(store.paths().pointer(survey.commit, file.path))) {
+      survey.missing.push_back(i);
+    }
   }
   if (survey.missing.empty()) {
-    survey.wants_receipt = !receipt.has_value();
+    survey.wants_receipt = !receipt;
     if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
       FVP_CHECK_OK(check_own_pin(source, session, hashing, survey));
     }
@@ -165,6 +188,12 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   Survey survey;
   survey.path = source.path();
   survey.files.push_back(source.file);
+  if (session.rejects(survey.path)) {
+    FVP_TRY(survey.judged, posix::stat(survey.path));
+    survey.missing.push_back(0);
+    survey.need = Survey::Need::kFiles;
+    return survey;
+  }
   FVP_TRY(const UrlVerdict verdict,
           judge_url_file(source, session.options().refresh && !session.offline(), hashing,
                          stop_of(session)));
@@ -202,6 +231,34 @@ std::uint64_t Survey::bytes_total() const {
   std::uint64_t bytes = 0;
   for (const FileSpec& file : files) bytes += file.size.value_or(0);
   return bytes;
+}
+
+Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source, const Session& session,
+                                                const std::string& commit) {
+  const HubStore store = session.store(source.repo);
+  FVP_TRY(const auto found, store.list_snapshot(commit));
+  std::vector<RepoFile> tree;
+  std::set<std::string_view> dangling;
+  for (const HubStore::SnapshotFile& file : found) {
+    RepoFile listed;
+    listed.path = file.path;
+    listed.size = file.size;
+    tree.push_back(std::move(listed));
+    if (!file.present) dangling.insert(file.path);
+  }
+  FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), tree));
+  std::vector<FileSpec> files;
+  for (const RepoFile& file : selected) {
+    FileSpec spec;
+    spec.path = file.path;
+    if (!dangling.contains(file.path)) spec.size = file.size;
+    const std::string target =
+        posix::read_link(store.paths().pointer(commit, file.path)).value_or("");
+    spec.digest = digest_of_blob(target.substr(target.rfind('/') + 1));  // npos + 1 is 0
+    if (spec.digest) spec.blob = spec.digest->hex;
+    files.push_back(std::move(spec));
+  }
+  return files;
 }
 
 std::string selection_of(const HubSource& source) {
@@ -314,9 +371,7 @@ Result<Survey> look(const Source& source, const Session& session, Hashing hashin
                     const Told& told) {
   if (const auto* path = std::get_if<PathSource>(&source)) return look_path(*path);
   if (const auto* url = std::get_if<UrlSource>(&source)) return look_url(*url, session, hashing);
-  const bool refresh = session.options().refresh && !session.offline();
-  return look_hub(std::get<HubSource>(source), session, hashing,
-                  refresh ? Ref::kRefused : Ref::kTrusted, told);
+  return look_hub(std::get<HubSource>(source), session, hashing, told);
 }
 
 namespace {
@@ -357,7 +412,9 @@ bool may_fall_back(const Error& error) {
 /// The Hub gave no answer: what the cache has, if that is complete as far as anybody can tell.
 Result<Survey> fall_back(const HubSource& source, const Session& session, Hashing hashing,
                          const Error& why) {
-  FVP_TRY(Survey survey, look_hub(source, session, hashing, Ref::kTrusted, {}));
+  Told told;
+  told.cached_ref = true;
+  FVP_TRY(Survey survey, look_hub(source, session, hashing, told));
   if (survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree) {
     FVP_TRY(survey, look_offline(source, session, survey, hashing));
   }
@@ -423,25 +480,17 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
     FVP_CHECK_OK(look_offline_at_file(source, session, hashing, what, survey));
     return survey;
   }
-  FVP_TRY(const auto found, session.store(source.repo).list_snapshot(known.commit));
-  std::vector<RepoFile> tree;
-  for (const HubStore::SnapshotFile& file : found) {
-    RepoFile listed;
-    listed.path = file.path;
-    listed.size = file.size;
-    tree.push_back(std::move(listed));
+  const Result<std::vector<FileSpec>> found = files_in_snapshot(source, session, known.commit);
+  if (!found) {
+    if (found.error().code != ErrorCode::kNotFound) return tl::unexpected(found.error());
+    return fail(ErrorCode::kOfflineMissing, what);
   }
-  const Result<std::vector<RepoFile>> selected = select(source, tree);
-  if (!selected) return fail(ErrorCode::kOfflineMissing, what);
-  for (const RepoFile& file : *selected) {
-    const auto at = std::lower_bound(
-        found.begin(), found.end(), file.path,
-        [](const HubStore::SnapshotFile& a, const std::string& path) { return a.path < path; });
-    if (!at->present) {
+  for (const FileSpec& file : *found) {
+    if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,
                   what + " (the link " + file.path + " leads to no file)");
     }
-    FileSpec spec;
+    FileSpec spec;  // without the digest that its blob's name tells: it was not compared
     spec.path = file.path;
     spec.size = file.size;
     survey.files.push_back(std::move(spec));

@@ -62,7 +62,21 @@ struct Told {
   std::optional<std::string> commit;          ///< to look at, whatever the ref says by now
   bool revision = false;                      ///< it was the Hub that named the commit
   std::optional<std::vector<RepoFile>> tree;  ///< of `commit`
+  bool cached_ref = false;  ///< the commit that the cache has for a branch will do, refresh or not
 };
+
+/// The commit of a Hub entry and the files that it has there, as far as the caches tell: by the
+/// receipt, else by trees/<commit>.json. Does not look whether the files are there: `need` is
+/// kRevision, kTree or, with `files` known, kNothing.
+[[nodiscard]] Result<Survey> list_hub(const HubSource& source, const Session& session,
+                                      const Told& told = {});
+
+/// What can be said of the files where nothing lists them: those of snapshots/<commit> that
+/// `source` asks for, each with the size it has there (none: its link leads to no file) and the
+/// digest that the name of its blob tells. kNotFound when none matches.
+[[nodiscard]] Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source,
+                                                              const Session& session,
+                                                              const std::string& commit);
 
 /// What the caches tell of `source`.
 [[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,

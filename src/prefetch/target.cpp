@@ -1,21 +1,16 @@
 #include "prefetch/target.h"
 
+#include <algorithm>
+
+#include "base/digest.h"
 #include "base/try.h"
 #include "cache/receipt.h"
+#include "prefetch/rejected.h"
 
 namespace fvprefetch {
 
-namespace {
-
-/// By what changes when a name is given to another file, or the file is written to.
-bool same_file(const posix::FileInfo& a, const posix::FileInfo& b) {
-  return a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
-}
-
-}  // namespace
-
-HubTarget::HubTarget(HubStore store, Pointer first, StopCheck must_stop)
-    : store_(std::move(store)), must_stop_(std::move(must_stop)) {
+HubTarget::HubTarget(HubStore store, Pointer first, const Session& session)
+    : store_(std::move(store)), session_(session) {
   pointers_.push_back(std::move(first));
 }
 
@@ -40,18 +35,47 @@ Status HubTarget::prepare() {
 }
 
 Result<bool> HubTarget::present() {
-  const auto& first = pointers_.front();
-  if (store_.has_blob(first.file)) return check_pins(final_path());
-  // A cache without links has the file itself at the pointer, and no blob.
-  for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) return false;
+  if (store_.has_blob(pointers_.front().file)) {
+    FVP_TRY(const bool trusted, trusts_blob());
+    if (!trusted) return false;
+    return check_pins(final_path());
   }
+  // A cache without links has the file itself at the pointer, and no blob.
+  if (!std::all_of(pointers_.begin(), pointers_.end(),
+                   [this](const Pointer& pointer) { return has_pointer(pointer); })) {
+    return false;
+  }
+  const Pointer& first = pointers_.front();
   return check_pins(store_.paths().pointer(first.commit, first.file.path));
+}
+
+bool HubTarget::has_pointer(const Pointer& pointer) const {
+  return store_.has_file(pointer.commit, pointer.file) &&
+         !session_.rejects(store_.paths().pointer(pointer.commit, pointer.file.path));
+}
+
+Result<bool> HubTarget::trusts_blob() {
+  if (session_.rejects(final_path())) return false;
+  // By its size, as at any hit; a run that repairs looks into it.
+  const std::optional<Digest>& digest = pointers_.front().file.digest;
+  if (!session_.repairs() || !digest) return true;
+  FVP_TRY(const auto now, posix::stat(final_path()));
+  if (!now) return false;
+  if (!judged_ || !same_file(*judged_, *now)) {
+    FVP_TRY(const HashedFile hashed, hash_file(final_path(), digest->kind, stop_check()));
+    judged_ = hashed.info;
+    judged_good_ = agrees(*digest, hashed.hex);
+  }
+  return judged_good_;
 }
 
 Status HubTarget::adopt() {
   if (refused_.size() == pointers_.size()) return fail(refused_.begin()->second);
   return link_all(HubStore::Blob::kStays);
+}
+
+StopCheck HubTarget::stop_check() const {
+  return [this] { return session_.must_stop(); };
 }
 
 Result<bool> HubTarget::check_pins(const std::string& path) {
@@ -61,7 +85,7 @@ Result<bool> HubTarget::check_pins(const std::string& path) {
     if (pointer.sha256.empty()) continue;
     auto answer = known.find(pointer.sha256);
     if (answer == known.end()) {
-      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, must_stop_));
+      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, stop_check()));
       answer = known.emplace(pointer.sha256, pin).first;
     }
     if (answer->second == Pin::kBroken) return false;
@@ -74,7 +98,7 @@ Result<bool> HubTarget::check_pins(const std::string& path) {
 
 Status HubTarget::link_all(HubStore::Blob last) {
   for (const Pointer& pointer : pointers_) {
-    if (refused_.contains(pointer.entry) || store_.has_file(pointer.commit, pointer.file)) continue;
+    if (refused_.contains(pointer.entry) || has_pointer(pointer)) continue;
     const bool is_last = &pointer == &pointers_.back();
     FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file,
                                         is_last ? last : HubStore::Blob::kStays));

@@ -15,6 +15,7 @@
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/lookup.h"
+#include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/engine.h"
 
@@ -55,7 +56,8 @@ class HubTarget : public Target {
     std::string sha256;     ///< pinned by the manifest besides git's digest; may be empty
     std::size_t entry = 0;  ///< whose it is
   };
-  HubTarget(HubStore store, Pointer first, StopCheck must_stop);
+  /// `session` must outlive the target.
+  HubTarget(HubStore store, Pointer first, const Session& session);
   /// One more pointer to the same blob.
   void also(Pointer pointer);
 
@@ -72,16 +74,25 @@ class HubTarget : public Target {
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
+  /// The pointer leads to a file of the right size that was not found wrong.
+  [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
+  /// The blob that is there may be linked to.
+  [[nodiscard]] Result<bool> trusts_blob();
   /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
   /// the blob.
   [[nodiscard]] Result<bool> check_pins(const std::string& path);
   /// The last pointer of a blob that is new may have it where links cannot be had.
   [[nodiscard]] Status link_all(HubStore::Blob last);
+  [[nodiscard]] StopCheck stop_check() const;
 
   HubStore store_;
   std::vector<Pointer> pointers_;
-  StopCheck must_stop_;
+  const Session& session_;
   std::map<std::size_t, Error> refused_;
+  /// The blob that was hashed last, and whether it was the right one: hashing it again under the
+  /// lock would cost minutes.
+  std::optional<posix::FileInfo> judged_;
+  bool judged_good_ = false;
 };
 
 /// A file below the eval cache.
