@@ -9,6 +9,7 @@
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/retry.h"
@@ -150,6 +151,7 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
 Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking) {
   Result<Plan> plan = guard([&]() -> Result<Plan> {
     Session session(options, {});
+    FVP_CHECK_OK(check_frozen(manifest, session));
     Plan made;
     std::vector<Entry> entries;
     std::vector<Source> sources;

@@ -4,8 +4,6 @@
 
 #include "base/try.h"
 #include "cache/hf_store.h"
-#include "cache/receipt.h"
-#include "cache/url_store.h"
 
 namespace fvprefetch {
 
@@ -23,6 +21,28 @@ FileSpec from_receipt(const ReceiptFile& file) {
     spec.digest = Digest{Digest::Kind::kGitSha1, file.blob};
   }
   return spec;
+}
+
+/// The snapshot links to the blob that `file` names. A blob's name is its digest, and nothing is
+/// given that name unchecked.
+bool links_to_its_blob(const HubStore& store, const std::string& commit, const FileSpec& file) {
+  return posix::read_link(store.paths().pointer(commit, file.path)) ==
+         layout::HubRepo::pointer_target(file.path, file.blob);
+}
+
+/// A file of the manifest's list that lies in the snapshot some other way (a copy, a name of
+/// another client's) is the listed one. A path of a commit has one content for ever: where it is
+/// not that, cache or list is wrong, and fetching it would not tell which.
+Status check_listed(const HubStore& store, const std::string& commit, const FileSpec& file,
+                    const StopCheck& must_stop) {
+  const std::string path = store.paths().pointer(commit, file.path);
+  FVP_TRY(const HashedFile actual, hash_file(path, file.digest->kind, must_stop));
+  if (agrees(*file.digest, actual.hex)) return {};
+  return fail(ErrorCode::kIntegrity,
+              path + " has " +
+                  (file.digest->kind == Digest::Kind::kSha256 ? "sha256 " : "git_sha1 ") +
+                  actual.hex + ", `files` of the manifest expects " + file.digest->hex,
+              "one of the two is wrong: remove the file, or lock the manifest again");
 }
 
 /// The manifest pins a Hub file: what the Hub lists must be that file, or the entry cannot be had.
@@ -96,7 +116,12 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
   }
 
   std::optional<std::vector<RepoFile>> tree = asked_tree;
-  if (!tree && receipt) {
+  if (!source.files.empty()) {
+    // The receipt is keyed by this very list, so it says of it that it was checked, and no more.
+    survey.verified_by = receipt ? "receipt" : "manifest";
+    FVP_TRY(const std::vector<RepoFile> selected, select(source, source.files));
+    for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
+  } else if (!tree && receipt) {
     survey.verified_by = "receipt";
     for (const ReceiptFile& file : receipt->files) survey.files.push_back(from_receipt(file));
   } else {
@@ -113,7 +138,16 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
   FVP_CHECK_OK(check_pins(source, survey.files));
 
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
-    if (!store.has_file(survey.commit, survey.files[i])) survey.missing.push_back(i);
+    if (!store.has_file(survey.commit, survey.files[i])) {
+      survey.missing.push_back(i);
+    } else if (!source.files.empty() && !receipt &&
+               !links_to_its_blob(store, survey.commit, survey.files[i])) {
+      if (hashing == Hashing::kForbidden) {
+        survey.unchecked = true;
+        continue;
+      }
+      FVP_CHECK_OK(check_listed(store, survey.commit, survey.files[i], stop_of(session)));
+    }
   }
   survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
   if (survey.missing.empty()) {
@@ -180,11 +214,23 @@ std::string selection_of(const HubSource& source) {
   for (const std::string& pattern : source.include) text += "\ninclude\t" + pattern;
   for (const std::string& pattern : source.exclude) text += "\nexclude\t" + pattern;
   if (!source.sha256.empty()) text += "\nsha256\t" + source.sha256;
+  for (const RepoFile& file : source.files) {
+    const FileSpec spec = hub::to_file_spec(file);
+    text += "\nfile\t" + spec.path + "\t" + std::to_string(*spec.size) + "\t" + spec.blob;
+  }
   return text;
 }
 
 std::string source_key(const UrlSource& source) {
   return sha256_hex(source.file.urls.front());
+}
+
+std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
+  std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
+  const bool fits = receipt && receipt->files.size() == 1 &&
+                    receipt->files.front().size == file.size &&
+                    receipt->files.front().mtime_ns == file.mtime_ns;
+  return fits ? receipt : std::nullopt;
 }
 
 namespace {
@@ -198,11 +244,8 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   if (!verdict.info) return verdict;
   const posix::FileInfo& info = *verdict.info;
 
-  const std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
-  const bool receipt_fits = receipt && receipt->files.size() == 1 &&
-                            receipt->files.front().size == info.size &&
-                            receipt->files.front().mtime_ns == info.mtime_ns;
-  if (receipt_fits && receipt->source_key != source_key(source)) {
+  const std::optional<Receipt> receipt = url_receipt(store, info);
+  if (receipt && receipt->source_key != source_key(source)) {
     verdict.why = "the file at " + store.paths().path() + " came from another source (" +
                   receipt->source + ")";
     if (refresh) {
@@ -219,7 +262,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   // A digest told by a name is checked when the file is fetched; one that the manifest pins,
   // always.
   const bool pinned = source.digest_rule == "manifest" && source.file.digest;
-  if (receipt_fits && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
+  if (receipt && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
     verdict.good = true;
     verdict.verified_by = "receipt";
     return verdict;

@@ -8,6 +8,8 @@
 
 #include "base/digest.h"
 #include "base/posix.h"
+#include "cache/receipt.h"
+#include "cache/url_store.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/session.h"
@@ -56,8 +58,13 @@ enum class Hashing { kAllowed, kForbidden };
 /// SHA-256 of a URL source as given: tells sources apart without keeping their secrets.
 [[nodiscard]] std::string source_key(const UrlSource& source);
 
+/// The receipt of a URL file, when it is about `file`, which was found there.
+[[nodiscard]] std::optional<Receipt> url_receipt(const UrlStore& store,
+                                                 const posix::FileInfo& file);
+
 /// What the caches tell of `source`. For a Hub entry, `commit` and `tree` are what the Hub was
-/// asked in this run; without them refs, receipts and trees/<commit>.json have to do.
+/// asked in this run; without them refs, receipts and trees/<commit>.json have to do. An entry with
+/// `files` needs none of these: its manifest is the list.
 [[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
                                   const std::optional<std::string>& commit = std::nullopt,
                                   const std::optional<std::vector<RepoFile>>& tree = std::nullopt);

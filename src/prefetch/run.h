@@ -9,5 +9,7 @@ namespace fvprefetch {
 
 [[nodiscard]] Report prefetch_with(const Manifest& manifest, const Options& options,
                                    const Seams& seams);
+[[nodiscard]] Result<Manifest> lock_with(const Manifest& manifest, const Options& options,
+                                         const Seams& seams);
 
 }  // namespace fvprefetch
