@@ -23,28 +23,6 @@ FileSpec from_receipt(const ReceiptFile& file) {
   return spec;
 }
 
-/// The snapshot links to the blob that `file` names. A blob's name is its digest, and nothing is
-/// given that name unchecked.
-bool links_to_its_blob(const HubStore& store, const std::string& commit, const FileSpec& file) {
-  return posix::read_link(store.paths().pointer(commit, file.path)) ==
-         layout::HubRepo::pointer_target(file.path, file.blob);
-}
-
-/// A file of the manifest's list that lies in the snapshot some other way (a copy, a name of
-/// another client's) is the listed one. A path of a commit has one content for ever: where it is
-/// not that, cache or list is wrong, and fetching it would not tell which.
-Status check_listed(const HubStore& store, const std::string& commit, const FileSpec& file,
-                    const StopCheck& must_stop) {
-  const std::string path = store.paths().pointer(commit, file.path);
-  FVP_TRY(const HashedFile actual, hash_file(path, file.digest->kind, must_stop));
-  if (agrees(*file.digest, actual.hex)) return {};
-  return fail(ErrorCode::kIntegrity,
-              path + " has " +
-                  (file.digest->kind == Digest::Kind::kSha256 ? "sha256 " : "git_sha1 ") +
-                  actual.hex + ", `files` of the manifest expects " + file.digest->hex,
-              "one of the two is wrong: remove the file, or lock the manifest again");
-}
-
 /// The manifest pins a Hub file: what the Hub lists must be that file, or the entry cannot be had.
 Status check_pins(const HubSource& source, const std::vector<FileSpec>& files) {
   if (source.filename.empty() || files.size() != 1) return {};
@@ -141,12 +119,15 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
     if (!store.has_file(survey.commit, survey.files[i])) {
       survey.missing.push_back(i);
     } else if (!source.files.empty() && !receipt &&
-               !links_to_its_blob(store, survey.commit, survey.files[i])) {
+               !store.links_to_blob(survey.commit, survey.files[i])) {
       if (hashing == Hashing::kForbidden) {
         survey.unchecked = true;
         continue;
       }
-      FVP_CHECK_OK(check_listed(store, survey.commit, survey.files[i], stop_of(session)));
+      // A copy, or a blob that another client gave another name.
+      FVP_CHECK_OK(check_digest(survey.files[i],
+                                store.paths().pointer(survey.commit, survey.files[i].path),
+                                stop_of(session)));
     }
   }
   survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
@@ -303,6 +284,18 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
   }
   return fail(ErrorCode::kInternal, store.paths().path() + " is replaced again and again",
               "find out which program does that");
+}
+
+// A path of a commit has one content for ever: where it is another, the cache or what is known of
+// the commit is wrong, and fetching it once more would not tell which.
+Status check_digest(const FileSpec& file, const std::string& path, const StopCheck& must_stop) {
+  if (!file.digest) return {};
+  FVP_TRY(const HashedFile actual, hash_file(path, file.digest->kind, must_stop));
+  if (agrees(*file.digest, actual.hex)) return {};
+  const std::string word = file.digest->kind == Digest::Kind::kSha256 ? "sha256 " : "git_sha1 ";
+  return fail(ErrorCode::kIntegrity,
+              path + " has " + word + actual.hex + ", expected " + file.digest->hex,
+              "remove the file, or lock the manifest again: one of the two is wrong");
 }
 
 Status check_pinned_sha256(const std::string& sha256, const FileSpec& file, const std::string& path,

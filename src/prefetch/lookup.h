@@ -87,6 +87,11 @@ struct UrlVerdict {
 [[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
                                                 Hashing hashing, const StopCheck& must_stop);
 
+/// The Hub file at `path`, which no link to its blob vouches for, has the digest that it must have:
+/// kIntegrity when it has another.
+[[nodiscard]] Status check_digest(const FileSpec& file, const std::string& path,
+                                  const StopCheck& must_stop);
+
 /// A sha256 that the manifest pins for a Hub file that git's digest names (no LFS file) and that
 /// lies at `path`: kIntegrity when it is another.
 [[nodiscard]] Status check_pinned_sha256(const std::string& sha256, const FileSpec& file,

@@ -12,6 +12,7 @@
 #include "prefetch/lookup.h"
 #include "prefetch/run.h"
 #include "source/resolve.h"
+#include "source/wording.h"
 
 namespace fvprefetch {
 
@@ -25,8 +26,8 @@ constexpr std::size_t kSha256Digits = 64;
 class NamedEntries {
  public:
   void add(const Entry& entry, const std::string& reason) {
-    const std::string& named = entry.name.empty() ? entry.source : entry.name;
-    list_ += (list_.empty() ? "`" : ", `") + redact(named) + "` (" + reason + ")";
+    const std::string named = printable(entry.name.empty() ? redact(entry.source) : entry.name);
+    list_ += (list_.empty() ? "`" : ", `") + named + "` (" + reason + ")";
   }
   [[nodiscard]] bool empty() const { return list_.empty(); }
   [[nodiscard]] const std::string& text() const { return list_; }

@@ -41,19 +41,26 @@ Status HubTarget::prepare() {
 
 Result<bool> HubTarget::present() {
   if (store_.has_blob(pointers_.front().file)) return true;
-  // A cache without links has the file itself at the pointer, and no blob.
+  // A cache without links has the file itself at the pointer, and no blob. A link leads to another
+  // blob then: that of an entry which pins the path to other bytes.
   for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) return false;
+    const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
+    if (posix::is_link(path) || !store_.has_file(pointer.commit, pointer.file)) return false;
   }
   return true;
 }
 
 Status HubTarget::adopt() {
-  const Pointer& first = pointers_.front();
-  FVP_CHECK_OK(check_pins(store_.has_blob(first.file)
-                              ? final_path()
-                              : store_.paths().pointer(first.commit, first.file.path)));
-  return link_all();
+  if (store_.has_blob(pointers_.front().file)) {
+    FVP_CHECK_OK(check_pins(final_path()));
+    return link_all();
+  }
+  for (const Pointer& pointer : pointers_) {
+    const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
+    FVP_CHECK_OK(check_digest(pointer.file, path, must_stop_));
+    FVP_CHECK_OK(check_pins(path));
+  }
+  return {};
 }
 
 Status HubTarget::check_pins(const std::string& path) const {
@@ -68,7 +75,8 @@ Status HubTarget::check_pins(const std::string& path) const {
 
 Status HubTarget::link_all() {
   for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) {
+    const bool is_link = posix::is_link(store_.paths().pointer(pointer.commit, pointer.file.path));
+    if (is_link || !store_.has_file(pointer.commit, pointer.file)) {  // a right link is left
       FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file));
     }
   }
