@@ -196,8 +196,8 @@ Status write_whole(const std::string& path, std::string_view text) {
   Status written = posix::publish_text(temp, path, text);
   if (!written) {
     (void)posix::remove_file(temp);  // best effort: the error that matters is the first one
-    if (written.error().hint.empty())
-      written.error().hint = "say where to write with --output FILE";
+    std::string& hint = written.error().hint;
+    if (hint.empty()) hint = "say where to write with --output FILE";
   }
   return written;
 }

@@ -23,6 +23,8 @@ enum class Asking { kAllowed, kForbidden };
 
 std::string digest_rule(const Source& source, const FileSpec& file) {
   if (const auto* url = std::get_if<UrlSource>(&source)) return url->digest_rule;
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub != nullptr && !hub->files.empty()) return "manifest";
   return file.digest ? "hub" : "none";
 }
 

@@ -12,7 +12,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -56,9 +58,16 @@ std::string pointer_segment(std::string_view key) {
   return segment;
 }
 
-/// Whether JSON pointer `field` is `place` or a part of it.
-bool is_at_or_below(std::string_view field, std::string_view place) {
-  return field.starts_with(place) && (field.size() == place.size() || field[place.size()] == '/');
+/// JSON pointers below an entry to what could not be taken; its problem has been told.
+using Unread = std::set<std::string, std::less<>>;
+
+/// Whether `field`, or what it is a part of, is in `places`.
+bool is_within(std::string_view field, const Unread& places) {
+  while (!field.empty()) {
+    if (places.contains(field)) return true;
+    field = field.substr(0, field.rfind('/'));
+  }
+  return false;
 }
 
 /// Reads one tree, and collects what is wrong with it.
@@ -197,8 +206,7 @@ class Reader {
   void read_entry(const JsonNode& node, const std::string& here) {
     check_keys(node, here);
     Entry entry;
-    // Fields whose value could not be taken: the rules would only repeat it.
-    std::vector<std::string> unread;
+    Unread unread;  // the rules would only repeat it
     for (const JsonNode& field : node.children) {
       if (contains(kUnpackFields, field.key)) {
         problem(field.key_offset, here + "/" + field.key,
@@ -208,25 +216,18 @@ class Reader {
       } else if (field.key == "files") {
         read_files(field, here, entry.files, unread);
       } else if (!read_field(field, here + "/" + field.key, entry)) {
-        unread.push_back("/" + field.key);
+        unread.insert("/" + field.key);
       }
     }
     for (const std::string_view required : {"name", "source"}) {
       if (node.find(required) != nullptr) continue;
       problem(node.offset, here, "`" + std::string(required) + "` is missing");
-      unread.push_back("/" + std::string(required));
+      unread.insert("/" + std::string(required));
     }
     for (EntryProblem& found : check_entry(entry, NameRule::kAlways)) {
-      const std::string& field = found.field;
-      if (std::any_of(unread.begin(), unread.end(),
-                      [&](const std::string& told) { return is_at_or_below(field, told); })) {
-        continue;
-      }
+      if (is_within(found.field, unread)) continue;
       // Without a source nobody knows which fields belong.
-      if (std::find(unread.begin(), unread.end(), "/source") != unread.end() &&
-          (is_at_or_below(field, "/mirrors") || is_at_or_below(field, "/dest"))) {
-        continue;
-      }
+      if (unread.contains("/source") && is_within(found.field, {"/mirrors", "/dest"})) continue;
       problem(offset_of(node, found.field), here + found.field, std::move(found.message));
     }
     entry.sha256 = lower_hex(entry.sha256);
@@ -267,16 +268,16 @@ class Reader {
   /// `files`, below the entry at `here`. Each is read for itself, so that a mistake in one hides
   /// none in another: what could not be taken is added to `unread`.
   void read_files(const JsonNode& list, const std::string& here, std::vector<PinnedFile>& files,
-                  std::vector<std::string>& unread) {
+                  Unread& unread) {
     const std::string field = "/files";
     if (list.kind != JsonNode::Kind::kArray) {
       wrong_kind(list, here + field, "an array of files");
-      unread.push_back(field);
+      unread.insert(field);
       return;
     }
     if (list.children.empty()) {
       problem(list.offset, here + field, "expected at least one file, got none");
-      unread.push_back(field);
+      unread.insert(field);
     }
     for (std::size_t i = 0; i < list.children.size(); ++i) {
       files.emplace_back();
@@ -285,11 +286,11 @@ class Reader {
   }
 
   void read_file(const JsonNode& node, const std::string& entry, const std::string& field,
-                 PinnedFile& file, std::vector<std::string>& unread) {
+                 PinnedFile& file, Unread& unread) {
     const std::string here = entry + field;
     if (node.kind != JsonNode::Kind::kObject) {
       wrong_kind(node, here, "a file (an object)");
-      unread.push_back(field);
+      unread.insert(field);
       return;
     }
     check_keys(node, here);
@@ -308,20 +309,20 @@ class Reader {
       } else {
         unknown_field(child, here, kFileFields);
       }
-      if (!taken) unread.push_back(field + "/" + child.key);
+      if (!taken) unread.insert(field + "/" + child.key);
     }
     file.size = size.value_or(0);
     for (const std::string_view required : {"path", "size"}) {
       if (node.find(required) != nullptr) continue;
       problem(node.offset, here, "`" + std::string(required) + "` is missing");
-      unread.push_back(field + "/" + std::string(required));
+      unread.insert(field + "/" + std::string(required));
     }
     const bool has_digest = node.find("sha256") != nullptr || node.find("git_sha1") != nullptr;
     if (!has_digest) {
       problem(node.offset, here, "`sha256` (of an LFS file) or `git_sha1` is missing");
     }
     // The rules want one digest: said already, or there and not readable.
-    if (file.sha256.empty() && file.git_sha1.empty()) unread.push_back(field + "/sha256");
+    if (file.sha256.empty() && file.git_sha1.empty()) unread.insert(field + "/sha256");
   }
 
   bool read_text(const JsonNode& node, const std::string& here, std::string& text) {

@@ -124,7 +124,9 @@ class LockManifest(harness.EndToEnd):
         for command in ("status", "plan"):
             done = self.fvp(command, self.locked, "--json")
             self.assert_ok(done)
-            self.assertEqual(json.loads(done.stdout)["totals"]["files"], 6)
+            told = json.loads(done.stdout)
+            self.assertEqual(told["totals"]["files"], 6)
+            self.assertEqual(told["entries"][1]["files"][0]["digest_rule"], "manifest")
         self.assertEqual(self.hub.stats()["requests"], 0)
         self.assert_ok(self.fvp(self.locked))
         self.assertEqual(self.hub.stats()["api_requests"], 0)
