@@ -8,9 +8,10 @@
 //   for (const auto& entry : report.entries) use(entry.name, entry.path);
 //   return fvprefetch::exit_code(report.code());
 //
-// The functions block until all is done, use the calling thread, print nothing, install no signal
-// handler and never exit. They know nothing of MPI: in an MPI program call them on one rank, or
-// use mpi.h, which runs them on rank 0 and gives every rank the same report.
+// The functions block until all is done, use the calling thread (verify: some more, to hash), print
+// nothing, install no signal handler and never exit. They know nothing of MPI: in an MPI program
+// call them on one rank, or use mpi.h, which runs them on rank 0 and gives every rank the same
+// report.
 #pragma once
 
 #include <chrono>
@@ -26,6 +27,7 @@
 #include "fvprefetch/plan.h"
 #include "fvprefetch/progress.h"
 #include "fvprefetch/report.h"
+#include "fvprefetch/verification.h"
 
 namespace fvprefetch {
 
@@ -48,6 +50,8 @@ struct Options {
   bool frozen = false;
   /// Go on after a required entry failed; the first failed one still decides the error.
   bool keep_going = false;
+  /// verify() only: fetch the corrupt and the missing files. Not when offline.
+  bool repair = false;
 
   LockMode lock = LockMode::kAuto;
   /// Longest wait for a lock. Given: absolute. Not given: 30 minutes without any progress of the
@@ -89,5 +93,14 @@ struct Options {
 
 /// Where `fvprefetch lock` writes: "m.json" -> "m.lock.json".
 [[nodiscard]] std::string lock_path(const std::string& manifest_path);
+
+/// Reads and hashes every file that is there, several at once, against what the manifest, receipts
+/// and the Hub cache tell. A missing file is an error here, whatever `offline` says. Without
+/// `repair` no request is sent, nothing is written and nothing locked. With it the corrupt and the
+/// missing files, and only these, are fetched as prefetch() does: under their locks, checked while
+/// they come, published by rename over the name alone. `refresh` is ignored: what is there is
+/// looked at. Every failure is in the result. Blocks as long as reading all of it takes; ends early
+/// on `stop` and at the deadline, with what was found so far.
+[[nodiscard]] Verification verify(const Manifest& manifest, const Options& options = {});
 
 }  // namespace fvprefetch

@@ -17,6 +17,7 @@
 #include "cli/plan_json.h"
 #include "cli/signals.h"
 #include "cli/text.h"
+#include "cli/verification_json.h"
 #include "cluster/distribute.h"
 
 #ifndef FVPREFETCH_VERSION
@@ -146,8 +147,33 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   return job->ranks().max(code).value_or(code);
 }
 
-// `plan` and `status`: the work of one process. Another rank of the same step would only send the
-// same requests again; it looks whether the manifest can be read, so as to end as rank 0 does then.
+// How `plan`, `status` and `verify` end: the exit code.
+int tell_plan(const Plan& found, const Invocation& call, Console& console) {
+  const bool planning = call.command == Command::kPlan;
+  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
+                           : planning ? plan_text(found, call.verbose)
+                                      : status_text(found);
+  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
+  if (found.error) console.error(*found.error);
+  return code;
+}
+
+int tell_verification(const Verification& found, const Invocation& call, Console& console) {
+  const std::string text =
+      call.json ? verification_to_json(found) + "\n" : verification_text(found, call.verbose);
+  const int code = print(text, exit_code(found.code()), console);
+  if (!found.entries.empty()) console.note(verification_summary(found));
+  for (const std::string& line : failure_lines(found)) console.failure(line);
+  if (found.repair && !found.repair->entries.empty()) {
+    console.note("repair: " + summary_text(*found.repair));
+  }
+  if (found.error) console.error(*found.error);
+  return code;
+}
+
+// `plan`, `status` and `verify`: the work of one process. Another rank of the same step would only
+// send the same requests again; it looks whether the manifest can be read, so as to end as rank 0
+// does then.
 int inspect(const Invocation& call, const EnvironmentLookup& env) {
   if (told_rank(env).value_or(0) != 0) {
     if (call.target == "-") return 0;
@@ -164,18 +190,16 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
   options.stop = signals.token();
   options.stop_signal = [&signals] { return signals.number(); };
 
-  const bool planning = call.command == Command::kPlan;
-  const Plan found = [&] {
-    const auto manifest = manifest_of(call);
-    if (!manifest) return Plan{{}, manifest.error()};
-    return planning ? plan(*manifest, options) : status(*manifest, options);
-  }();
-  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
-                           : planning ? plan_text(found, call.verbose)
-                                      : status_text(found);
-  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
-  if (found.error) console.error(*found.error);
-  return code;
+  const auto manifest = manifest_of(call);
+  if (call.command == Command::kVerify) {
+    Verification found;
+    if (!manifest) found.error = manifest.error();
+    return tell_verification(manifest ? verify(*manifest, options) : found, call, console);
+  }
+  if (!manifest) return tell_plan(Plan{{}, manifest.error()}, call, console);
+  return tell_plan(
+      call.command == Command::kPlan ? plan(*manifest, options) : status(*manifest, options), call,
+      console);
 }
 
 // Where `lock` writes; "-" is stdout.
@@ -284,6 +308,7 @@ int run(const std::vector<std::string>& arguments) {
       return fetch(*call, env);
     case Command::kPlan:
     case Command::kStatus:
+    case Command::kVerify:
       return inspect(*call, env);
     case Command::kLock:
       return lock_manifest(*call, env);

@@ -28,6 +28,7 @@ constexpr std::array kVerbs{
     Verb{Command::kEnsure, "ensure", "SOURCE", true, "one checkpoint, without a manifest"},
     Verb{Command::kPlan, "plan", "MANIFEST", true, "say what would be fetched; writes nothing"},
     Verb{Command::kStatus, "status", "MANIFEST", true, "say what is there; sends no request"},
+    Verb{Command::kVerify, "verify", "MANIFEST", true, "hash what is there; --repair fetches anew"},
     Verb{Command::kLock, "lock", "MANIFEST", true, "pin commits and digests; see --frozen"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
@@ -159,7 +160,7 @@ Applied progress_wish(std::string_view value, ProgressWish& target) {
       target);
 }
 
-enum class Group { kWhere, kHow, kSay, kEnsure, kLock, kHelp };
+enum class Group { kWhere, kHow, kSay, kEnsure, kVerify, kLock, kHelp };
 
 struct OptionSpec {
   std::string_view name;   // without dashes
@@ -224,6 +225,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.filename); }},
     OptionSpec{"revision", "REV", Group::kEnsure, "branch, tag or commit (main)",
                [](std::string_view v, Draft& d) { return text(v, d.call.revision); }},
+    OptionSpec{"repair", "", Group::kVerify, "fetch what is corrupt or missing, nothing else",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.repair); }},
     OptionSpec{"output", "FILE", Group::kLock, "where to write (MANIFEST.lock.json); - is stdout",
                [](std::string_view v, Draft& d) { return text(v, d.call.output); }},
     OptionSpec{"help", "", Group::kHelp, "this text; also after a command",
@@ -232,20 +235,22 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.version); }},
 };
 
-// The one command that has the options of a group; nullopt: every command has.
-std::optional<Command> owner(Group group) {
+// The command that alone has the options of `group`; nullopt: every command has them.
+std::optional<Command> owner_of(Group group) {
   if (group == Group::kEnsure) return Command::kEnsure;
+  if (group == Group::kVerify) return Command::kVerify;
   if (group == Group::kLock) return Command::kLock;
   return std::nullopt;
 }
 
-// What one command takes belongs to one run, and help is no setting: neither has a variable.
+// What `ensure` and `lock` take belongs to one run, and help is no setting: none has a variable.
 bool has_variable(const OptionSpec& option) {
-  return !owner(option.group) && option.group != Group::kHelp;
+  return option.group != Group::kEnsure && option.group != Group::kLock &&
+         option.group != Group::kHelp;
 }
 
 bool belongs_to(const OptionSpec& option, Command command) {
-  return owner(option.group).value_or(command) == command;
+  return owner_of(option.group).value_or(command) == command;
 }
 
 std::string dashed(const OptionSpec& option) {
@@ -296,7 +301,8 @@ tl::unexpected<Error> unknown_option(const std::string& argument, Command comman
   if (const OptionSpec* option = find_option(bare); option != nullptr) {
     if (!belongs_to(*option, command)) {
       return usage(fmt::format("`{}` has no option {}", verb_name(command), dashed(*option)),
-                   fmt::format("it belongs to `fvprefetch {}`", verb_name(*owner(option->group))));
+                   fmt::format("it belongs to `fvprefetch {}`",
+                               verb_name(owner_of(option->group).value_or(command))));
     }
     return usage("unknown option " + word, fmt::format("did you mean {}?", dashed(*option)));
   }
@@ -475,7 +481,10 @@ std::string option_lines(Group group) {
 
 std::string usage_of(const Verb& verb) {
   return fmt::format("fvprefetch {}{}{}{} [OPTIONS]", verb.name, verb.argument.empty() ? "" : " ",
-                     verb.argument, verb.command == Command::kEnsure ? " [--filename FILE]" : "");
+                     verb.argument,
+                     verb.command == Command::kEnsure   ? " [--filename FILE]"
+                     : verb.command == Command::kVerify ? " [--repair]"
+                                                        : "");
 }
 
 constexpr std::string_view kExitCodes =
@@ -567,6 +576,7 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
 
   for (std::size_t i = 0; i < kOptions.size(); ++i) {
     if (words.values[i] || !has_variable(kOptions[i])) continue;
+    if (!belongs_to(kOptions[i], verb->command)) continue;
     const std::string name = variable(kOptions[i]);
     const auto value = env ? env(name) : std::nullopt;
     if (!value || value->empty()) continue;  // empty counts as not set
@@ -598,8 +608,9 @@ std::string help_text(std::optional<Command> command) {
   if (command) {
     const Verb& verb = *find_verb(verb_name(*command));
     out += fmt::format("Usage: {}\n\n{}\n", usage_of(verb), verb.help);
-    for (const Group group : {Group::kEnsure, Group::kLock}) {
-      if (command == owner(group)) out += "\nOptions of this command:\n" + option_lines(group);
+    for (const Group group : {Group::kEnsure, Group::kVerify, Group::kLock}) {
+      if (owner_of(group) != command) continue;
+      out += "\nOptions of this command:\n" + option_lines(group);
     }
   } else {
     out +=

@@ -19,7 +19,18 @@
 
 namespace fvprefetch::cli {
 
-enum class Command { kFetch, kEnsure, kPlan, kStatus, kLock, kEnv, kSchema, kHelp, kVersion };
+enum class Command {
+  kFetch,
+  kEnsure,
+  kPlan,
+  kStatus,
+  kVerify,
+  kLock,
+  kEnv,
+  kSchema,
+  kHelp,
+  kVersion
+};
 
 enum class ProgressWish { kAuto, kBar, kLog, kNone };
 

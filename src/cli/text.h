@@ -14,6 +14,7 @@
 #include "fvprefetch/plan.h"
 #include "fvprefetch/prefetch.h"
 #include "fvprefetch/report.h"
+#include "fvprefetch/verification.h"
 
 namespace fvprefetch::cli {
 
@@ -38,6 +39,13 @@ namespace fvprefetch::cli {
 [[nodiscard]] std::string plan_text(const Plan& plan, bool all_files);
 /// stdout of `status`: one line per entry.
 [[nodiscard]] std::string status_text(const Plan& plan);
+/// stdout of `verify`: one line per entry, and one below it for each file that is not as it ought
+/// to be, with expected and actual digest. `all_files` lists the others, too.
+[[nodiscard]] std::string verification_text(const Verification& verification, bool all_files);
+/// "3 entries, 5 files: 3 ok, 1 corrupt, 1 unverifiable, read 1.2 GB in 12 s (100.0 MB/s)".
+[[nodiscard]] std::string verification_summary(const Verification& verification);
+/// As failure_lines(Report): the errors of entries that that of the whole does not tell of.
+[[nodiscard]] std::vector<std::string> failure_lines(const Verification& verification);
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 /// What the job that follows needs to find everything without a connection.

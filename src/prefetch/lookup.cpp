@@ -1,6 +1,8 @@
 #include "prefetch/lookup.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "base/try.h"
 #include "cache/hf_store.h"
@@ -9,18 +11,33 @@ namespace fvprefetch {
 
 namespace {
 
-/// A receipt names blobs; the blob's name is its digest.
+/// A blob's name is its digest: the sha256 of an LFS file, else git's object id. nullopt for other
+/// names, which some servers give.
+std::optional<Digest> digest_of_blob(const std::string& blob) {
+  if (!is_hex(blob)) return std::nullopt;
+  if (blob.size() == 64) return Digest{Digest::Kind::kSha256, blob};
+  if (blob.size() == 40) return Digest{Digest::Kind::kGitSha1, blob};
+  return std::nullopt;
+}
+
 FileSpec from_receipt(const ReceiptFile& file) {
   FileSpec spec;
   spec.path = file.path;
   spec.size = file.size;
   spec.blob = file.blob;
-  if (is_hex(file.blob) && file.blob.size() == 64) {
-    spec.digest = Digest{Digest::Kind::kSha256, file.blob};
-  } else if (is_hex(file.blob) && file.blob.size() == 40) {
-    spec.digest = Digest{Digest::Kind::kGitSha1, file.blob};
-  }
+  spec.digest = digest_of_blob(file.blob);
   return spec;
+}
+
+HubStore store_of(const HubSource& source, const Session& session) {
+  return {session.hub_cache(), type_name(source.repo.type), source.repo.id};
+}
+
+/// What the manifest pins is compared on its own: select() says less about it.
+HubSource without_pins(HubSource source) {
+  source.size.reset();
+  source.sha256.clear();
+  return source;
 }
 
 /// The manifest pins a Hub file: what the Hub lists must be that file, or the entry cannot be had.
@@ -62,10 +79,12 @@ std::optional<Receipt> hub_receipt(const std::string& path) {
   return good ? receipt : std::nullopt;
 }
 
-Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
+}  // namespace
+
+Result<Survey> list_hub(const HubSource& source, const Session& session,
                         const std::optional<std::string>& asked_commit,
                         const std::optional<std::vector<RepoFile>>& asked_tree) {
-  const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
+  const HubStore store = store_of(source, session);
   const bool pinned = hub::is_commit(source.revision);
   Survey survey;
   survey.asked = asked_commit.has_value() || asked_tree.has_value();
@@ -109,30 +128,41 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
       return survey;
     }
     survey.verified_by = "tree";
-    FVP_TRY(const std::vector<RepoFile> selected, select(source, *tree));
+    FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), *tree));
     for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
   }
   survey.tree = asked_tree;
+  return survey;
+}
+
+namespace {
+
+Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
+                        const std::optional<std::string>& asked_commit,
+                        const std::optional<std::vector<RepoFile>>& asked_tree) {
+  FVP_TRY(Survey survey, list_hub(source, session, asked_commit, asked_tree));
+  if (survey.need != Survey::Need::kNothing) return survey;
   FVP_CHECK_OK(check_pins(source, survey.files));
 
+  const HubStore store = store_of(source, session);
+  const bool receipt = survey.verified_by == "receipt";
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
-    if (!store.has_file(survey.commit, survey.files[i])) {
+    const FileSpec& file = survey.files[i];
+    const std::string path = store.paths().pointer(survey.commit, file.path);
+    if (!store.has_file(survey.commit, file) || session.rejects(path)) {
       survey.missing.push_back(i);
-    } else if (!source.files.empty() && !receipt &&
-               !store.links_to_blob(survey.commit, survey.files[i])) {
+    } else if (!source.files.empty() && !receipt && !store.links_to_blob(survey.commit, file)) {
       if (hashing == Hashing::kForbidden) {
         survey.unchecked = true;
         continue;
       }
       // A copy, or a blob that another client gave another name.
-      FVP_CHECK_OK(check_digest(survey.files[i],
-                                store.paths().pointer(survey.commit, survey.files[i].path),
-                                stop_of(session)));
+      FVP_CHECK_OK(check_digest(file, path, stop_of(session)));
     }
   }
   survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
   if (survey.missing.empty()) {
-    survey.wants_receipt = !receipt.has_value();
+    survey.wants_receipt = !receipt;
     if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
       if (hashing == Hashing::kForbidden) {
         survey.unchecked = true;
@@ -150,6 +180,12 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   Survey survey;
   survey.path = source.path();
   survey.files.push_back(source.file);
+  if (session.rejects(survey.path)) {
+    FVP_TRY(survey.judged, posix::stat(survey.path));
+    survey.missing.push_back(0);
+    survey.need = Survey::Need::kFiles;
+    return survey;
+  }
   FVP_TRY(const UrlVerdict verdict,
           judge_url_file(source, session.options().refresh && !session.offline(), hashing,
                          stop_of(session)));
@@ -187,6 +223,34 @@ std::uint64_t Survey::bytes_total() const {
   std::uint64_t bytes = 0;
   for (const FileSpec& file : files) bytes += file.size.value_or(0);
   return bytes;
+}
+
+Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source, const Session& session,
+                                                const std::string& commit) {
+  const HubStore store = store_of(source, session);
+  FVP_TRY(const auto found, store.list_snapshot(commit));
+  std::vector<RepoFile> tree;
+  std::set<std::string_view> dangling;
+  for (const HubStore::SnapshotFile& file : found) {
+    RepoFile listed;
+    listed.path = file.path;
+    listed.size = file.size;
+    tree.push_back(std::move(listed));
+    if (!file.present) dangling.insert(file.path);
+  }
+  FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), tree));
+  std::vector<FileSpec> files;
+  for (const RepoFile& file : selected) {
+    FileSpec spec;
+    spec.path = file.path;
+    if (!dangling.contains(file.path)) spec.size = file.size;
+    const std::string target =
+        posix::read_link(store.paths().pointer(commit, file.path)).value_or("");
+    spec.digest = digest_of_blob(target.substr(target.rfind('/') + 1));  // npos + 1 is 0
+    if (spec.digest) spec.blob = spec.digest->hex;
+    files.push_back(std::move(spec));
+  }
+  return files;
 }
 
 std::string selection_of(const HubSource& source) {
@@ -337,37 +401,26 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
   if (known.need == Survey::Need::kRevision) {
     return fail(ErrorCode::kOfflineMissing, what + " (the cache does not know the revision)");
   }
-  const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
-  FVP_TRY(const auto found, store.list_snapshot(known.commit));
-  std::vector<RepoFile> tree;
-  for (const HubStore::SnapshotFile& file : found) {
-    RepoFile listed;
-    listed.path = file.path;
-    listed.size = file.size;
-    tree.push_back(std::move(listed));
+  const HubStore store = store_of(source, session);
+  const Result<std::vector<FileSpec>> found = files_in_snapshot(source, session, known.commit);
+  if (!found) {
+    if (found.error().code != ErrorCode::kNotFound) return tl::unexpected(found.error());
+    return fail(ErrorCode::kOfflineMissing, what);
   }
-  HubSource unpinned = source;  // select() would take the cache's sizes for the Hub's
-  unpinned.size.reset();
-  unpinned.sha256.clear();
-  const Result<std::vector<RepoFile>> selected = select(unpinned, tree);
-  if (!selected) return fail(ErrorCode::kOfflineMissing, what);
   Survey survey = known;
   survey.need = Survey::Need::kNothing;
   survey.verified_by = "unverified";
-  for (const RepoFile& file : *selected) {
-    const auto at = std::lower_bound(
-        found.begin(), found.end(), file.path,
-        [](const HubStore::SnapshotFile& a, const std::string& path) { return a.path < path; });
-    if (!at->present) {
+  for (const FileSpec& file : *found) {
+    if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,
                   what + " (the link " + file.path + " leads to no file)");
     }
-    if (source.size && *source.size != file.size) {
+    if (source.size && *source.size != *file.size) {
       return fail(ErrorCode::kOfflineMissing,
-                  what + " (the cache has one of " + std::to_string(file.size) +
+                  what + " (the cache has one of " + std::to_string(*file.size) +
                       " bytes, the manifest expects " + std::to_string(*source.size) + ")");
     }
-    FileSpec spec;
+    FileSpec spec;  // without the digest that its blob's name tells: it was not compared
     spec.path = file.path;
     spec.size = file.size;
     if (!source.sha256.empty() && hashing == Hashing::kAllowed) {

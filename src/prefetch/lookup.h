@@ -62,6 +62,21 @@ enum class Hashing { kAllowed, kForbidden };
 [[nodiscard]] std::optional<Receipt> url_receipt(const UrlStore& store,
                                                  const posix::FileInfo& file);
 
+/// The commit of a Hub entry and the files that it has there, as far as the caches tell (`commit`
+/// and `tree` as for look()): by the receipt, else by trees/<commit>.json. Does not look whether
+/// the files are there: `need` is kRevision, kTree or, with `files` known, kNothing.
+[[nodiscard]] Result<Survey> list_hub(
+    const HubSource& source, const Session& session,
+    const std::optional<std::string>& commit = std::nullopt,
+    const std::optional<std::vector<RepoFile>>& tree = std::nullopt);
+
+/// What can be said of the files where nothing lists them: those of snapshots/<commit> that
+/// `source` asks for, each with the size it has there (none: its link leads to no file) and the
+/// digest that the name of its blob tells. kNotFound when none matches.
+[[nodiscard]] Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source,
+                                                              const Session& session,
+                                                              const std::string& commit);
+
 /// What the caches tell of `source`. For a Hub entry, `commit` and `tree` are what the Hub was
 /// asked in this run; without them refs, receipts and trees/<commit>.json have to do. An entry with
 /// `files` needs none of these: its manifest is the list.

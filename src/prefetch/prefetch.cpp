@@ -210,7 +210,7 @@ class Run : public FetchListener {
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
       HubTarget::Pointer pointer{survey.commit, file, source.sha256};
-      auto target = std::make_unique<HubTarget>(store, pointer, stop_check());
+      auto target = std::make_unique<HubTarget>(store, pointer, session_);
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {
         static_cast<HubTarget&>(*jobs[known->second].target).also(std::move(pointer));
@@ -399,9 +399,10 @@ class Run : public FetchListener {
 
 }  // namespace
 
-Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams) {
+Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams,
+                     std::optional<Rejected> rejected) {
   Result<Report> report = guard([&]() -> Result<Report> {
-    Session session(options, seams);
+    Session session(options, seams, std::move(rejected));
     return Run(manifest, session).run();
   });
   return report ? *std::move(report) : failed_report(report.error());

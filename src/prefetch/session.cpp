@@ -29,7 +29,7 @@ std::string_view type_name(hub::RepoType type) {
   return "model";
 }
 
-Session::Session(const Options& options, const Seams& seams)
+Session::Session(const Options& options, const Seams& seams, std::optional<Rejected> rejected)
     : options_(options),
       env_(environment::or_process(options.environment)),
       eval_cache_(environment::eval_cache(env_, options.cache_dir)),
@@ -39,6 +39,7 @@ Session::Session(const Options& options, const Seams& seams)
       begin_(clock_.now()),
       deadline_(deadline_of(options, begin_)),
       random_(std::random_device{}()),
+      rejected_(std::move(rejected)),
       make_transport_(seams.make_transport) {
   if (!make_transport_) {
     make_transport_ = [this] {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "base/clock.h"
 #include "base/environment.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/rejected.h"
 #include "source/hub.h"
 #include "transfer/engine.h"
 #include "transfer/transport.h"
@@ -27,7 +29,9 @@ struct Seams {
 
 class Session {
  public:
-  Session(const Options& options, const Seams& seams);
+  /// `rejected`: given to a run that repairs, even when it is empty.
+  Session(const Options& options, const Seams& seams,
+          std::optional<Rejected> rejected = std::nullopt);
 
   [[nodiscard]] const Options& options() const { return options_; }
   [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
@@ -39,6 +43,12 @@ class Session {
   /// When the run has to be over; TimePoint::max() without --deadline.
   [[nodiscard]] Clock::TimePoint deadline() const { return deadline_; }
   [[nodiscard]] std::mt19937& random() { return random_; }
+  /// This run repairs what verify found wrong: it links to nothing that it has not looked into.
+  [[nodiscard]] bool repairs() const { return rejected_.has_value(); }
+  /// What lies at `path` was found wrong: it is as good as absent.
+  [[nodiscard]] bool rejects(const std::string& path) const {
+    return rejected_ && rejected_->holds(path);
+  }
 
   void emit(const Event& event) const;
 
@@ -70,6 +80,7 @@ class Session {
   Clock::TimePoint begin_;
   Clock::TimePoint deadline_;
   std::mt19937 random_;
+  std::optional<Rejected> rejected_;
   std::function<std::unique_ptr<Transport>()> make_transport_;
   std::unique_ptr<Transport> wire_;
   std::unique_ptr<Transport> transport_;

@@ -1,21 +1,16 @@
 #include "prefetch/target.h"
 
+#include <algorithm>
+
+#include "base/digest.h"
 #include "base/try.h"
 #include "cache/receipt.h"
+#include "prefetch/rejected.h"
 
 namespace fvprefetch {
 
-namespace {
-
-/// By what changes when a name is given to another file, or the file is written to.
-bool same_file(const posix::FileInfo& a, const posix::FileInfo& b) {
-  return a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
-}
-
-}  // namespace
-
-HubTarget::HubTarget(HubStore store, Pointer first, StopCheck must_stop)
-    : store_(std::move(store)), must_stop_(std::move(must_stop)) {
+HubTarget::HubTarget(HubStore store, Pointer first, const Session& session)
+    : store_(std::move(store)), session_(session) {
   pointers_.push_back(std::move(first));
 }
 
@@ -40,14 +35,33 @@ Status HubTarget::prepare() {
 }
 
 Result<bool> HubTarget::present() {
-  if (store_.has_blob(pointers_.front().file)) return true;
+  if (store_.has_blob(pointers_.front().file)) return trusts_blob();
   // A cache without links has the file itself at the pointer, and no blob. A link leads to another
   // blob then: that of an entry which pins the path to other bytes.
-  for (const Pointer& pointer : pointers_) {
-    const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
-    if (posix::is_link(path) || !store_.has_file(pointer.commit, pointer.file)) return false;
+  return std::all_of(pointers_.begin(), pointers_.end(), [this](const Pointer& pointer) {
+    return has_pointer(pointer) &&
+           !posix::is_link(store_.paths().pointer(pointer.commit, pointer.file.path));
+  });
+}
+
+bool HubTarget::has_pointer(const Pointer& pointer) const {
+  return store_.has_file(pointer.commit, pointer.file) &&
+         !session_.rejects(store_.paths().pointer(pointer.commit, pointer.file.path));
+}
+
+Result<bool> HubTarget::trusts_blob() {
+  if (session_.rejects(final_path())) return false;
+  // By its size, as at any hit; a run that repairs looks into it.
+  const std::optional<Digest>& digest = pointers_.front().file.digest;
+  if (!session_.repairs() || !digest) return true;
+  FVP_TRY(const auto now, posix::stat(final_path()));
+  if (!now) return false;
+  if (!judged_ || !same_file(*judged_, *now)) {
+    FVP_TRY(const HashedFile hashed, hash_file(final_path(), digest->kind, stop_check()));
+    judged_ = hashed.info;
+    judged_good_ = agrees(*digest, hashed.hex);
   }
-  return true;
+  return judged_good_;
 }
 
 Status HubTarget::adopt() {
@@ -57,17 +71,21 @@ Status HubTarget::adopt() {
   }
   for (const Pointer& pointer : pointers_) {
     const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
-    FVP_CHECK_OK(check_digest(pointer.file, path, must_stop_));
+    FVP_CHECK_OK(check_digest(pointer.file, path, stop_check()));
     FVP_CHECK_OK(check_pins(path));
   }
   return {};
+}
+
+StopCheck HubTarget::stop_check() const {
+  return [this] { return session_.must_stop(); };
 }
 
 Status HubTarget::check_pins(const std::string& path) const {
   std::string checked;
   for (const Pointer& pointer : pointers_) {
     if (pointer.sha256 == checked) continue;  // "": nothing is pinned
-    FVP_CHECK_OK(check_pinned_sha256(pointer.sha256, pointer.file, path, must_stop_));
+    FVP_CHECK_OK(check_pinned_sha256(pointer.sha256, pointer.file, path, stop_check()));
     checked = pointer.sha256;
   }
   return {};
@@ -76,7 +94,7 @@ Status HubTarget::check_pins(const std::string& path) const {
 Status HubTarget::link_all() {
   for (const Pointer& pointer : pointers_) {
     const bool is_link = posix::is_link(store_.paths().pointer(pointer.commit, pointer.file.path));
-    if (is_link || !store_.has_file(pointer.commit, pointer.file)) {  // a right link is left
+    if (is_link || !has_pointer(pointer)) {  // a right link is left
       FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file));
     }
   }

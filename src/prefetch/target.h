@@ -14,6 +14,7 @@
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/lookup.h"
+#include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/engine.h"
 
@@ -48,7 +49,8 @@ class HubTarget : public Target {
     FileSpec file;
     std::string sha256;  ///< pinned by the manifest besides git's digest; may be empty
   };
-  HubTarget(HubStore store, Pointer first, StopCheck must_stop);
+  /// `session` must outlive the target.
+  HubTarget(HubStore store, Pointer first, const Session& session);
   /// One more pointer to the same blob.
   void also(Pointer pointer);
 
@@ -63,13 +65,22 @@ class HubTarget : public Target {
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
+  /// The pointer leads to a file of the right size that was not found wrong.
+  [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
+  /// The blob that is there may be linked to.
+  [[nodiscard]] Result<bool> trusts_blob();
   /// The bytes at `path` are those that the manifest pins.
   [[nodiscard]] Status check_pins(const std::string& path) const;
   [[nodiscard]] Status link_all();
+  [[nodiscard]] StopCheck stop_check() const;
 
   HubStore store_;
   std::vector<Pointer> pointers_;
-  StopCheck must_stop_;
+  const Session& session_;
+  /// The blob that was hashed last, and whether it was the right one: hashing it again under the
+  /// lock would cost minutes.
+  std::optional<posix::FileInfo> judged_;
+  bool judged_good_ = false;
 };
 
 /// A file below the eval cache.

@@ -213,6 +213,20 @@ class LockManifest(harness.EndToEnd):
         self.assertEqual((done.codes, done.stdout), ([0, 0, 0], str(self.locked) + "\n"))
         self.assertEqual(self.mpirun(3, "lock", "absent.json").codes, [5, 5, 5])
 
+    def test_verify_and_repair_go_by_the_pinned_list(self):
+        self.lock()
+        self.cold()
+        self.assert_ok(self.fvp(self.locked, "--frozen"))
+        self.assert_ok(self.fvp("verify", self.locked, "--frozen"))
+        self.assert_ok(self.fvp("verify", self.path, "--frozen"), 2)
+        blob = next(self.hf_cache.rglob("blobs/" + harness.sha256(self.files["model.safetensors"])))
+        blob.write_bytes(b"X" * blob.stat().st_size)
+        self.assert_ok(self.fvp("verify", self.locked), 8)
+        self.hub.reset()
+        self.assert_ok(self.fvp("verify", self.locked, "--repair", "--frozen"))
+        self.assertEqual(blob.read_bytes(), self.files["model.safetensors"])
+        self.assertEqual(self.hub.stats()["api_requests"], 0)
+
     def test_python_reads_what_a_frozen_run_fetched(self):
         commit = self.lock()["entries"][1]["revision"]
         self.cold()

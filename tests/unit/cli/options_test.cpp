@@ -270,7 +270,8 @@ const Mistake kMistakes[] = {
     {"option_of_another_command", {"plan", "m.json", "--filename", "x"}, {}, "ensure"},
     {"command_mistyped", {"pln", "m.json"}, {}, "did you mean `plan`"},
     {"no_source", {"ensure"}, {}, "SOURCE"},
-    {"unknown_command", {"verify", "m.json"}, {}, "unknown command `verify`"},
+    {"repair_is_of_verify", {"m.json", "--repair"}, {}, "fvprefetch verify"},
+    {"unknown_command", {"archive", "m.json"}, {}, "unknown command `archive`"},
     {"two_manifests", {"a.json", "b.json"}, {}, "b.json"},
 };
 INSTANTIATE_TEST_SUITE_P(Rows, Mistakes, ::testing::ValuesIn(kMistakes),
@@ -300,6 +301,15 @@ const Duration kDurations[] = {{"milliseconds", "500ms", 500},
                                {"rest", "3sx", std::nullopt}};
 INSTANTIATE_TEST_SUITE_P(Rows, Durations, ::testing::ValuesIn(kDurations),
                          testing::row_name<Duration>);
+
+TEST(Options, RepairIsOfVerifyAloneInTheEnvironmentToo) {
+  const Environment repair{{"FVPREFETCH_REPAIR", "1"}};
+  EXPECT_TRUE(parse({"verify", "m.json", "--repair"})->options.repair);
+  EXPECT_TRUE(parse({"verify", "m.json"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"verify", "m.json", "--repair=0"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"m.json"}, repair)->options.repair);
+  EXPECT_NE(help_text(Command::kVerify).find("--repair"), std::string::npos);
+}
 
 TEST(Options, HelpFitsEightyColumnsAndNamesEveryOption) {
   const std::string help = help_text();
