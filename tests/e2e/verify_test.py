@@ -254,6 +254,17 @@ class Verify(harness.EndToEnd):
         self.assertEqual(self.sent(), (2, len(self.files["config.json"])))
         self.verify(0)
 
+    def test_two_repairs_at_once_fetch_it_once(self):
+        self.fetch()
+        self.flip(self.snapshot / "w.safetensors")
+        self.flip(self.url_file)
+        both = [self.start("verify", self.path, "--repair") for _ in range(2)]
+        for process in both:
+            _, err = process.communicate(timeout=harness.PATIENCE)
+            self.assertEqual(process.returncode, 0, err)
+        self.assertEqual(self.sent()[1], len(self.files["w.safetensors"]) + len(self.data))
+        self.verify(0)
+
     def test_what_cannot_be_repaired_stays_and_says_why(self):
         self.fetch()
         bad = self.flip(self.snapshot / "config.json")
