@@ -45,6 +45,9 @@ struct Options {
   /// Ask the Hub again for branches that the cache has resolved already; replace URL files that
   /// another source left.
   bool refresh = false;
+  /// Every entry must be pinned: a Hub entry by a commit and `files`, a URL by `sha256`; a path
+  /// must exist. Else kUsage, naming all that are not, before anything is done. Excludes `refresh`.
+  bool frozen = false;
   /// Go on after a required entry failed; the first failed one still decides the error.
   bool keep_going = false;
   /// verify() only: fetch the corrupt and the missing files. Not when offline.
@@ -80,6 +83,17 @@ struct Options {
 /// What is there: complete, partial (how far), missing, being fetched (by whom). No request is
 /// sent and nothing is written.
 [[nodiscard]] Plan status(const Manifest& manifest, const Options& options = {});
+
+/// `manifest` with every entry pinned to what prefetch() would take now; manifest_text() has it as
+/// a file. A Hub entry gets its commit and `files`, a single file its size and sha256 too: from the
+/// cache where that knows the branch (unless Options::refresh), else two requests per repository. A
+/// URL keeps its sha256 and size, or gets those of the cached file, which is hashed when no receipt
+/// tells; kOfflineMissing names all that have neither. Existing paths stay as they are. Writes
+/// nothing, locks nothing; the same manifest and sources give the same result.
+[[nodiscard]] Result<Manifest> lock(const Manifest& manifest, const Options& options = {});
+
+/// Where `fvprefetch lock` writes: "m.json" -> "m.lock.json".
+[[nodiscard]] std::string lock_path(const std::string& manifest_path);
 
 /// Reads and hashes every file that is there, several at once, against what the manifest, receipts
 /// and the Hub cache tell. A missing file is an error here, whatever `offline` says. Without

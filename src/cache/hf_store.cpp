@@ -178,6 +178,12 @@ bool HubStore::has_file(const std::string& commit, const FileSpec& file) const {
          is_file_of(paths_.pointer(commit, file.path), file.size);
 }
 
+bool HubStore::links_to_blob(const std::string& commit, const FileSpec& file) const {
+  return is_commit(commit) && accepts(file) &&
+         posix::read_link(paths_.pointer(commit, file.path)) ==
+             layout::HubRepo::pointer_target(file.path, file.blob);
+}
+
 Result<std::vector<HubStore::SnapshotFile>> HubStore::list_snapshot(
     const std::string& commit) const {
   constexpr std::size_t kMostNames = 100'000;

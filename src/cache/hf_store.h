@@ -45,6 +45,9 @@ class HubStore {
   [[nodiscard]] std::optional<std::vector<RepoFile>> read_tree(const std::string& commit) const;
   /// The pointer exists, leads to a regular file, and has the expected size (when one is known).
   [[nodiscard]] bool has_file(const std::string& commit, const FileSpec& file) const;
+  /// The pointer is a link to the file's blob, as publish_pointer() makes it. A blob's name is its
+  /// digest, and nothing is given that name unchecked.
+  [[nodiscard]] bool links_to_blob(const std::string& commit, const FileSpec& file) const;
   /// The files of snapshots/<commit> as they lie there, sorted: what can be said of a snapshot that
   /// nothing else tells of. Links that lead nowhere come with present = false. At most 100,000
   /// names (else kInternal); folders that are links are not entered.

@@ -202,6 +202,71 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
       console);
 }
 
+// Where `lock` writes; "-" is stdout.
+std::string output_of(const Invocation& call) {
+  return call.output.empty() ? lock_path(call.target) : call.output;
+}
+
+// A reader finds the old file or the new one, whole.
+Status write_whole(const std::string& path, std::string_view text) {
+  FVP_TRY(const auto there, posix::stat(path));
+  if (there && there->directory) {
+    return fail(ErrorCode::kUsage, "`" + path + "` is a directory, expected a file to write",
+                "say which with --output FILE");
+  }
+  const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+  const std::string temp =
+      posix::parent(path) + "/." + name + "." + posix::random_tag() + ".fvprefetch-part";
+  Status written = posix::publish_text(temp, path, text);
+  if (!written) {
+    (void)posix::remove_file(temp);  // best effort: the error that matters is the first one
+    std::string& hint = written.error().hint;
+    if (hint.empty()) hint = "say where to write with --output FILE";
+  }
+  return written;
+}
+
+// `lock`: as plan, the work of one process.
+int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
+  if (told_rank(env).value_or(0) != 0) {
+    if (call.target == "-") return 0;
+    const auto manifest = manifest_of(call);
+    return manifest ? 0 : exit_code(manifest.error().code);
+  }
+  const Signals signals;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
+                  real_clock());
+  Options options = call.options;
+  options.observer = &console;
+  options.environment = env;
+  options.stop = signals.token();
+  options.stop_signal = [&signals] { return signals.number(); };
+
+  const std::string path = output_of(call);
+  const auto locked = [&]() -> Result<Manifest> {
+    FVP_TRY(const Manifest manifest, manifest_of(call));
+    FVP_TRY(Manifest pinned, lock(manifest, options));
+    if (path != "-") FVP_CHECK_OK(write_whole(path, manifest_text(pinned)));
+    return pinned;
+  }();
+  if (!locked) {
+    if (call.json) (void)print(to_json(failed_report(locked.error())) + "\n", 0, console);
+    console.error(locked.error());
+    return exit_code(locked.error().code);
+  }
+  if (path == "-") return print(manifest_text(*locked), 0, console);
+  std::string text = path;
+  if (call.json) {
+    const nlohmann::ordered_json out{
+        {"schema", 1}, {"command", "lock"}, {"path", path}, {"entries", locked->entries.size()}};
+    text = out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
+  const int code = print(text + "\n", 0, console);
+  console.note(lock_summary(*locked, path));
+  return code;
+}
+
 // `env`: as everywhere, of a launcher's ranks only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
@@ -245,6 +310,8 @@ int run(const std::vector<std::string>& arguments) {
     case Command::kStatus:
     case Command::kVerify:
       return inspect(*call, env);
+    case Command::kLock:
+      return lock_manifest(*call, env);
     case Command::kEnv:
       return exports(*call, env);
     case Command::kSchema:

@@ -396,6 +396,22 @@ std::string summary_text(const Report& report) {
                      fmt::join(parts, ", "));
 }
 
+std::string lock_summary(const Manifest& locked, std::string_view path) {
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+  for (const Entry& entry : locked.entries) {
+    for (const PinnedFile& file : entry.files) bytes += file.size;
+    files += entry.files.size();
+    if (entry.files.empty() && !entry.sha256.empty()) {  // a URL
+      ++files;
+      bytes += entry.size.value_or(0);
+    }
+  }
+  return fmt::format("{} pinned in {}: {}, {}",
+                     count_text(locked.entries.size(), "entry", "entries"), path,
+                     count_text(files, "file", "files"), bytes_text(bytes));
+}
+
 std::vector<std::string> failure_lines(const Verification& verification) {
   const std::string told = verification.error ? describe(*verification.error) : "";
   std::vector<std::string> lines;

@@ -9,6 +9,7 @@
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/retry.h"
@@ -22,6 +23,8 @@ enum class Asking { kAllowed, kForbidden };
 
 std::string digest_rule(const Source& source, const FileSpec& file) {
   if (const auto* url = std::get_if<UrlSource>(&source)) return url->digest_rule;
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub != nullptr && !hub->files.empty()) return "manifest";
   return file.digest ? "hub" : "none";
 }
 
@@ -159,11 +162,11 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
 
 Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking) {
   Result<Plan> plan = guard([&]() -> Result<Plan> {
-    Options quiet = options;
-    if (asking == Asking::kForbidden)
-      quiet.refresh = false;  // what is there is all there is to say
-    Session session(quiet, {});
+    Options asked = options;
+    if (asking == Asking::kForbidden) asked.refresh = false;  // what is there is all there is
+    Session session(asked, {});
     FVP_CHECK_OK(session.usable());
+    FVP_CHECK_OK(check_frozen(manifest, session));
     Plan made;
     std::vector<Entry> entries;
     std::vector<Source> sources;

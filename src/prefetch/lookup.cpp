@@ -6,8 +6,6 @@
 
 #include "base/try.h"
 #include "cache/hf_store.h"
-#include "cache/receipt.h"
-#include "cache/url_store.h"
 
 namespace fvprefetch {
 
@@ -121,7 +119,12 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
   }
 
   std::optional<std::vector<RepoFile>> tree = told.tree;
-  if (!tree && receipt) {
+  if (!source.files.empty()) {
+    // The receipt is keyed by this very list, so it says of it that it was checked, and no more.
+    survey.verified_by = receipt ? "receipt" : "manifest";
+    FVP_TRY(const std::vector<RepoFile> selected, select(source, source.files));
+    for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
+  } else if (!tree && receipt) {
     survey.verified_by = "receipt";
     for (const ReceiptFile& file : receipt->files) survey.files.push_back(from_receipt(file));
   } else {
@@ -169,9 +172,20 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
   const bool receipt = survey.verified_by == "receipt";
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
     const FileSpec& file = survey.files[i];
-    if (!store.has_file(survey.commit, file) ||
-        session.rejects(store.paths().pointer(survey.commit, file.path))) {
+    const std::string path = store.paths().pointer(survey.commit, file.path);
+    if (!store.has_file(survey.commit, file) || session.rejects(path)) {
       survey.missing.push_back(i);
+    } else if (!source.files.empty() && !receipt && !store.links_to_blob(survey.commit, file)) {
+      if (hashing == Hashing::kForbidden) {
+        survey.unchecked = true;
+        continue;
+      }
+      // A copy, or a blob that another client gave another name.
+      FVP_TRY(const bool right, has_digest(file, path, stop_of(session)));
+      if (right) continue;
+      survey.missing.push_back(i);
+      survey.warnings.push_back("the file at " + path +
+                                " is not the one that the manifest pins; fetched again");
     }
   }
   if (survey.missing.empty()) {
@@ -267,11 +281,23 @@ std::string selection_of(const HubSource& source) {
   for (const std::string& pattern : source.include) text += "\ninclude\t" + pattern;
   for (const std::string& pattern : source.exclude) text += "\nexclude\t" + pattern;
   if (!source.sha256.empty()) text += "\nsha256\t" + source.sha256;
+  for (const RepoFile& file : source.files) {
+    const FileSpec spec = hub::to_file_spec(file);
+    text += "\nfile\t" + spec.path + "\t" + std::to_string(*spec.size) + "\t" + spec.blob;
+  }
   return text;
 }
 
 std::string source_key(const UrlSource& source) {
   return sha256_hex(source.file.urls.front());
+}
+
+std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
+  std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
+  const bool fits = receipt && receipt->files.size() == 1 &&
+                    receipt->files.front().size == file.size &&
+                    receipt->files.front().mtime_ns == file.mtime_ns;
+  return fits ? receipt : std::nullopt;
 }
 
 namespace {
@@ -285,11 +311,8 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   if (!verdict.info) return verdict;
   const posix::FileInfo& info = *verdict.info;
 
-  const std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
-  const bool receipt_fits = receipt && receipt->files.size() == 1 &&
-                            receipt->files.front().size == info.size &&
-                            receipt->files.front().mtime_ns == info.mtime_ns;
-  if (receipt_fits && receipt->source_key != source_key(source)) {
+  const std::optional<Receipt> receipt = url_receipt(store, info);
+  if (receipt && receipt->source_key != source_key(source)) {
     verdict.why = "the file at " + store.paths().path() + " came from another source (" +
                   receipt->source + ")";
     if (refresh) {
@@ -306,7 +329,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   // A digest told by a name is checked when the file is fetched; one that the manifest pins,
   // always.
   const bool pinned = source.digest_rule == "manifest" && source.file.digest;
-  if (receipt_fits && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
+  if (receipt && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
     verdict.good = true;
     verdict.verified_by = "receipt";
     return verdict;
@@ -349,14 +372,20 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
               "find out which program does that");
 }
 
+Result<bool> has_digest(const FileSpec& file, const std::string& path, const StopCheck& must_stop) {
+  if (!file.digest) return true;
+  FVP_TRY(const HashedFile actual, hash_file(path, file.digest->kind, must_stop));
+  return agrees(*file.digest, actual.hex);
+}
+
 Result<Pin> check_pin(const std::string& sha256, const FileSpec& file, const std::string& path,
                       const StopCheck& must_stop) {
   if (!needs_own_check(sha256, file)) return Pin::kAgrees;
   FVP_TRY(const HashedFile actual, hash_file(path, Digest::Kind::kSha256, must_stop));
   if (actual.hex == sha256) return Pin::kAgrees;
   if (!file.digest) return Pin::kOther;
-  FVP_TRY(const HashedFile own, hash_file(path, file.digest->kind, must_stop));
-  return agrees(*file.digest, own.hex) ? Pin::kOther : Pin::kBroken;
+  FVP_TRY(const bool own, has_digest(file, path, must_stop));
+  return own ? Pin::kOther : Pin::kBroken;
 }
 
 Error pin_error(const std::string& sha256, const FileSpec& file) {

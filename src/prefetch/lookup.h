@@ -8,6 +8,8 @@
 
 #include "base/digest.h"
 #include "base/posix.h"
+#include "cache/receipt.h"
+#include "cache/url_store.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/session.h"
@@ -57,13 +59,17 @@ enum class Hashing { kAllowed, kForbidden };
 [[nodiscard]] std::string source_key(const UrlSource& source);
 
 /// What the Hub was asked in this run; without it refs, receipts and trees/<commit>.json have to
-/// do.
+/// do. An entry with `files` needs none of these: its manifest is the list.
 struct Told {
   std::optional<std::string> commit;          ///< to look at, whatever the ref says by now
   bool revision = false;                      ///< it was the Hub that named the commit
   std::optional<std::vector<RepoFile>> tree;  ///< of `commit`
   bool cached_ref = false;  ///< the commit that the cache has for a branch will do, refresh or not
 };
+
+/// The receipt of a URL file, when it is about `file`, which was found there.
+[[nodiscard]] std::optional<Receipt> url_receipt(const UrlStore& store,
+                                                 const posix::FileInfo& file);
 
 /// The commit of a Hub entry and the files that it has there, as far as the caches tell: by the
 /// receipt, else by trees/<commit>.json. Does not look whether the files are there: `need` is
@@ -101,6 +107,11 @@ struct UrlVerdict {
 };
 [[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
                                                 Hashing hashing, const StopCheck& must_stop);
+
+/// Whether the Hub file at `path`, which no link to its blob vouches for, has the digest that it
+/// must have.
+[[nodiscard]] Result<bool> has_digest(const FileSpec& file, const std::string& path,
+                                      const StopCheck& must_stop);
 
 /// Whether the Hub file at `path` is the one that the manifest pins by `sha256`, which matters
 /// where git's digest names it (no LFS file); an empty `sha256` pins nothing.

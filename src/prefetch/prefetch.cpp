@@ -17,6 +17,7 @@
 #include "cache/receipt.h"
 #include "prefetch/fetch.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/run.h"
 #include "prefetch/session.h"
 #include "prefetch/target.h"
@@ -31,6 +32,9 @@ class Run : public FetchListener {
   Run(const Manifest& manifest, Session& session) : manifest_(manifest), session_(session) {}
 
   Report run() {
+    if (const Status pinned = check_frozen(manifest_, session_); !pinned) {
+      return failed_report(pinned.error());
+    }
     if (const Status ready = identify(); !ready) return failed_report(ready.error());
     for (std::size_t i = 0; i < items_.size(); ++i) look_up(i);
     fetch();

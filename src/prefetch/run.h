@@ -18,4 +18,7 @@ namespace fvprefetch {
 [[nodiscard]] Verification verify_with(const Manifest& manifest, const Options& options,
                                        const Seams& seams);
 
+[[nodiscard]] Result<Manifest> lock_with(const Manifest& manifest, const Options& options,
+                                         const Seams& seams);
+
 }  // namespace fvprefetch

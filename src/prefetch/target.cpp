@@ -40,10 +40,13 @@ Result<bool> HubTarget::present() {
     if (!trusted) return false;
     return check_pins(final_path());
   }
-  // A cache without links has the file itself at the pointer, and no blob.
-  if (!std::all_of(pointers_.begin(), pointers_.end(),
-                   [this](const Pointer& pointer) { return has_pointer(pointer); })) {
-    return false;
+  // A cache without links has the file itself at the pointer, and no blob. (A link leads to another
+  // blob then: that of an entry which pins the path to other bytes.)
+  for (const Pointer& pointer : pointers_) {
+    const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
+    if (!has_pointer(pointer) || posix::is_link(path)) return false;
+    FVP_TRY(const bool right, has_digest(pointer.file, path, stop_check()));
+    if (!right) return false;
   }
   const Pointer& first = pointers_.front();
   return check_pins(store_.paths().pointer(first.commit, first.file.path));
@@ -98,8 +101,9 @@ Result<bool> HubTarget::check_pins(const std::string& path) {
 
 Status HubTarget::link_all(HubStore::Blob last) {
   for (const Pointer& pointer : pointers_) {
-    if (refused_.contains(pointer.entry) || has_pointer(pointer)) continue;
-    const bool is_last = &pointer == &pointers_.back();
+    const bool is_link = posix::is_link(store_.paths().pointer(pointer.commit, pointer.file.path));
+    if (refused_.contains(pointer.entry) || (!is_link && has_pointer(pointer))) continue;
+    const bool is_last = &pointer == &pointers_.back();  // a right link is left
     FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file,
                                         is_last ? last : HubStore::Blob::kStays));
   }

@@ -21,6 +21,7 @@
 #include "fvprefetch/prefetch.h"
 #include "prefetch/hash_pool.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/rejected.h"
 #include "prefetch/run.h"
 #include "prefetch/session.h"
@@ -83,6 +84,7 @@ class Verifier {
 
   /// As in a fetch: a mistake that makes the manifest unusable is an error of the whole.
   Status identify() {
+    FVP_CHECK_OK(check_frozen(manifest_, session_));
     std::vector<Entry> entries;
     std::vector<Source> sources;
     for (const Entry& entry : manifest_.entries) {

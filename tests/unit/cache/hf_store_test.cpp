@@ -347,6 +347,16 @@ TEST_F(HubPublish, PointerLeavesNoTemporary) {
   EXPECT_TRUE(temporaries().empty());
 }
 
+TEST_F(HubPublish, OnlyALinkToTheNamedBlobVouchesForIt) {
+  dir_.write(blob_path(), "hello\n");
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("d/f"), HubStore::Blob::kStays)));
+  dir_.write(snapshot("copy"), "hello\n");
+  EXPECT_TRUE(store_.links_to_blob(kCommit, spec("d/f")));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("d/f", kOther)));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("copy")));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("../../blobs/" + kBlob)));
+}
+
 TEST_F(HubPublish, RightPointerIsLeftAsItIs) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
   ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays)));

@@ -52,6 +52,28 @@ TEST(Options, WhatEnsureIsGivenEmptyCountsAsNotGiven) {
   EXPECT_EQ(call->name, "repo");
 }
 
+TEST(Options, LockSaysWhereItWrites) {
+  EXPECT_EQ(parse({"lock", "m.json"})->command, Command::kLock);
+  EXPECT_EQ(parse({"lock", "-", "--output", "l.json"})->output, "l.json");
+  EXPECT_EQ(parse({"lock", "m.json", "--output", "-"})->output, "-");
+  EXPECT_TRUE(FailsWith(parse({"lock", "-"}), ErrorCode::kUsage, "standard input"));
+  const auto elsewhere = parse({"plan", "m.json", "--output", "x"});
+  ASSERT_TRUE(FailsWith(elsewhere, ErrorCode::kUsage, "no option --output"));
+  EXPECT_EQ(elsewhere.error().hint, "it belongs to `fvprefetch lock`");
+}
+
+TEST(Options, FrozenContradictsRefresh) {
+  EXPECT_TRUE(FailsWith(parse({"m.json", "--frozen", "--refresh"}), ErrorCode::kUsage,
+                        "--frozen contradicts --refresh"));
+  EXPECT_TRUE(
+      FailsWith(parse({"m.json"}, {{"FVPREFETCH_FROZEN", "1"}, {"FVPREFETCH_REFRESH", "1"}}),
+                ErrorCode::kUsage, "contradicts"));
+  const auto call = parse({"m.json", "--frozen"}, {{"FVPREFETCH_REFRESH", "1"}});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_TRUE(call->options.frozen);
+  EXPECT_FALSE(call->options.refresh);
+}
+
 TEST(Options, AnAddressWithoutAFileNameWantsOne) {
   EXPECT_TRUE(FailsWith(parse({"ensure", "https://host/"}), ErrorCode::kUsage, "names no file"));
   EXPECT_TRUE(FailsWith(parse({"ensure", "https://host"}), ErrorCode::kUsage, "names no file"));
@@ -94,6 +116,10 @@ const SameBothWays kSameBothWays[] = {
      {"--refresh"},
      {{"FVPREFETCH_REFRESH", "1"}},
      [](const Invocation& i) { return i.options.refresh; }},
+    {"frozen",
+     {"--frozen"},
+     {{"FVPREFETCH_FROZEN", "1"}},
+     [](const Invocation& i) { return i.options.frozen; }},
     {"keep_going",
      {"--keep-going"},
      {{"FVPREFETCH_KEEP_GOING", "1"}},

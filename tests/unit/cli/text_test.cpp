@@ -147,6 +147,17 @@ TEST(Status, SaysWhoIsFetchingAndHowFar) {
   }
 }
 
+TEST(LockSummary, CountsFilesOfRepositoriesAndUrls) {
+  Manifest locked;
+  locked.entries.resize(3);
+  locked.entries[0].files.resize(2);
+  locked.entries[0].files[1].size = 1500;
+  locked.entries[1].sha256 = std::string(64, 'a');
+  locked.entries[1].size = 500;
+  EXPECT_EQ(lock_summary(locked, "m.lock.json"),
+            "3 entries pinned in m.lock.json: 3 files, 2.0 kB");
+}
+
 Verification verification_with(FileState state) {
   Verification found;
   VerifiedEntry good;
