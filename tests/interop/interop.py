@@ -47,10 +47,10 @@ class Server:
     """A client process that answers line by line."""
 
     def __init__(self, argv, env, cwd):
-        self.process = subprocess.Popen(
-            [str(a) for a in argv], env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=open(Path(cwd) / "client.log", "ab"),
-        )  # fmt: skip
+        with open(Path(cwd) / "client.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [str(a) for a in argv], env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
         self.rest = b""
 
     def ask(self, question):
@@ -131,7 +131,7 @@ def for_each(clients, scope):
 
 # --- the results ---------------------------------------------------------------------------------
 
-RESULTS = {}
+RESULTS = {}  # (client, version, direction) -> [cases, failures]; see table.py
 
 
 def write_results():
@@ -216,9 +216,8 @@ class Interop(harness.EndToEnd):
         super().run(result)
         failed = len(result.failures) + len(result.errors) > before
         key = (self.client.name, self.client.version, self.direction)
-        counts = RESULTS.setdefault(key, [0, 0])
-        counts[0] += 1
-        counts[1] += failed
+        RESULTS[key][0] += 1
+        RESULTS[key][1] += failed
         return result
 
     # --- the other side --------------------------------------------------------------------------
@@ -293,5 +292,8 @@ def tree(cache):
 
 
 def main():
+    for case in vars(sys.modules["__main__"]).values():
+        if isinstance(case, type) and issubclass(case, Interop) and case.client:
+            RESULTS[case.client.name, case.client.version, case.direction] = [0, 0]
     atexit.register(write_results)
     harness.main()
