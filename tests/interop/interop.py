@@ -222,17 +222,17 @@ class Interop(harness.EndToEnd):
 
     # --- the other side --------------------------------------------------------------------------
 
-    def ask(self, call, client=None, offline=False, umask=0o022, **args):
-        """The answer of the real client; its process lives as long as the class."""
+    def ask(self, call, client=None, offline=False, umask=0o022, settings=(), **args):
+        """The answer of the real client, with `settings` in its environment; its process lives as long as the class."""
         client = client or self.client
-        server = self.servers.get((client, offline))
+        key = (client, offline, settings)
+        server = self.servers.get(key)
         if server is None:
             home = self.class_dir / "home"
             home.mkdir(exist_ok=True)
             env = {**self.env, **QUIET, "HOME": str(home), "HF_HUB_CACHE": str(self.class_dir / "nobody's")}
-            if offline:
-                env["HF_HUB_OFFLINE"] = "1"
-            server = self.servers[client, offline] = Server(client.argv(), env, self.class_dir)
+            env.update(settings, **({"HF_HUB_OFFLINE": "1"} if offline else {}))
+            server = self.servers[key] = Server(client.argv(), env, self.class_dir)
         return server.ask({"call": call, "args": args, "umask": umask, "offline": offline})
 
     def value(self, call, **args):

@@ -35,30 +35,39 @@ def chosen(path, ours, theirs):
     return None
 
 
+def short(entry):
+    """For a message."""
+    return entry and (*entry[:2], entry[2] and entry[2][:50])
+
+
 def other_lines(tag):
     lines = tag.splitlines(keepends=True)
     return lines[:1] + lines[2:]
 
 
-@interop.for_each(interop.PYTHONS, globals())
-class SameTree(interop.Interop):
+class Both(interop.Interop):
     direction = "same tree"
 
-    def both(self, entry, call="snapshot_download", umask=0o022, code=0, error=None, token=None, **args):
+    def both(
+        self, entry, call="snapshot_download", umask=0o022, code=0, error=None, token=None, settings=(), **args
+    ):  # fmt: skip
         """Asks them and us."""
         self.theirs = self.dir / "theirs"
-        answer = self.ask(call, cache_dir=str(self.theirs), umask=umask, token=token or False, **args)
+        answer = self.ask(
+            call, cache_dir=str(self.theirs), umask=umask, token=token or False, settings=settings, **args
+        )
         if error is None:
             self.assertIn("value", answer)
         else:
             self.assertIn(error, answer.get("error", "no error"))
-        self.ours(entry, "--refresh", code=code, env={"HF_TOKEN": token} if token else {}, umask=umask)
+        env = {**dict(settings), **({"HF_TOKEN": token} if token else {})}
+        self.ours(entry, "--refresh", code=code, env=env, umask=umask)
 
     def compare(self):
         ours, theirs = interop.tree(self.hf_cache), interop.tree(self.theirs)
-        self.assertTrue(any(kind == "link" for kind, _, _ in ours.values()), "nothing to compare")
+        self.assertTrue(any("/snapshots/" in p and k != "folder" for p, (k, _, _) in theirs.items()), "nothing to compare")
         wrong = [
-            f"{path}: ours {ours.get(path)}, theirs {theirs.get(path)}"
+            f"{path}: ours {short(ours.get(path))}, theirs {short(theirs.get(path))}"
             for path in sorted(ours.keys() | theirs.keys())
             if ours.get(path) != theirs.get(path) and not chosen(path, ours.get(path), theirs.get(path))
         ]
@@ -79,6 +88,24 @@ class SameTree(interop.Interop):
             scanned = self.value("scan_cache_dir", client=interop.NEWEST, cache_dir=str(self.hf_cache))
             self.assertEqual(scanned["warnings"], [])
 
+
+@interop.for_each((interop.HUB_1, interop.NEWEST), globals())  # 0.x does not know the variable
+class WithoutLinks(Both):
+    settings = (("HF_HUB_DISABLE_SYMLINKS", "1"),)
+
+    def test_a_snapshot(self):
+        self.same({"source": "org/model"}, repo_id="org/model", settings=self.settings)
+
+    def test_a_second_revision_with_the_same_file(self):
+        for revision in ("main", "dev"):
+            self.both(
+                {"source": "org/model", "revision": revision}, repo_id="org/model", revision=revision, settings=self.settings
+            )
+        self.compare()
+
+
+@interop.for_each(interop.PYTHONS, globals())
+class SameTree(Both):
     def test_a_snapshot_of_main(self):
         self.same({"source": "org/model"}, repo_id="org/model")
 

@@ -109,6 +109,12 @@ class Write(TheirCache):
         folder = self.value("snapshot_download", repo_id="org/model", cache_dir=str(self.hf_cache))
         self.offline_at_once(folder, {"source": "org/model"})
 
+    def test_a_hub_that_cannot_be_reached_is_as_good_as_offline(self):
+        folder = self.value("snapshot_download", repo_id="org/model", cache_dir=str(self.hf_cache))
+        nobody_listens = {"HF_ENDPOINT": "http://127.0.0.1:1"}
+        done = self.ours({"source": "org/model"}, "--retries", "0", env=nobody_listens)
+        self.assertEqual(str(self.folder_of(done)), folder)
+
     def test_offline_at_once_one_file(self):
         path = self.value("hf_hub_download", repo_id="org/model", filename="config.json", cache_dir=str(self.hf_cache))
         self.offline_at_once(path, {"source": "org/model", "filename": "config.json"})
