@@ -74,6 +74,7 @@ Result<bool> HubTarget::trusts_blob() {
 
 Status HubTarget::adopt() {
   if (refused_.size() == pointers_.size()) return fail(refused_.begin()->second);
+  if (!store_.has_blob(pointers_.front().file)) return {};  // every pointer is a file of its own
   return link_all(HubStore::Blob::kStays);
 }
 
@@ -101,9 +102,8 @@ Result<bool> HubTarget::check_pins(const std::string& path) {
 
 Status HubTarget::link_all(HubStore::Blob last) {
   for (const Pointer& pointer : pointers_) {
-    const bool is_link = posix::is_link(store_.paths().pointer(pointer.commit, pointer.file.path));
-    if (refused_.contains(pointer.entry) || (!is_link && has_pointer(pointer))) continue;
-    const bool is_last = &pointer == &pointers_.back();  // a right link is left
+    if (refused_.contains(pointer.entry)) continue;
+    const bool is_last = &pointer == &pointers_.back();
     FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file,
                                         is_last ? last : HubStore::Blob::kStays));
   }

@@ -105,8 +105,7 @@ class EndToEnd(unittest.TestCase):
     def setUp(self):
         self.dir = Path(tempfile.mkdtemp(prefix="fvp-e2e-"))
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
-        self.hub = Hub(self.dir / "site", *self.hub_options)
-        self.addCleanup(self.hub.close)
+        self.hub = self.make_hub()
         self.eval_cache = self.dir / "eval"
         self.hf_cache = self.dir / "hf"
         foreign = ("SLURM_", "PMI", "OMPI_", "HF_", "HUGGING", "TRANSFORMERS_", "FVPREFETCH_", "PALS_", "FLUX_")
@@ -125,6 +124,11 @@ class EndToEnd(unittest.TestCase):
             OMPI_MCA_rmaps_base_oversubscribe="1",
         )
         (self.dir / "home").mkdir()
+
+    def make_hub(self):
+        hub = Hub(self.dir / "site", *self.hub_options)
+        self.addCleanup(hub.close)
+        return hub
 
     # --- running ---------------------------------------------------------------------------------
 

@@ -169,6 +169,7 @@ Request to_request(const httplib::Request& from) {
   request.if_range = from.get_header_value("If-Range");
   request.if_none_match = from.get_header_value("If-None-Match");
   request.if_modified_since = from.get_header_value("If-Modified-Since");
+  request.content = from.body;
   return request;
 }
 
@@ -236,6 +237,7 @@ HttpServer::HttpServer(const std::string& address, int port, Handler handler)
         return httplib::Server::HandlerResponse::Handled;
       });
   server.Post("/_testhub/.*", answer);
+  server.Post("/api/.*", answer);
   server.Delete("/_testhub/.*", answer);
   server.set_exception_handler(
       [](const httplib::Request&, httplib::Response& response, const std::exception_ptr& error) {

@@ -196,10 +196,17 @@ Json tree_json(const std::string& path, const TreeEntry& entry, const Repo& repo
   return out;
 }
 
+// One commit is all the history that a repository has here.
+Json last_commit(const Snapshot& snapshot) {
+  return {{"id", snapshot.commit},
+          {"title", "Add files"},
+          {"date", iso_date(snapshot.modified_ns)}};
+}
+
 }  // namespace
 
 struct HubRoutes::Address {
-  enum class Kind { kInfo, kTree, kRefs, kResolve, kResolveCache };
+  enum class Kind { kInfo, kTree, kPathsInfo, kRefs, kResolve, kResolveCache };
   Kind kind = Kind::kInfo;
   RepoType type = RepoType::kModel;
   std::size_t id_at = 0;  // first segment of the repository id ...
@@ -236,6 +243,7 @@ std::optional<HubRoutes::Address> HubRoutes::parse(const Request& request) const
     if (!api) return word == "resolve" ? std::optional(Kind::kResolve) : std::nullopt;
     if (word == "revision") return Kind::kInfo;
     if (word == "tree") return Kind::kTree;
+    if (word == "paths-info") return Kind::kPathsInfo;
     if (word == "refs") return Kind::kRefs;
     return std::nullopt;
   };
@@ -305,6 +313,8 @@ Reply HubRoutes::handle(const Request& request, Ranges ranges) {
       return info(request, *repo, address->revision);
     case Address::Kind::kTree:
       return tree(request, *repo, *address);
+    case Address::Kind::kPathsInfo:
+      return paths_info(request, *repo, address->revision);
     case Address::Kind::kRefs:
       return refs(*repo);
     case Address::Kind::kResolve:
@@ -372,13 +382,8 @@ Reply HubRoutes::tree(const Request& request, const Repo& repo, const Address& a
   Json page = Json::array();
   std::string last_path;
   for (; entry != entries.end() && page.size() < limit; ++entry) {
-    Json out = tree_json(entry->first, entry->second, repo);
-    if (expand) {
-      out["lastCommit"] = {{"id", snapshot->commit},
-                           {"title", "Add files"},
-                           {"date", iso_date(snapshot->modified_ns)}};
-    }
-    page.push_back(std::move(out));
+    page.push_back(tree_json(entry->first, entry->second, repo));
+    if (expand) page.back()["lastCommit"] = last_commit(*snapshot);
     last_path = entry->first;
   }
   Reply reply = json_reply(page);
@@ -393,6 +398,27 @@ Reply HubRoutes::tree(const Request& request, const Repo& repo, const Address& a
     reply.add("Link", "<" + next + ">; rel=\"next\"");
   }
   return reply;
+}
+
+// {"paths": [...], "expand": bool}; a path that is not there has no entry in the answer.
+Reply HubRoutes::paths_info(const Request& request, const Repo& repo,
+                            const std::string& revision) {
+  const auto snapshot = store_.snapshot(repo, revision);
+  if (!snapshot) return missing_revision(Style::kApi, revision);
+  const Json asked = Json::parse(request.content, nullptr, false);
+  if (!asked.is_object() || !asked.contains("paths")) {
+    return error_reply(Style::kApi, 400, "", "Invalid body");
+  }
+  const bool expand = asked.value("expand", false);
+  const auto entries = tree_entries(*snapshot, "", true);
+  Json out = Json::array();
+  for (const auto& path : asked["paths"]) {
+    const auto entry = entries.find(path.get<std::string>());
+    if (entry == entries.end()) continue;
+    out.push_back(tree_json(entry->first, entry->second, repo));
+    if (expand) out.back()["lastCommit"] = last_commit(*snapshot);
+  }
+  return json_reply(out);
 }
 
 Reply HubRoutes::refs(const Repo& repo) {

@@ -36,6 +36,7 @@ class HubRoutes {
   std::optional<Address> parse(const Request& request) const;
   Reply info(const Request& request, const Repo& repo, const std::string& revision);
   Reply tree(const Request& request, const Repo& repo, const Address& address);
+  Reply paths_info(const Request& request, const Repo& repo, const std::string& revision);
   Reply refs(const Repo& repo);
   Reply resolve(const Request& request, const Repo& repo, const Address& address);
   Reply resolve_cache(const Request& request, const Repo& repo, const Address& address,

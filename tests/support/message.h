@@ -25,6 +25,7 @@ struct Request {
   std::string if_range;
   std::string if_none_match;
   std::string if_modified_since;
+  std::string content;  // of a POST
 };
 
 /// One open file, read with pread from any number of threads.

@@ -208,6 +208,17 @@ class Api(ModelCase):
         sub = self.hub.get("/api/models/org/name/tree/main/sub").json()
         self.assertEqual([e["path"] for e in sub], ["sub/deep"])
 
+    def test_paths_info_tells_of_the_paths_that_are_there(self):
+        body = json.dumps({"paths": ["model.safetensors", "absent", "sub/deep/a b.txt"], "expand": True})
+        told = self.hub.request("POST", "/api/models/org/name/paths-info/main", body=body).json()
+        self.assertEqual([entry["path"] for entry in told], ["model.safetensors", "sub/deep/a b.txt"])
+        self.assertEqual(told[0]["lfs"]["oid"], hashlib.sha256(WEIGHTS).hexdigest())
+        self.assertEqual(told[1]["oid"], git_sha1(NESTED))
+        self.assertEqual({entry["lastCommit"]["id"] for entry in told}, {self.commit()})
+
+    def test_paths_info_without_paths_is_refused(self):
+        self.assertEqual(self.hub.request("POST", "/api/models/org/name/paths-info/main", body="{}").status, 400)
+
     def test_branches_are_listed(self):
         branches = self.hub.get("/api/models/org/name/refs").json()["branches"]
         self.assertEqual([(b["name"], b["targetCommit"]) for b in branches], [("main", self.commit())])
