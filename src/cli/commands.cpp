@@ -29,14 +29,17 @@ namespace {
 
 enum class Speaker { kForTheJob, kForItself, kSilent };
 
-Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker) {
+Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker,
+                 const EnvironmentLookup& env) {
   Manner manner;
   manner.verbose = call.verbose;
   // A process that does not speak for the job says what it does only when asked to.
   manner.quiet = call.quiet || (speaker != Speaker::kForTheJob && !call.verbose);
   switch (call.progress) {
     case ProgressWish::kAuto:
-      manner.progress = terminal.interactive ? ProgressStyle::kBar : ProgressStyle::kLog;
+      manner.progress = terminal.interactive && !environment::without_progress_bars(env)
+                            ? ProgressStyle::kBar
+                            : ProgressStyle::kLog;
       break;
     case ProgressWish::kBar:
       manner.progress = ProgressStyle::kBar;
@@ -114,7 +117,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
                           : job->works_for_itself() ? Speaker::kForItself
                                                     : Speaker::kSilent;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker), real_clock());
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker, env), real_clock());
   if (speaker == Speaker::kForTheJob) {
     for (const std::string& notice : job->notices()) console.note(notice);
   }
@@ -182,7 +185,7 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
   }
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                   real_clock());
   Options options = call.options;
   options.observer = &console;
@@ -235,7 +238,7 @@ int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
   }
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                   real_clock());
   Options options = call.options;
   options.observer = &console;

@@ -20,7 +20,8 @@ using nlohmann::json;
 
 constexpr std::size_t kCommitDigits = 40;
 constexpr std::size_t kSha256Digits = 64;
-constexpr std::size_t kMostPages = 10'000;  // ten million files; a server that sends more is broken
+constexpr std::size_t kMostPages = 10'000;  // a server that sends more is broken
+constexpr std::size_t kMostFiles = 2'000'000;
 
 bool is_word(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
@@ -221,10 +222,28 @@ Error not_a_hub(const std::string& url, const std::string& endpoint, const std::
   return error;
 }
 
+/// A document of a size and shape that a Hub could send; discarded, as one with a mistake in it,
+/// when it is deeper or has more values: built up it would take many times the memory of its text.
+json parse_bounded(const std::string& text) {
+  constexpr int kDeepest = 32;
+  constexpr std::size_t kMostValues = 4'000'000;  // 300,000 files
+  struct TooMuch : std::exception {};
+  std::size_t values = 0;
+  const auto count = [&values](int depth, json::parse_event_t, json&) {
+    if (depth > kDeepest || ++values > kMostValues) throw TooMuch();
+    return true;
+  };
+  try {
+    return json::parse(text, count, /*allow_exceptions=*/false);
+  } catch (const TooMuch&) {
+    return json(json::value_t::discarded);
+  }
+}
+
 /// The JSON of a 2xx answer.
 Result<json> parse_answer(const Response& response, const std::string& url,
                           const std::string& endpoint) {
-  json document = json::parse(response.body, nullptr, /*allow_exceptions=*/false);
+  json document = parse_bounded(response.body);
   if (!document.is_discarded()) return document;
   const std::size_t start = response.body.find_first_not_of(" \t\r\n");
   const bool page = start != std::string::npos && response.body[start] == '<';
@@ -285,6 +304,9 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
       files.push_back(std::move(*file));
     }
 
+    if (files.size() > kMostFiles) {
+      return fail(not_a_hub(request.url, endpoint_, "its list of files does not end"));
+    }
     const std::string next = next_link(response.head);
     if (next.empty()) break;
     const std::string& base = response.head.url.empty() ? request.url : response.head.url;
