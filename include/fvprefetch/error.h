@@ -63,6 +63,10 @@ struct Error {
   std::vector<std::string> context;
   /// The redacted URL, path or entry that the error is about; may be empty.
   std::string subject;
+  /// Finer than `code`, for programs; may be empty. The Hub's word for it ("RepoNotFound",
+  /// "RevisionNotFound", "EntryNotFound", "GatedRepo"), or "Proxy" when it was not reached by way
+  /// of one.
+  std::string reason;
   /// When the server said to come back.
   std::optional<std::chrono::seconds> retry_after;
 };

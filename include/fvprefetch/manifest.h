@@ -14,6 +14,17 @@
 
 namespace fvprefetch {
 
+/// One file of a Hub repo, pinned: which bytes a path has at the commit of its entry. Exactly one
+/// of the digests is set; the Hub names the file's blob by it.
+struct PinnedFile {
+  std::string path;        ///< in the repo
+  std::uint64_t size = 0;  ///< bytes
+  std::string sha256;      ///< of an LFS file: 64 lower-case hex digits
+  std::string git_sha1;    ///< of any other: git's object id, 40 lower-case hex digits
+
+  bool operator==(const PinnedFile&) const = default;
+};
+
 /// One checkpoint. Fields that the manifest does not set are empty.
 struct Entry {
   /// Key of the entry in every output; the file name under `models/` for a URL without `dest`.
@@ -27,6 +38,10 @@ struct Entry {
   std::string repo_type;             ///< "model", "dataset", "space"; empty means model
   std::vector<std::string> include;  ///< fnmatch patterns as huggingface_hub has them
   std::vector<std::string> exclude;  ///< same, applied after `include`
+  /// The repo's files as lock() pinned them: with them the Hub is not asked what it has. Needs a
+  /// commit as `revision`; `filename`, `include` and `exclude` choose among them.
+  std::vector<PinnedFile> files;
+  std::string locked_from;  ///< the branch or tag that `revision` was before; for readers only
 
   // Checked before anything is published.
   std::string sha256;                 ///< 64 lower-case hex digits
@@ -55,6 +70,10 @@ struct Manifest {
 /// Reads `path`, or standard input for "-", and parses it. kNotFound when there is no such file,
 /// kUsage as parse_manifest. Blocks on the file.
 [[nodiscard]] Result<Manifest> load_manifest(const std::string& path);
+
+/// The text of a manifest, as parse_manifest reads it: version 1, the same bytes for the same
+/// entries. Fields that are not set are left out.
+[[nodiscard]] std::string manifest_text(const Manifest& manifest);
 
 /// The JSON Schema (draft 2020-12) of a manifest, as `fvprefetch schema` prints it.
 [[nodiscard]] std::string_view manifest_schema();

@@ -28,6 +28,9 @@ struct Digest {
   bool operator==(const Digest&) const = default;
 };
 
+/// "sha256", "git-sha1".
+[[nodiscard]] std::string_view name(Digest::Kind kind);
+
 /// One file to have on disk.
 struct FileSpec {
   /// Path inside the entry: the path in the repo, or the file name of a URL entry.

@@ -8,9 +8,10 @@
 //   for (const auto& entry : report.entries) use(entry.name, entry.path);
 //   return fvprefetch::exit_code(report.code());
 //
-// The functions block until all is done, use the calling thread, print nothing, install no signal
-// handler and never exit. They know nothing of MPI: in an MPI program call them on one rank, or
-// use mpi.h, which runs them on rank 0 and gives every rank the same report.
+// The functions block until all is done, use the calling thread (verify: some more, to hash), print
+// nothing, install no signal handler and never exit. They know nothing of MPI: in an MPI program
+// call them on one rank, or use mpi.h, which runs them on rank 0 and gives every rank the same
+// report.
 #pragma once
 
 #include <chrono>
@@ -26,6 +27,7 @@
 #include "fvprefetch/plan.h"
 #include "fvprefetch/progress.h"
 #include "fvprefetch/report.h"
+#include "fvprefetch/verification.h"
 
 namespace fvprefetch {
 
@@ -43,8 +45,13 @@ struct Options {
   /// Ask the Hub again for branches that the cache has resolved already; replace URL files that
   /// another source left.
   bool refresh = false;
+  /// Every entry must be pinned: a Hub entry by a commit and `files`, a URL by `sha256`; a path
+  /// must exist. Else kUsage, naming all that are not, before anything is done. Excludes `refresh`.
+  bool frozen = false;
   /// Go on after a required entry failed; the first failed one still decides the error.
   bool keep_going = false;
+  /// verify() only: fetch the corrupt and the missing files. Not when offline.
+  bool repair = false;
 
   LockMode lock = LockMode::kAuto;
   /// Longest wait for a lock. Given: absolute. Not given: 30 minutes without any progress of the
@@ -52,8 +59,9 @@ struct Options {
   std::optional<std::chrono::milliseconds> lock_timeout;
   /// Longest time for the whole run.
   std::optional<std::chrono::milliseconds> deadline;
-  /// A transfer that brings no byte for this long is begun again.
-  std::chrono::milliseconds stall_timeout{60'000};
+  /// A transfer that brings no byte for this long is begun again. Not given:
+  /// HF_HUB_DOWNLOAD_TIMEOUT, else a minute.
+  std::optional<std::chrono::milliseconds> stall_timeout;
   int retries = 5;     ///< further attempts per file after a transient failure
   int max_active = 8;  ///< files that are transferred, and locked, at once
 
@@ -75,5 +83,25 @@ struct Options {
 /// What is there: complete, partial (how far), missing, being fetched (by whom). No request is
 /// sent and nothing is written.
 [[nodiscard]] Plan status(const Manifest& manifest, const Options& options = {});
+
+/// `manifest` with every entry pinned to what prefetch() would take now; manifest_text() has it as
+/// a file. A Hub entry gets its commit and `files`, a single file its size and sha256 too: from the
+/// cache where that knows the branch (unless Options::refresh), else two requests per repository. A
+/// URL keeps its sha256 and size, or gets those of the cached file, which is hashed when no receipt
+/// tells; kOfflineMissing names all that have neither. Existing paths stay as they are. Writes
+/// nothing, locks nothing; the same manifest and sources give the same result.
+[[nodiscard]] Result<Manifest> lock(const Manifest& manifest, const Options& options = {});
+
+/// Where `fvprefetch lock` writes: "m.json" -> "m.lock.json".
+[[nodiscard]] std::string lock_path(const std::string& manifest_path);
+
+/// Reads and hashes every file that is there, several at once, against what the manifest, receipts
+/// and the Hub cache tell. A missing file is an error here, whatever `offline` says. Without
+/// `repair` no request is sent, nothing is written and nothing locked. With it the corrupt and the
+/// missing files, and only these, are fetched as prefetch() does: under their locks, checked while
+/// they come, published by rename over the name alone. `refresh` is ignored: what is there is
+/// looked at. Every failure is in the result. Blocks as long as reading all of it takes; ends early
+/// on `stop` and at the deadline, with what was found so far.
+[[nodiscard]] Verification verify(const Manifest& manifest, const Options& options = {});
 
 }  // namespace fvprefetch

@@ -1,7 +1,7 @@
 // What a run tells while it works. The library itself prints nothing: it calls an Observer.
 //
-// Threads: events come one after the other, from the thread that called prefetch() (on rank 0).
-// An observer must return quickly and must not call back into fvprefetch.
+// Threads: events come one after the other, from the thread that called prefetch() or verify() (on
+// rank 0). An observer must return quickly and must not call back into fvprefetch.
 #pragma once
 
 #include <chrono>
@@ -14,11 +14,12 @@
 
 namespace fvprefetch {
 
-/// All that has to be fetched is known: bytes (where told) and files.
+/// All that has to be fetched, or read again by verify(), is known: bytes (where told) and files.
 struct FetchPlanned {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
   bool bytes_exact = true;  ///< false when a server did not tell a size
+  bool from_disk = false;   ///< to be read and hashed; the bytes that arrive come from the caches
 };
 struct FileStarted {
   std::string entry;

@@ -27,7 +27,8 @@ struct EntryReport {
   std::string path;
   std::string commit;       ///< Hub only
   std::string resolved_at;  ///< when `commit` was looked up, RFC 3339 UTC; empty for a pinned one
-  /// How a hit is known to be complete: "receipt", "tree", "size", "present", "unverified".
+  /// How a hit is known to be complete: "receipt", "tree", "manifest" (its `files`), "size",
+  /// "present", "unverified".
   std::string verified_by;
   std::uint64_t files = 0;
   std::uint64_t bytes_total = 0;

@@ -83,8 +83,8 @@ std::string git_sha1_hex(std::string_view text) {
   return hash_text(text, Digest::Kind::kGitSha1);
 }
 
-Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
-                             const StopCheck& must_stop) {
+Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind, const StopCheck& must_stop,
+                             const ReadMeter& meter) {
   FVP_TRY(const posix::Fd fd, posix::open_read(path));
   constexpr std::size_t kPiece = 4U << 20U;
   std::vector<std::byte> piece(kPiece);
@@ -100,6 +100,7 @@ Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
       if (length == 0) break;
       hasher.update(std::span(piece).first(length));
       offset += length;
+      if (meter) meter(length);
     }
     std::string hex = hasher.finish();
     if (hex.empty()) return fail(ErrorCode::kInternal, "cannot hash " + path);

@@ -44,11 +44,13 @@ struct HashedFile {
   std::string hex;
   posix::FileInfo info;
 };
-/// Reads the file at `path` once; blocks on the disk, and asks `must_stop` (which may be empty)
-/// every 4 MiB. A file that is written to meanwhile is read again, three times at most; then
-/// kInternal.
+/// Told of the bytes of each piece that was read.
+using ReadMeter = std::function<void(std::uint64_t bytes)>;
+/// Reads the file at `path` once; blocks on the disk, asks `must_stop` before and tells `meter`
+/// after each 4 MiB (both may be empty). A file that is written to meanwhile is read again, three
+/// times at most; then kInternal.
 [[nodiscard]] Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
-                                           const StopCheck& must_stop);
+                                           const StopCheck& must_stop, const ReadMeter& meter = {});
 
 /// Whether `actual` (full hex) agrees with `expected` (full, or a prefix for kSha256).
 [[nodiscard]] bool agrees(const Digest& expected, std::string_view actual);

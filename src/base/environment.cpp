@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdlib>
 #include <vector>
 
 #include "base/posix.h"
+#include "base/try.h"
 
 namespace fvprefetch::environment {
 namespace {
@@ -27,6 +29,15 @@ constexpr auto kVariables = std::to_array<Variable>({
     {"HUGGING_FACE_HUB_TOKEN", "token for the Hub, older name"},
     {"HF_TOKEN_PATH", "file with the token; <HF_HOME>/token"},
     {"HF_HUB_DISABLE_IMPLICIT_TOKEN", "1, ON, YES or TRUE: send no token"},
+    {"HF_HUB_ETAG_TIMEOUT", "seconds until an answer of the Hub counts as stalled"},
+    {"HF_HUB_DOWNLOAD_TIMEOUT",
+     "seconds without a byte until a body counts as stalled; the option "
+     "--stall-timeout wins"},
+    {"HF_HUB_DISABLE_SYMLINKS", "1, ON, YES or TRUE: a Hub cache of files alone"},
+    {"HF_HUB_DISABLE_PROGRESS_BARS", "1, ON, YES or TRUE: lines in place of a bar"},
+    {"HUGGINGFACE_CO_STAGING",
+     "1, ON, YES or TRUE: the Hub's own test site, whatever HF_ENDPOINT says"},
+    {"HF_OIDC_RESOURCE", "not supported: set HF_TOKEN instead"},
     {"HF_HUB_OFFLINE", "1, ON, YES or TRUE: send no request"},
     {"TRANSFORMERS_OFFLINE", "as HF_HUB_OFFLINE, when that is not set or empty"},
     {"SSL_CERT_FILE", "certificates to trust"},
@@ -125,6 +136,20 @@ std::string hf_home(const EnvironmentLookup& env) {
   return expand(env, join(*std::move(caches), "huggingface"));
 }
 
+// Whole seconds as Python's int() reads them, as far as people write them.
+Result<std::optional<std::chrono::seconds>> seconds_of(const EnvironmentLookup& env,
+                                                       const char* name) {
+  const auto text = env(name);
+  if (!text) return std::nullopt;
+  int value = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  if (error != std::errc() || end != text->data() + text->size() || value < 0) {
+    return fail(ErrorCode::kUsage, std::string(name) + " is no whole number of seconds",
+                "write it as 10, or unset it");
+  }
+  return std::chrono::seconds(value);
+}
+
 std::string clean_token(std::string text) {
   std::erase_if(text, [](char c) { return c == '\r' || c == '\n'; });
   constexpr std::string_view kSpace = " \t\v\f\x1c\x1d\x1e\x1f";  // what str.strip() takes off
@@ -179,6 +204,7 @@ std::string hub_cache(const EnvironmentLookup& env, const std::string& override_
 std::string hub_endpoint(const EnvironmentLookup& env) {
   // Empty counts as not set: Python's client would send every request to "/api/...".
   std::string endpoint = not_empty(env, "HF_ENDPOINT").value_or("https://huggingface.co");
+  if (is_true(env, "HUGGINGFACE_CO_STAGING")) endpoint = "https://hub-ci.huggingface.co";
   while (endpoint.ends_with('/')) endpoint.pop_back();
   return endpoint;
 }
@@ -187,6 +213,11 @@ Result<Secret> hub_token(const EnvironmentLookup& env) {
   if (is_true(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return Secret();
   auto told = not_empty(env, "HF_TOKEN");
   if (!told) told = not_empty(env, "HUGGING_FACE_HUB_TOKEN");
+  if (!told && not_empty(env, "HF_OIDC_RESOURCE")) {
+    return fail(ErrorCode::kUsage,
+                "HF_OIDC_RESOURCE asks for a token by OpenID Connect, which is not supported",
+                "set HF_TOKEN, or unset HF_OIDC_RESOURCE");
+  }
   if (told) {
     // A blank HF_TOKEN does not fall to the older name but to the file.
     if (std::string token = clean_token(*std::move(told)); !token.empty()) return Secret(token);
@@ -194,14 +225,35 @@ Result<Secret> hub_token(const EnvironmentLookup& env) {
   auto path = env("HF_TOKEN_PATH");
   if (!path) path = join(hf_home(env), "token");
   constexpr std::uint64_t kLargestToken = 64U << 10U;
-  auto text = posix::read_small(expand(env, *std::move(path)), kLargestToken);
+  const std::string file = expand(env, *std::move(path));
+  const auto there = posix::stat(file);
+  if (there && !*there) return Secret();
+  auto text = posix::read_stream(file, kLargestToken);  // "<(pass show ...)" is a pipe
   if (!text) {
     Error error = with_context(std::move(text).error(), "while reading the token for the Hub");
     error.code = ErrorCode::kPermission;
     error.hint = "make the file readable, set HF_TOKEN, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1";
     return fail(std::move(error));
   }
-  return Secret(clean_token(text->value_or("")));
+  return Secret(clean_token(*std::move(text)));
+}
+
+bool hub_without_links(const EnvironmentLookup& env) {
+  return is_true(env, "HF_HUB_DISABLE_SYMLINKS");
+}
+
+bool without_progress_bars(const EnvironmentLookup& env) {
+  return is_true(env, "HF_HUB_DISABLE_PROGRESS_BARS");
+}
+
+Result<HubTimeouts> hub_timeouts(const EnvironmentLookup& env) {
+  HubTimeouts timeouts;
+  FVP_TRY(timeouts.answer, seconds_of(env, "HF_HUB_ETAG_TIMEOUT"));
+  FVP_TRY(timeouts.body, seconds_of(env, "HF_HUB_DOWNLOAD_TIMEOUT"));
+  for (auto* timeout : {&timeouts.answer, &timeouts.body}) {
+    if (*timeout == std::chrono::seconds(0)) timeout->reset();
+  }
+  return timeouts;
 }
 
 bool hub_offline(const EnvironmentLookup& env) {

@@ -34,8 +34,20 @@ struct Variable {
 /// HF_ENDPOINT without trailing slashes, or https://huggingface.co.
 [[nodiscard]] std::string hub_endpoint(const EnvironmentLookup& env);
 /// HF_TOKEN > HUGGING_FACE_HUB_TOKEN > token file; none under HF_HUB_DISABLE_IMPLICIT_TOKEN.
-/// kPermission when the token file cannot be read.
+/// kPermission when the token file cannot be read; kUsage when HF_OIDC_RESOURCE asks for a token
+/// that only Python's client knows how to get, and there is no other.
 [[nodiscard]] Result<Secret> hub_token(const EnvironmentLookup& env);
+/// HF_HUB_DISABLE_SYMLINKS: the cache is made of files alone.
+[[nodiscard]] bool hub_without_links(const EnvironmentLookup& env);
+/// HF_HUB_DISABLE_PROGRESS_BARS is 1, ON, YES or TRUE.
+[[nodiscard]] bool without_progress_bars(const EnvironmentLookup& env);
+/// HF_HUB_ETAG_TIMEOUT (answers of the Hub's API) and HF_HUB_DOWNLOAD_TIMEOUT (bodies), whole
+/// seconds; nullopt when not set, or 0. kUsage for what is no number.
+struct HubTimeouts {
+  std::optional<std::chrono::seconds> answer;
+  std::optional<std::chrono::seconds> body;
+};
+[[nodiscard]] Result<HubTimeouts> hub_timeouts(const EnvironmentLookup& env);
 /// HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is 1, ON, YES or TRUE.
 [[nodiscard]] bool hub_offline(const EnvironmentLookup& env);
 /// Where TLS trust comes from: SSL_CERT_FILE > CURL_CA_BUNDLE > REQUESTS_CA_BUNDLE, else the first

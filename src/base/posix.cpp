@@ -275,12 +275,18 @@ Result<std::vector<std::string>> list(const std::string& directory) {
   return names;
 }
 
-Result<std::optional<std::string>> read_small(const std::string& path, std::uint64_t limit) {
-  const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
-  if (!fd) {
-    if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-    return fail(last_error("read", path));
-  }
+namespace {
+
+// A FIFO that somebody left in a shared cache must not hold us up, so nothing waits in open().
+Result<Fd> open_regular(const std::string& path) {
+  Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  if (!fd) return fail(last_error("open", path));
+  FVP_TRY(const FileInfo info, stat(fd, path));
+  if (!info.regular) return fail(ErrorCode::kUsage, path + " is no regular file", "move it away");
+  return fd;
+}
+
+Result<std::string> read_whole(const Fd& fd, const std::string& path, std::uint64_t limit) {
   std::string text;
   std::array<char, 64U << 10U> piece{};  // read(), not pread(): it may be a pipe
   for (;;) {
@@ -293,6 +299,25 @@ Result<std::optional<std::string>> read_small(const std::string& path, std::uint
                                             " bytes that it may have");
     }
   }
+}
+
+}  // namespace
+
+Result<std::optional<std::string>> read_small(const std::string& path, std::uint64_t limit) {
+  // Looked at first: what is not there is the usual case, and no error.
+  FVP_TRY(const auto info, stat(path));
+  if (!info) return std::nullopt;
+  Result<Fd> fd = open_regular(path);
+  if (!fd && fd.error().code == ErrorCode::kNotFound) return std::nullopt;  // removed meanwhile
+  if (!fd) return fail(std::move(fd).error());
+  FVP_TRY(std::string text, read_whole(*fd, path, limit));
+  return text;
+}
+
+Result<std::string> read_stream(const std::string& path, std::uint64_t limit) {
+  const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
+  if (!fd) return fail(last_error("read", path));
+  return read_whole(fd, path, limit);
 }
 
 Status make_directories(const std::string& path) {
@@ -335,9 +360,7 @@ Result<Fd> create_private(const std::string& path) {
 }
 
 Result<Fd> open_read(const std::string& path) {
-  Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
-  if (!fd) return fail(last_error("open", path));
-  return fd;
+  return open_regular(path);
 }
 
 Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
@@ -374,6 +397,14 @@ Status publish(Fd fd, const std::string& from, const std::string& to) {
   }
   FVP_CHECK_OK(close_and_rename(std::move(fd), from, to));
   return sync_directory(parent(to));
+}
+
+Status move(const std::string& from, const std::string& to) {
+  if (again([&] { return ::rename(from.c_str(), to.c_str()); }) != 0) {
+    return fail(last_error("rename " + from + " to", to));
+  }
+  FVP_CHECK_OK(sync_directory(parent(to)));
+  return sync_directory(parent(from));
 }
 
 Status publish_text(const std::string& temp, const std::string& to, std::string_view text) {

@@ -78,9 +78,14 @@ struct FileInfo {
 /// read.
 void look_afresh(const std::string& directory);
 
-/// The whole of a small file (at most `limit` bytes, else kInternal). nullopt: not there.
+/// The whole of a small regular file (at most `limit` bytes, else kInternal). nullopt: not there;
+/// kUsage: a FIFO, a device or a directory.
 [[nodiscard]] Result<std::optional<std::string>> read_small(const std::string& path,
                                                             std::uint64_t limit = 64U << 20U);
+
+/// The same of what may also be a pipe; it waits for its writer.
+[[nodiscard]] Result<std::string> read_stream(const std::string& path,
+                                              std::uint64_t limit = 64U << 20U);
 
 /// mkdir -p. New directories take the group bits and the set-group-ID bit of a shared directory
 /// they are made in, so that a group's cache stays shared whatever the umask. An existing one is
@@ -91,6 +96,7 @@ void look_afresh(const std::string& directory);
 /// 0666 & ~umask plus the group's read and write bits of a shared directory (one that is writable
 /// by its group or has the set-group-ID bit); nobody narrows it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
+/// A regular file for reading; kUsage for anything else, which is never waited for.
 [[nodiscard]] Result<Fd> open_read(const std::string& path);
 
 [[nodiscard]] Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
@@ -102,6 +108,9 @@ void look_afresh(const std::string& directory);
 
 /// fsync(`fd`), close, rename(`from`, `to`), fsync of the directory. On failure `from` is left.
 [[nodiscard]] Status publish(Fd fd, const std::string& from, const std::string& to);
+
+/// rename(`from`, `to`) of a file that was published before, and fsync of both directories.
+[[nodiscard]] Status move(const std::string& from, const std::string& to);
 
 /// Writes `text` to a private file `temp` and publishes it as `to` (same file system).
 [[nodiscard]] Status publish_text(const std::string& temp, const std::string& to,

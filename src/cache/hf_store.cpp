@@ -126,8 +126,9 @@ std::optional<RepoFile> file_from(const std::string& path, const Json& object) {
 
 }  // namespace
 
-HubStore::HubStore(std::string cache, std::string_view repo_type, std::string_view repo_id)
-    : paths_(std::move(cache), repo_type, repo_id) {}
+HubStore::HubStore(std::string cache, std::string_view repo_type, std::string_view repo_id,
+                   Links links)
+    : paths_(std::move(cache), repo_type, repo_id), links_(links) {}
 
 Result<std::optional<std::string>> HubStore::read_ref(const std::string& revision) const {
   if (!layout::safe_revision(revision)) return std::nullopt;
@@ -177,6 +178,12 @@ bool HubStore::has_file(const std::string& commit, const FileSpec& file) const {
          is_file_of(paths_.pointer(commit, file.path), file.size);
 }
 
+bool HubStore::links_to_blob(const std::string& commit, const FileSpec& file) const {
+  return is_commit(commit) && accepts(file) &&
+         posix::read_link(paths_.pointer(commit, file.path)) ==
+             layout::HubRepo::pointer_target(file.path, file.blob);
+}
+
 Result<std::vector<HubStore::SnapshotFile>> HubStore::list_snapshot(
     const std::string& commit) const {
   constexpr std::size_t kMostNames = 100'000;
@@ -196,13 +203,14 @@ Result<std::vector<HubStore::SnapshotFile>> HubStore::list_snapshot(
       SnapshotFile file;
       file.path = folder.empty() ? name : folder + "/" + name;
       const std::string path = paths_.pointer(commit, file.path);
-      FVP_TRY(const auto info, posix::stat(path));
-      if (info && info->directory) {
+      const auto info = posix::stat(path);  // an error (a link to itself): nothing to be had
+      const bool there = info && info->has_value();
+      if (there && (*info)->directory) {
         if (!posix::is_link(path)) folders.push_back(std::move(file.path));
         continue;
       }
-      file.present = info && info->regular;
-      file.size = file.present ? info->size : 0;
+      file.present = there && (*info)->regular;
+      file.size = file.present ? (*info)->size : 0;
       files.push_back(std::move(file));
     }
   }
@@ -252,7 +260,7 @@ Status HubStore::publish_blob(posix::Fd fd, const std::string& partial,
   return status;
 }
 
-Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file) const {
+Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file, Blob use) const {
   FVP_CHECK_OK(refuse_unsafe(is_commit(commit), "commit", commit));
   FVP_CHECK_OK(accepts(file));
   const std::string blob = paths_.blob(file.blob);
@@ -266,15 +274,36 @@ Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file
   std::string folder = commit;
   if (const auto inner = folder_of(file.path); !inner.empty()) folder.append("/").append(inner);
   FVP_CHECK_OK(make_plain_directories(snapshots, folder));
+  // Only a server that lied could have left one, and readers believe it before they look here.
+  (void)posix::remove_file(paths_.no_exist(commit) + "/" + file.path);
   if (posix::read_link(pointer) == target) return {};
 
-  const std::string temp = paths_.temporary(posix::random_tag());
   FVP_CHECK_OK(posix::make_directories(paths_.temporaries()));
-  Status linked = posix::publish_link(temp, pointer, target);
-  if (linked || linked.error().code == ErrorCode::kNoSpace) return linked;
-  // Refused: EPERM, EACCES, EOPNOTSUPP, ENOSYS and others, each by some file system. A copy is
-  // dearer, and every reader takes it; where nothing at all can be written, it says so itself.
+  if (links_ == Links::kSymbolic) {
+    Status linked = posix::publish_link(paths_.temporary(posix::random_tag()), pointer, target);
+    if (linked || linked.error().code == ErrorCode::kNoSpace) return linked;
+    // Refused: EPERM, EACCES, EOPNOTSUPP, ENOSYS and others, each by some file system. A file is
+    // dearer, and every reader takes it; where nothing at all can be written, it says so itself.
+  }
+  if (use == Blob::kMoves) return posix::move(blob, pointer);
   return publish_copy(blob, paths_.temporary(posix::random_tag()), pointer);
+}
+
+Status HubStore::write_absent(const std::string& commit, const std::string& path) const {
+  FVP_CHECK_OK(refuse_unsafe(is_commit(commit), "commit", commit));
+  FVP_CHECK_OK(refuse_unsafe(layout::safe_relative_path(path), "file", path));
+  // snapshots/ and refs/ too: scanners fail without them.
+  for (const std::string& directory : {paths_.blobs(), paths_.refs(), paths_.temporaries(),
+                                       posix::parent(paths_.snapshot(commit))}) {
+    FVP_CHECK_OK(posix::make_directories(directory));
+  }
+  const std::string base = posix::parent(paths_.no_exist(commit));
+  std::string folder = commit;
+  if (const auto inner = folder_of(path); !inner.empty()) folder.append("/").append(inner);
+  FVP_CHECK_OK(make_plain_directories(base, folder));
+  const std::string note = paths_.no_exist(commit) + "/" + path;
+  if (posix::exists(note)) return {};
+  return posix::replace_text(paths_.temporary(posix::random_tag()), note, "");
 }
 
 Status HubStore::write_ref(const std::string& revision, const std::string& commit) const {

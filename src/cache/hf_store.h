@@ -20,10 +20,17 @@
 
 namespace fvprefetch {
 
+/// How a snapshot's files lead to blobs.
+enum class Links {
+  kSymbolic,  ///< by links, or by files of their own where the file system refuses links
+  kNone       ///< by files of their own (HF_HUB_DISABLE_SYMLINKS)
+};
+
 class HubStore {
  public:
   /// `cache` is the Hub cache's root; nothing is created.
-  HubStore(std::string cache, std::string_view repo_type, std::string_view repo_id);
+  HubStore(std::string cache, std::string_view repo_type, std::string_view repo_id,
+           Links links = Links::kSymbolic);
 
   [[nodiscard]] const layout::HubRepo& paths() const { return paths_; }
 
@@ -38,6 +45,9 @@ class HubStore {
   [[nodiscard]] std::optional<std::vector<RepoFile>> read_tree(const std::string& commit) const;
   /// The pointer exists, leads to a regular file, and has the expected size (when one is known).
   [[nodiscard]] bool has_file(const std::string& commit, const FileSpec& file) const;
+  /// The pointer is a link to the file's blob, as publish_pointer() makes it. A blob's name is its
+  /// digest, and nothing is given that name unchecked.
+  [[nodiscard]] bool links_to_blob(const std::string& commit, const FileSpec& file) const;
   /// The files of snapshots/<commit> as they lie there, sorted: what can be said of a snapshot that
   /// nothing else tells of. Links that lead nowhere come with present = false. At most 100,000
   /// names (else kInternal); folders that are links are not entered.
@@ -62,9 +72,17 @@ class HubStore {
   /// Renames a verified private file over blobs/<blob>. `partial` as paths().partial() named it.
   [[nodiscard]] Status publish_blob(posix::Fd fd, const std::string& partial,
                                     const std::string& blob) const;
-  /// Makes the snapshot's link to the blob (a copy beside it where links are refused). A right link
-  /// that is there already is left.
-  [[nodiscard]] Status publish_pointer(const std::string& commit, const FileSpec& file) const;
+  /// What may become of a blob where the pointer cannot be a link to it.
+  enum class Blob {
+    kStays,  ///< the pointer is a copy
+    kMoves   ///< the blob is of no other use and becomes the pointer, as huggingface_hub has it
+  };
+  /// Makes the snapshot's link to the blob. A right link that is there already is left.
+  [[nodiscard]] Status publish_pointer(const std::string& commit, const FileSpec& file,
+                                       Blob blob) const;
+  /// Notes that the commit has no file `path`: readers that look for optional files then ask
+  /// nobody.
+  [[nodiscard]] Status write_absent(const std::string& commit, const std::string& path) const;
   /// Writes refs/<revision> (40 hex digits, no newline) when it differs.
   [[nodiscard]] Status write_ref(const std::string& revision, const std::string& commit) const;
   /// Writes trees/<commit>.json (mode 0644, huggingface_hub's format); `files` must be complete.
@@ -73,6 +91,7 @@ class HubStore {
 
  private:
   layout::HubRepo paths_;
+  Links links_;
 };
 
 }  // namespace fvprefetch

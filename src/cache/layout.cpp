@@ -113,6 +113,9 @@ std::string HubRepo::ref(std::string_view revision) const {
 std::string HubRepo::tree(std::string_view commit) const {
   return join({root_, folder_, "trees", commit}) + ".json";
 }
+std::string HubRepo::no_exist(std::string_view commit) const {
+  return join({root_, folder_, ".no_exist", commit});
+}
 std::string HubRepo::locks() const {
   return join({root_, ".locks", folder_});
 }

@@ -9,6 +9,7 @@
 //   <root>/<folder>/refs/<revision>
 //   <root>/<folder>/snapshots/<commit>/<path>      relative link to the blob
 //   <root>/<folder>/trees/<commit>.json
+//   <root>/<folder>/.no_exist/<commit>/<path>      empty: the commit has no such file
 //   <root>/<folder>/.fvprefetch/receipts/<key>.json          * what was verified
 //   <root>/<folder>/.fvprefetch/tmp/<8 hex>                  * links and small files on their way
 // URL files, below a root (the eval cache, or TORCH_HOME):
@@ -57,6 +58,7 @@ class HubRepo {
   [[nodiscard]] std::string refs() const;
   [[nodiscard]] std::string ref(std::string_view revision) const;
   [[nodiscard]] std::string tree(std::string_view commit) const;
+  [[nodiscard]] std::string no_exist(std::string_view commit) const;
   [[nodiscard]] std::string locks() const;
   [[nodiscard]] std::string lock(std::string_view blob) const;
   /// `selection`: the canonical text of filename and patterns.

@@ -13,6 +13,11 @@ UrlStore::UrlStore(std::string root, std::string relative)
 
 Result<std::optional<posix::FileInfo>> UrlStore::lookup() const {
   FVP_TRY(auto info, posix::stat(paths_.path()));
+  if (info && !info->directory && !info->regular) {
+    return fail(ErrorCode::kUsage,
+                "destination " + paths_.path() + " is no regular file (a FIFO, socket or device)",
+                "move it away, or choose another `dest` or `name`");
+  }
   if (info && info->directory) {
     return fail(ErrorCode::kUsage,
                 "destination " + paths_.path() + " is a directory, where a file is expected",

@@ -18,7 +18,8 @@ class UrlStore {
 
   [[nodiscard]] const layout::UrlFile& paths() const { return paths_; }
 
-  /// What is at the destination; nullopt: nothing. kUsage when it is a directory.
+  /// What is at the destination; nullopt: nothing. kUsage when it is a
+  /// directory, FIFO or the like.
   [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup() const;
   [[nodiscard]] std::uint64_t partial_bytes() const;
 

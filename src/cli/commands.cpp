@@ -17,6 +17,7 @@
 #include "cli/plan_json.h"
 #include "cli/signals.h"
 #include "cli/text.h"
+#include "cli/verification_json.h"
 #include "cluster/distribute.h"
 
 #ifndef FVPREFETCH_VERSION
@@ -28,14 +29,17 @@ namespace {
 
 enum class Speaker { kForTheJob, kForItself, kSilent };
 
-Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker) {
+Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker,
+                 const EnvironmentLookup& env) {
   Manner manner;
   manner.verbose = call.verbose;
   // A process that does not speak for the job says what it does only when asked to.
   manner.quiet = call.quiet || (speaker != Speaker::kForTheJob && !call.verbose);
   switch (call.progress) {
     case ProgressWish::kAuto:
-      manner.progress = terminal.interactive ? ProgressStyle::kBar : ProgressStyle::kLog;
+      manner.progress = terminal.interactive && !environment::without_progress_bars(env)
+                            ? ProgressStyle::kBar
+                            : ProgressStyle::kLog;
       break;
     case ProgressWish::kBar:
       manner.progress = ProgressStyle::kBar;
@@ -113,7 +117,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
                           : job->works_for_itself() ? Speaker::kForItself
                                                     : Speaker::kSilent;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker), real_clock());
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker, env), real_clock());
   if (speaker == Speaker::kForTheJob) {
     for (const std::string& notice : job->notices()) console.note(notice);
   }
@@ -146,8 +150,33 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   return job->ranks().max(code).value_or(code);
 }
 
-// `plan` and `status`: the work of one process. Another rank of the same step would only send the
-// same requests again; it looks whether the manifest can be read, so as to end as rank 0 does then.
+// How `plan`, `status` and `verify` end: the exit code.
+int tell_plan(const Plan& found, const Invocation& call, Console& console) {
+  const bool planning = call.command == Command::kPlan;
+  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
+                           : planning ? plan_text(found, call.verbose)
+                                      : status_text(found);
+  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
+  if (found.error) console.error(*found.error);
+  return code;
+}
+
+int tell_verification(const Verification& found, const Invocation& call, Console& console) {
+  const std::string text =
+      call.json ? verification_to_json(found) + "\n" : verification_text(found, call.verbose);
+  const int code = print(text, exit_code(found.code()), console);
+  if (!found.entries.empty()) console.note(verification_summary(found));
+  for (const std::string& line : failure_lines(found)) console.failure(line);
+  if (found.repair && !found.repair->entries.empty()) {
+    console.note("repair: " + summary_text(*found.repair));
+  }
+  if (found.error) console.error(*found.error);
+  return code;
+}
+
+// `plan`, `status` and `verify`: the work of one process. Another rank of the same step would only
+// send the same requests again; it looks whether the manifest can be read, so as to end as rank 0
+// does then.
 int inspect(const Invocation& call, const EnvironmentLookup& env) {
   if (told_rank(env).value_or(0) != 0) {
     if (call.target == "-") return 0;
@@ -156,7 +185,7 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
   }
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob),
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                   real_clock());
   Options options = call.options;
   options.observer = &console;
@@ -164,17 +193,80 @@ int inspect(const Invocation& call, const EnvironmentLookup& env) {
   options.stop = signals.token();
   options.stop_signal = [&signals] { return signals.number(); };
 
-  const bool planning = call.command == Command::kPlan;
-  const Plan found = [&] {
+  const auto manifest = manifest_of(call);
+  if (call.command == Command::kVerify) {
+    Verification found;
+    if (!manifest) found.error = manifest.error();
+    return tell_verification(manifest ? verify(*manifest, options) : found, call, console);
+  }
+  if (!manifest) return tell_plan(Plan{{}, manifest.error()}, call, console);
+  return tell_plan(
+      call.command == Command::kPlan ? plan(*manifest, options) : status(*manifest, options), call,
+      console);
+}
+
+// Where `lock` writes; "-" is stdout.
+std::string output_of(const Invocation& call) {
+  return call.output.empty() ? lock_path(call.target) : call.output;
+}
+
+// A reader finds the old file or the new one, whole.
+Status write_whole(const std::string& path, std::string_view text) {
+  FVP_TRY(const auto there, posix::stat(path));
+  if (there && there->directory) {
+    return fail(ErrorCode::kUsage, "`" + path + "` is a directory, expected a file to write",
+                "say which with --output FILE");
+  }
+  const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+  const std::string temp =
+      posix::parent(path) + "/." + name + "." + posix::random_tag() + ".fvprefetch-part";
+  Status written = posix::publish_text(temp, path, text);
+  if (!written) {
+    (void)posix::remove_file(temp);  // best effort: the error that matters is the first one
+    std::string& hint = written.error().hint;
+    if (hint.empty()) hint = "say where to write with --output FILE";
+  }
+  return written;
+}
+
+// `lock`: as plan, the work of one process.
+int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
+  if (told_rank(env).value_or(0) != 0) {
+    if (call.target == "-") return 0;
     const auto manifest = manifest_of(call);
-    if (!manifest) return Plan{{}, manifest.error()};
-    return planning ? plan(*manifest, options) : status(*manifest, options);
+    return manifest ? 0 : exit_code(manifest.error().code);
+  }
+  const Signals signals;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
+                  real_clock());
+  Options options = call.options;
+  options.observer = &console;
+  options.environment = env;
+  options.stop = signals.token();
+  options.stop_signal = [&signals] { return signals.number(); };
+
+  const std::string path = output_of(call);
+  const auto locked = [&]() -> Result<Manifest> {
+    FVP_TRY(const Manifest manifest, manifest_of(call));
+    FVP_TRY(Manifest pinned, lock(manifest, options));
+    if (path != "-") FVP_CHECK_OK(write_whole(path, manifest_text(pinned)));
+    return pinned;
   }();
-  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
-                           : planning ? plan_text(found, call.verbose)
-                                      : status_text(found);
-  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
-  if (found.error) console.error(*found.error);
+  if (!locked) {
+    if (call.json) (void)print(to_json(failed_report(locked.error())) + "\n", 0, console);
+    console.error(locked.error());
+    return exit_code(locked.error().code);
+  }
+  if (path == "-") return print(manifest_text(*locked), 0, console);
+  std::string text = path;
+  if (call.json) {
+    const nlohmann::ordered_json out{
+        {"schema", 1}, {"command", "lock"}, {"path", path}, {"entries", locked->entries.size()}};
+    text = out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  }
+  const int code = print(text + "\n", 0, console);
+  console.note(lock_summary(*locked, path));
   return code;
 }
 
@@ -219,7 +311,10 @@ int run(const std::vector<std::string>& arguments) {
       return fetch(*call, env);
     case Command::kPlan:
     case Command::kStatus:
+    case Command::kVerify:
       return inspect(*call, env);
+    case Command::kLock:
+      return lock_manifest(*call, env);
     case Command::kEnv:
       return exports(*call, env);
     case Command::kSchema:

@@ -84,6 +84,10 @@ std::string started_text(const FileStarted& event) {
                      event.size ? ", " + bytes_text(*event.size) : "");
 }
 
+std::string finished_text(const FileFinished& event, std::string_view how) {
+  return fmt::format("`{}`: {} is {}, {}", event.entry, event.path, how, bytes_text(event.bytes));
+}
+
 std::string retried_text(const FileRetried& event) {
   return fmt::format("`{}`: {}: {}, again in {}", event.entry, event.path, event.reason,
                      duration_text(event.delay));
@@ -122,9 +126,7 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
           [&](const FetchPlanned& e) { on(e, now, speech); },
           [&](const FileStarted& e) { verbosely(started_text(e)); },
           [&](const BytesArrived& e) { on(e, now, columns, speech); },
-          [&](const FileFinished& e) {
-            verbosely(fmt::format("`{}`: {} is there, {}", e.entry, e.path, bytes_text(e.bytes)));
-          },
+          [&](const FileFinished& e) { verbosely(finished_text(e, from_disk_ ? "ok" : "there")); },
           [&](const FileRetried& e) {
             ++retries_;
             verbosely(retried_text(e));
@@ -143,6 +145,8 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
 }
 
 void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech) {
+  if (event.from_disk != from_disk_) said_progress_.reset();  // other work than before
+  from_disk_ = event.from_disk;
   bytes_exact_ = event.bytes_exact;
   progress_.bytes_total = event.bytes;
   progress_.files_total = event.files;
@@ -155,7 +159,8 @@ void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speec
   } else if (event.bytes > 0) {
     size = ", at least " + bytes_text(event.bytes);
   }
-  speech.lines.push_back("fetching " + count_text(event.files, "file", "files") + size);
+  speech.lines.push_back((from_disk_ ? "verifying " : "fetching ") +
+                         count_text(event.files, "file", "files") + size);
 }
 
 void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns,
@@ -212,7 +217,7 @@ std::string Narrator::tail(std::string_view separator) const {
 }
 
 std::string Narrator::progress_line() const {
-  std::string out = "fetched ";
+  std::string out = from_disk_ ? "verified " : "fetched ";
   if (bytes_exact_ && progress_.bytes_total > 0) {
     out += fmt::format("{} %, ", percent(progress_.bytes_done, progress_.bytes_total));
   }

@@ -66,6 +66,7 @@ class Narrator {
   RateMeter rate_;
   BytesArrived progress_;
   bool bytes_exact_ = true;
+  bool from_disk_ = false;  ///< what arrives is read again, not fetched
   std::uint64_t retries_ = 0;
   std::set<std::string> warned_;
   std::set<std::string> waiting_;  ///< paths since the last line about waiting

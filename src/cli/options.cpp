@@ -28,6 +28,8 @@ constexpr std::array kVerbs{
     Verb{Command::kEnsure, "ensure", "SOURCE", true, "one checkpoint, without a manifest"},
     Verb{Command::kPlan, "plan", "MANIFEST", true, "say what would be fetched; writes nothing"},
     Verb{Command::kStatus, "status", "MANIFEST", true, "say what is there; sends no request"},
+    Verb{Command::kVerify, "verify", "MANIFEST", true, "hash what is there; --repair fetches anew"},
+    Verb{Command::kLock, "lock", "MANIFEST", true, "pin commits and digests; see --frozen"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
 };
@@ -158,7 +160,7 @@ Applied progress_wish(std::string_view value, ProgressWish& target) {
       target);
 }
 
-enum class Group { kWhere, kHow, kSay, kEnsure, kHelp };
+enum class Group { kWhere, kHow, kSay, kEnsure, kVerify, kLock, kHelp };
 
 struct OptionSpec {
   std::string_view name;   // without dashes
@@ -177,6 +179,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.offline); }},
     OptionSpec{"refresh", "", Group::kHow, "ask again what a branch points to",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.refresh); }},
+    OptionSpec{"frozen", "", Group::kHow, "take only what a manifest pins; see `lock`",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.frozen); }},
     OptionSpec{"keep-going", "", Group::kHow, "finish the rest after an entry failed",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.keep_going); }},
     OptionSpec{"lock", "KIND", Group::kHow, "auto, flock or none",
@@ -221,19 +225,32 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.filename); }},
     OptionSpec{"revision", "REV", Group::kEnsure, "branch, tag or commit (main)",
                [](std::string_view v, Draft& d) { return text(v, d.call.revision); }},
+    OptionSpec{"repair", "", Group::kVerify, "fetch what is corrupt or missing, nothing else",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.repair); }},
+    OptionSpec{"output", "FILE", Group::kLock, "where to write (MANIFEST.lock.json); - is stdout",
+               [](std::string_view v, Draft& d) { return text(v, d.call.output); }},
     OptionSpec{"help", "", Group::kHelp, "this text; also after a command",
                [](std::string_view v, Draft& d) { return flag(v, d.help); }},
     OptionSpec{"version", "", Group::kHelp, "print the version",
                [](std::string_view v, Draft& d) { return flag(v, d.version); }},
 };
 
-// `ensure`'s options belong to one run, and help is no setting: neither has a variable.
+// The command that alone has the options of `group`; nullopt: every command has them.
+std::optional<Command> owner_of(Group group) {
+  if (group == Group::kEnsure) return Command::kEnsure;
+  if (group == Group::kVerify) return Command::kVerify;
+  if (group == Group::kLock) return Command::kLock;
+  return std::nullopt;
+}
+
+// What `ensure` and `lock` take belongs to one run, and help is no setting: none has a variable.
 bool has_variable(const OptionSpec& option) {
-  return option.group != Group::kEnsure && option.group != Group::kHelp;
+  return option.group != Group::kEnsure && option.group != Group::kLock &&
+         option.group != Group::kHelp;
 }
 
 bool belongs_to(const OptionSpec& option, Command command) {
-  return option.group != Group::kEnsure || command == Command::kEnsure;
+  return owner_of(option.group).value_or(command) == command;
 }
 
 std::string dashed(const OptionSpec& option) {
@@ -284,7 +301,8 @@ tl::unexpected<Error> unknown_option(const std::string& argument, Command comman
   if (const OptionSpec* option = find_option(bare); option != nullptr) {
     if (!belongs_to(*option, command)) {
       return usage(fmt::format("`{}` has no option {}", verb_name(command), dashed(*option)),
-                   "it belongs to `fvprefetch ensure`");
+                   fmt::format("it belongs to `fvprefetch {}`",
+                               verb_name(owner_of(option->group).value_or(command))));
     }
     return usage("unknown option " + word, fmt::format("did you mean {}?", dashed(*option)));
   }
@@ -392,8 +410,21 @@ std::size_t index_of(std::string_view name) {
   return static_cast<std::size_t>(find_option(name) - kOptions.data());
 }
 
-// --require-mpi is --mpi on, --quiet and --verbose exclude each other: said in one place they
-// contradict, said in two places the command line wins.
+// Of two options that exclude each other: said in one place they contradict, said in two places the
+// command line wins.
+Status exclude(const Words& words, std::string_view one, bool& one_set, std::string_view other,
+               bool& other_set) {
+  if (!one_set || !other_set) return {};
+  const bool one_given = words.values[index_of(one)].has_value();
+  const bool other_given = words.values[index_of(other)].has_value();
+  if (one_given == other_given) {
+    return usage(fmt::format("--{} contradicts --{}", one, other), "leave out one of the two");
+  }
+  (one_given ? other_set : one_set) = false;
+  return {};
+}
+
+// --require-mpi is --mpi on: the same rule.
 Status weigh(const Words& words, Draft& draft) {
   const bool mpi_given = words.values[index_of("mpi")].has_value();
   const bool require_given = words.values[index_of("require-mpi")].has_value();
@@ -406,15 +437,8 @@ Status weigh(const Words& words, Draft& draft) {
   if (draft.require_mpi) draft.call.mpi = MpiWish::kOn;
 
   Invocation& call = draft.call;
-  if (call.quiet && call.verbose) {
-    const bool quiet_given = words.values[index_of("quiet")].has_value();
-    const bool verbose_given = words.values[index_of("verbose")].has_value();
-    if (quiet_given == verbose_given) {
-      return usage("--quiet contradicts --verbose", "leave out one of the two");
-    }
-    (quiet_given ? call.verbose : call.quiet) = false;
-  }
-  return {};
+  FVP_CHECK_OK(exclude(words, "quiet", call.quiet, "verbose", call.verbose));
+  return exclude(words, "frozen", call.options.frozen, "refresh", call.options.refresh);
 }
 
 // The name of a checkpoint that was given none: the last part of its source; of an address, of its
@@ -457,7 +481,10 @@ std::string option_lines(Group group) {
 
 std::string usage_of(const Verb& verb) {
   return fmt::format("fvprefetch {}{}{}{} [OPTIONS]", verb.name, verb.argument.empty() ? "" : " ",
-                     verb.argument, verb.command == Command::kEnsure ? " [--filename FILE]" : "");
+                     verb.argument,
+                     verb.command == Command::kEnsure   ? " [--filename FILE]"
+                     : verb.command == Command::kVerify ? " [--repair]"
+                                                        : "");
 }
 
 constexpr std::string_view kExitCodes =
@@ -549,6 +576,7 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
 
   for (std::size_t i = 0; i < kOptions.size(); ++i) {
     if (words.values[i] || !has_variable(kOptions[i])) continue;
+    if (!belongs_to(kOptions[i], verb->command)) continue;
     const std::string name = variable(kOptions[i]);
     const auto value = env ? env(name) : std::nullopt;
     if (!value || value->empty()) continue;  // empty counts as not set
@@ -561,6 +589,10 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
     return usage(
         verb->command == Command::kEnsure ? "no source was given" : "no manifest was given",
         implied ? "fvprefetch MANIFEST; `fvprefetch --help` shows the rest" : usage_of(*verb));
+  }
+  if (verb->command == Command::kLock && draft.call.target == "-" && draft.call.output.empty()) {
+    return usage("a manifest from standard input gives its lock file no name",
+                 "say where with --output FILE; --output - is standard output");
   }
   if (verb->command == Command::kEnsure && draft.call.name.empty()) {
     draft.call.name = default_name(draft.call.target);
@@ -576,8 +608,10 @@ std::string help_text(std::optional<Command> command) {
   if (command) {
     const Verb& verb = *find_verb(verb_name(*command));
     out += fmt::format("Usage: {}\n\n{}\n", usage_of(verb), verb.help);
-    if (command == Command::kEnsure)
-      out += "\nOptions of this command:\n" + option_lines(Group::kEnsure);
+    for (const Group group : {Group::kEnsure, Group::kVerify, Group::kLock}) {
+      if (owner_of(group) != command) continue;
+      out += "\nOptions of this command:\n" + option_lines(group);
+    }
   } else {
     out +=
         "fvprefetch puts every checkpoint of a manifest where each rank can open it\n\n"

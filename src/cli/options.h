@@ -19,7 +19,18 @@
 
 namespace fvprefetch::cli {
 
-enum class Command { kFetch, kEnsure, kPlan, kStatus, kEnv, kSchema, kHelp, kVersion };
+enum class Command {
+  kFetch,
+  kEnsure,
+  kPlan,
+  kStatus,
+  kVerify,
+  kLock,
+  kEnv,
+  kSchema,
+  kHelp,
+  kVersion
+};
 
 enum class ProgressWish { kAuto, kBar, kLog, kNone };
 
@@ -33,6 +44,8 @@ struct Invocation {
   std::string name;
   std::string filename;
   std::string revision;
+
+  std::string output;  ///< `lock` only: where to write; "-" is stdout, empty beside the manifest
 
   Options options;  ///< without observer, stop and environment
   MpiWish mpi = MpiWish::kAuto;

@@ -126,6 +126,70 @@ std::string status_detail(const PlannedEntry& entry) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+std::uint64_t count_files(const VerifiedEntry& entry, FileState state) {
+  return static_cast<std::uint64_t>(
+      std::count_if(entry.files.begin(), entry.files.end(),
+                    [&](const VerifiedFile& file) { return file.state == state; }));
+}
+
+constexpr std::array kFileStates{FileState::kOk, FileState::kCorrupt, FileState::kMissing,
+                                 FileState::kUnverifiable, FileState::kUnchecked};
+
+// "2 ok, 1 corrupt".
+std::string counts_text(const std::array<std::uint64_t, kFileStates.size()>& counts) {
+  std::vector<std::string> parts;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] > 0) parts.push_back(fmt::format("{} {}", counts[i], name(kFileStates[i])));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string verified_entry_detail(const VerifiedEntry& entry) {
+  if (entry.files.empty()) return entry.error ? describe(*entry.error) : "";
+  std::uint64_t bytes = 0;
+  for (const VerifiedFile& file : entry.files) bytes += file.actual_size.value_or(0);
+  std::string out =
+      fmt::format("{}, {}", count_text(entry.files.size(), "file", "files"), bytes_text(bytes));
+  if (entry.files.size() == 1) {
+    // Of a bad one the line below tells.
+    if (entry.files[0].state == FileState::kUnverifiable) out += ", " + entry.files[0].note;
+    if (entry.files[0].state == FileState::kMissing) out = "1 file";
+  } else if (count_files(entry, FileState::kOk) < entry.files.size()) {
+    std::array<std::uint64_t, kFileStates.size()> counts{};
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = count_files(entry, kFileStates[i]);
+    out += ": " + counts_text(counts);
+  }
+  if (entry.listed_by == "snapshot") out += "; nothing lists them: others may be missing";
+  if (entry.repaired) {
+    out += "; repaired";
+  } else if (entry.state == "failed" && entry.error) {
+    out += "; " + describe(*entry.error);
+  }
+  return out;
+}
+
+std::string verified_file_text(const VerifiedFile& file) {
+  std::string out = fmt::format("  {}  {}", name(file.state), file.path);
+  if (file.state == FileState::kCorrupt) {
+    if (file.expected && !file.actual.empty()) {
+      out += fmt::format(", expected {} {}, actual {}", name(file.expected->kind),
+                         file.expected->hex, file.actual);
+    }
+    if (file.size && file.actual_size && *file.size != *file.actual_size) {
+      out += fmt::format(", expected {} bytes, actual {}", *file.size, *file.actual_size);
+    }
+  } else if (file.size || file.actual_size) {
+    out += ", " + bytes_text(file.actual_size ? *file.actual_size : *file.size);
+  }
+  if (!file.note.empty()) out += ", " + file.note;
+  return out + "\n";
+}
+
+// Whether a reader of `told` knows already what is wrong with the entry.
+bool tells_of(const std::string& told, const std::string& entry, const Error& error) {
+  return told.find(error.message) != std::string::npos && told.find(entry) != std::string::npos;
+}
+
 bool is_there(const EntryReport& entry) {
   return !entry.path.empty() &&
          (entry.state == EntryState::kHit || entry.state == EntryState::kFetched);
@@ -237,6 +301,49 @@ std::string status_text(const Plan& plan) {
   return out;
 }
 
+std::string verification_text(const Verification& verification, bool all_files) {
+  std::size_t name_width = 0;
+  std::size_t state_width = 0;
+  for (const VerifiedEntry& entry : verification.entries) {
+    name_width = std::max(name_width, entry.name.size());
+    state_width = std::max(state_width, entry.state.size());
+  }
+  std::string out;
+  for (const VerifiedEntry& entry : verification.entries) {
+    std::string line = fmt::format("{:<{}}  {:<{}}  {}", entry.name, name_width, entry.state,
+                                   state_width, verified_entry_detail(entry));
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+    for (const VerifiedFile& file : entry.files) {
+      const bool bad = file.state == FileState::kCorrupt || file.state == FileState::kMissing;
+      if (bad || all_files) out += verified_file_text(file);
+    }
+  }
+  return out;
+}
+
+std::string verification_summary(const Verification& verification) {
+  std::uint64_t files = 0;
+  std::array<std::uint64_t, kFileStates.size()> counts{};
+  for (const VerifiedEntry& entry : verification.entries) {
+    files += entry.files.size();
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += count_files(entry, kFileStates[i]);
+  }
+  std::string out =
+      fmt::format("{}, {}", count_text(verification.entries.size(), "entry", "entries"),
+                  count_text(files, "file", "files"));
+  if (files > 0) out += ": " + counts_text(counts);
+  if (verification.bytes_read == 0) return out;
+  const std::chrono::milliseconds time(std::llround(verification.seconds * 1000));
+  out += fmt::format(", read {} in {}", bytes_text(verification.bytes_read), duration_text(time));
+  if (verification.seconds > 0) {
+    out += fmt::format(" ({}/s)",
+                       bytes_text(static_cast<std::uint64_t>(
+                           static_cast<double>(verification.bytes_read) / verification.seconds)));
+  }
+  return out;
+}
+
 Variables job_variables(const EnvironmentLookup& env, const Options& options) {
   // Absolute, for the job that follows may run in another directory.
   const auto place = [](const std::string& path) {
@@ -289,6 +396,33 @@ std::string summary_text(const Report& report) {
                      fmt::join(parts, ", "));
 }
 
+std::string lock_summary(const Manifest& locked, std::string_view path) {
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+  for (const Entry& entry : locked.entries) {
+    for (const PinnedFile& file : entry.files) bytes += file.size;
+    files += entry.files.size();
+    if (entry.files.empty() && !entry.sha256.empty()) {  // a URL
+      ++files;
+      bytes += entry.size.value_or(0);
+    }
+  }
+  return fmt::format("{} pinned in {}: {}, {}",
+                     count_text(locked.entries.size(), "entry", "entries"), path,
+                     count_text(files, "file", "files"), bytes_text(bytes));
+}
+
+std::vector<std::string> failure_lines(const Verification& verification) {
+  const std::string told = verification.error ? describe(*verification.error) : "";
+  std::vector<std::string> lines;
+  for (const VerifiedEntry& entry : verification.entries) {
+    if (!entry.error || tells_of(told, entry.name, *entry.error)) continue;
+    lines.push_back(fmt::format("{}`{}` {}: {}", entry.optional ? "optional " : "", entry.name,
+                                entry.state, describe(*entry.error)));
+  }
+  return lines;
+}
+
 std::vector<std::string> failure_lines(const Report& report) {
   const std::string told = report.error ? describe(*report.error) : "";
   std::vector<std::string> lines;
@@ -296,9 +430,7 @@ std::vector<std::string> failure_lines(const Report& report) {
   for (const EntryReport& entry : report.entries) {
     if (entry.state == EntryState::kSkipped) skipped.push_back("`" + entry.name + "`");
     if (entry.state != EntryState::kFailed || !entry.error) continue;
-    const bool told_already = told.find(entry.error->message) != std::string::npos &&
-                              told.find(entry.name) != std::string::npos;
-    if (told_already) continue;
+    if (tells_of(told, entry.name, *entry.error)) continue;
     lines.push_back(fmt::format("{}`{}` failed: {}", entry.optional ? "optional " : "", entry.name,
                                 describe(*entry.error)));
   }

@@ -10,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "fvprefetch/manifest.h"
 #include "fvprefetch/plan.h"
 #include "fvprefetch/prefetch.h"
 #include "fvprefetch/report.h"
+#include "fvprefetch/verification.h"
 
 namespace fvprefetch::cli {
 
@@ -37,6 +39,13 @@ namespace fvprefetch::cli {
 [[nodiscard]] std::string plan_text(const Plan& plan, bool all_files);
 /// stdout of `status`: one line per entry.
 [[nodiscard]] std::string status_text(const Plan& plan);
+/// stdout of `verify`: one line per entry, and one below it for each file that is not as it ought
+/// to be, with expected and actual digest. `all_files` lists the others, too.
+[[nodiscard]] std::string verification_text(const Verification& verification, bool all_files);
+/// "3 entries, 5 files: 3 ok, 1 corrupt, 1 unverifiable, read 1.2 GB in 12 s (100.0 MB/s)".
+[[nodiscard]] std::string verification_summary(const Verification& verification);
+/// As failure_lines(Report): the errors of entries that that of the whole does not tell of.
+[[nodiscard]] std::vector<std::string> failure_lines(const Verification& verification);
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 /// What the job that follows needs to find everything without a connection.
@@ -46,6 +55,8 @@ using Variables = std::vector<std::pair<std::string, std::string>>;
 
 /// "3 entries: 1 hit, 2 fetched, 1.2 GB in 12 s (100.0 MB/s), 5 requests".
 [[nodiscard]] std::string summary_text(const Report& report);
+/// "2 entries pinned in m.lock.json: 12 files, 28.3 GB".
+[[nodiscard]] std::string lock_summary(const Manifest& locked, std::string_view path);
 /// One line per failed entry that the report's error does not tell of already, and one that lists
 /// what was not finished.
 [[nodiscard]] std::vector<std::string> failure_lines(const Report& report);

@@ -100,6 +100,7 @@ class FetchLoop {
     slot.brought_by_others = true;
     FetchOutcome outcome;
     outcome.status = slot.job.target->adopt();
+    outcome.adopted_by = slot.job.target->adopted_by();
     finish(slot, std::move(outcome));
   }
 
@@ -216,6 +217,7 @@ class FetchLoop {
     }
     outcome.fetched = true;
     outcome.bytes = finished.result->size;
+    slot->job.download.spec.size = outcome.bytes;
     outcome.status = slot->job.target->publish(*std::move(finished.result), slot->partial);
     finish(*slot, std::move(outcome));
   }
@@ -230,6 +232,7 @@ class FetchLoop {
 
   void finish(Slot& slot, FetchOutcome outcome) {
     close(slot);
+    if (outcome.status) outcome.refused = slot.job.target->refused();
     if (!outcome.status) {
       outcome.status = tl::unexpected(
           with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));

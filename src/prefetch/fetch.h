@@ -5,7 +5,7 @@
 // while another lock is held (ruling 5); most waiters find it present and never take its lock.
 #pragma once
 
-#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,7 +26,9 @@ struct FetchJob {
 /// How one job ended, told as soon as it did.
 struct FetchOutcome {
   Status status;
-  bool fetched = false;  ///< false: somebody else had brought it
+  bool fetched = false;                  ///< false: somebody else had brought it
+  std::string adopted_by;                ///< then: how it is known to be right
+  std::map<std::size_t, Error> refused;  ///< entries that failed although the file is there
   std::uint64_t bytes = 0;
   std::uint64_t requests = 0;
 };

@@ -9,6 +9,7 @@
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/retry.h"
@@ -22,6 +23,8 @@ enum class Asking { kAllowed, kForbidden };
 
 std::string digest_rule(const Source& source, const FileSpec& file) {
   if (const auto* url = std::get_if<UrlSource>(&source)) return url->digest_rule;
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub != nullptr && !hub->files.empty()) return "manifest";
   return file.digest ? "hub" : "none";
 }
 
@@ -67,7 +70,7 @@ Unfinished unfinished(const Source& source, const Session& session, const FileSp
     found.bytes = store.partial_bytes();
     lock = store.paths().lock();
   } else if (const auto* hub = std::get_if<HubSource>(&source)) {
-    const HubStore store(session.hub_cache(), type_name(hub->repo.type), hub->repo.id);
+    const HubStore store = session.store(hub->repo);
     found.bytes = store.partial_bytes(file.blob);
     lock = store.paths().lock(file.blob);
   }
@@ -89,10 +92,20 @@ Result<Survey> survey_of(const Source& source, Session& session, Asking asking) 
   return ask_hub(source, survey, session, Hashing::kForbidden);
 }
 
-std::string state_of(const Survey& survey, const PlannedEntry& entry) {
+/// Something of a snapshot is there, whatever it is worth.
+bool has_some(const Source& source, const Session& session, const Survey& survey) {
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub == nullptr || !hub->filename.empty() || survey.commit.empty()) return false;
+  const auto found = session.store(hub->repo).list_snapshot(survey.commit);
+  return found && !found->empty();
+}
+
+std::string state_of(const Source& source, const Session& session, const Survey& survey,
+                     const PlannedEntry& entry) {
   if (!entry.holder.empty()) return "being_fetched";
-  // What nothing on disk lists may be the part that somebody else's run got to.
-  if (survey.verified_by == "unverified") return "partial";
+  // Of a snapshot that nothing on disk lists there may be more.
+  const bool unlisted = survey.verified_by == "unverified" || survey.need == Survey::Need::kTree;
+  if (unlisted && has_some(source, session, survey)) return "partial";
   if (survey.need == Survey::Need::kNothing) return "complete";
   const bool some =
       survey.need == Survey::Need::kFiles && survey.missing.size() < survey.files.size();
@@ -143,13 +156,17 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
     }
     entry.files.push_back(std::move(planned));
   }
-  entry.state = entry.error ? "failed" : state_of(*survey, entry);
+  entry.state = entry.error ? "failed" : state_of(*source, session, *survey, entry);
   return entry;
 }
 
 Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking) {
   Result<Plan> plan = guard([&]() -> Result<Plan> {
-    Session session(options, {});
+    Options asked = options;
+    if (asking == Asking::kForbidden) asked.refresh = false;  // what is there is all there is
+    Session session(asked, {});
+    FVP_CHECK_OK(session.usable());
+    FVP_CHECK_OK(check_frozen(manifest, session));
     Plan made;
     std::vector<Entry> entries;
     std::vector<Source> sources;

@@ -1,28 +1,39 @@
 #include "prefetch/lookup.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "base/try.h"
 #include "cache/hf_store.h"
-#include "cache/receipt.h"
-#include "cache/url_store.h"
 
 namespace fvprefetch {
 
 namespace {
 
-/// A receipt names blobs; the blob's name is its digest.
+/// A blob's name is its digest: the sha256 of an LFS file, else git's object id. nullopt for other
+/// names, which some servers give.
+std::optional<Digest> digest_of_blob(const std::string& blob) {
+  if (!is_hex(blob)) return std::nullopt;
+  if (blob.size() == 64) return Digest{Digest::Kind::kSha256, blob};
+  if (blob.size() == 40) return Digest{Digest::Kind::kGitSha1, blob};
+  return std::nullopt;
+}
+
 FileSpec from_receipt(const ReceiptFile& file) {
   FileSpec spec;
   spec.path = file.path;
   spec.size = file.size;
   spec.blob = file.blob;
-  if (is_hex(file.blob) && file.blob.size() == 64) {
-    spec.digest = Digest{Digest::Kind::kSha256, file.blob};
-  } else if (is_hex(file.blob) && file.blob.size() == 40) {
-    spec.digest = Digest{Digest::Kind::kGitSha1, file.blob};
-  }
+  spec.digest = digest_of_blob(file.blob);
   return spec;
+}
+
+/// What the manifest pins is compared on its own: select() says less about it.
+HubSource without_pins(HubSource source) {
+  source.size.reset();
+  source.sha256.clear();
+  return source;
 }
 
 /// The manifest pins a Hub file: what the Hub lists must be that file, or the entry cannot be had.
@@ -55,27 +66,39 @@ StopCheck stop_of(const Session& session) {
   return [&session] { return session.must_stop(); };
 }
 
-/// What a Hub receipt tells; nullopt for one that names no blobs, which says nothing of this cache.
-std::optional<Receipt> hub_receipt(const std::string& path) {
+/// What a Hub receipt tells; nullopt for one that cannot be this entry's (whoever may write to a
+/// shared cache may have put it there), or that names no blobs.
+std::optional<Receipt> hub_receipt(const std::string& path, const HubSource& source,
+                                   const std::string& commit) {
   std::optional<Receipt> receipt = read_receipt(path);
-  const auto names_a_blob = [](const ReceiptFile& file) { return !file.blob.empty(); };
-  const bool good = receipt && !receipt->files.empty() &&
-                    std::all_of(receipt->files.begin(), receipt->files.end(), names_a_blob);
-  return good ? receipt : std::nullopt;
+  if (!receipt || receipt->commit != commit || receipt->files.empty()) return std::nullopt;
+  std::vector<RepoFile> files;
+  for (const ReceiptFile& file : receipt->files) {
+    if (file.blob.empty()) return std::nullopt;
+    RepoFile listed;
+    listed.path = file.path;
+    listed.size = file.size;
+    files.push_back(std::move(listed));
+  }
+  const auto selected = select(without_pins(source), files);
+  if (!selected || selected->size() != files.size()) return std::nullopt;
+  const ReceiptFile& first = receipt->files.front();
+  if (!source.sha256.empty() && first.sha256 != source.sha256) return std::nullopt;
+  return receipt;
 }
 
-Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
-                        const std::optional<std::string>& asked_commit,
-                        const std::optional<std::vector<RepoFile>>& asked_tree) {
-  const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
+}  // namespace
+
+Result<Survey> list_hub(const HubSource& source, const Session& session, const Told& told) {
+  const HubStore store = session.store(source.repo);
   const bool pinned = hub::is_commit(source.revision);
   Survey survey;
-  survey.asked = asked_commit.has_value() || asked_tree.has_value();
-  if (asked_commit) {
-    survey.commit = *asked_commit;
+  survey.asked = told.revision || told.tree.has_value();
+  if (told.commit) {
+    survey.commit = *told.commit;
   } else if (pinned) {
     survey.commit = source.revision;
-  } else if (!session.options().refresh || session.offline()) {
+  } else if (told.cached_ref || !session.options().refresh || session.offline()) {
     FVP_TRY(const std::optional<std::string> ref, store.read_ref(source.revision));
     survey.commit = ref.value_or("");
   }
@@ -86,17 +109,22 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
   survey.path = source.filename.empty() ? store.paths().snapshot(survey.commit)
                                         : store.paths().pointer(survey.commit, source.filename);
 
-  const std::optional<Receipt> receipt =
-      hub_receipt(store.paths().receipt(survey.commit, selection_of(source)));
+  const std::optional<Receipt> receipt = hub_receipt(
+      store.paths().receipt(survey.commit, selection_of(source)), source, survey.commit);
   if (!pinned) {
-    survey.resolved_at = asked_commit ? rfc3339_now()
+    survey.resolved_at = told.revision ? rfc3339_now()
                          : receipt && !receipt->resolved_at.empty()
                              ? receipt->resolved_at
                              : store.ref_time(source.revision);
   }
 
-  std::optional<std::vector<RepoFile>> tree = asked_tree;
-  if (!tree && receipt) {
+  std::optional<std::vector<RepoFile>> tree = told.tree;
+  if (!source.files.empty()) {
+    // The receipt is keyed by this very list, so it says of it that it was checked, and no more.
+    survey.verified_by = receipt ? "receipt" : "manifest";
+    FVP_TRY(const std::vector<RepoFile> selected, select(source, source.files));
+    for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
+  } else if (!tree && receipt) {
     survey.verified_by = "receipt";
     for (const ReceiptFile& file : receipt->files) survey.files.push_back(from_receipt(file));
   } else {
@@ -106,28 +134,67 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
       return survey;
     }
     survey.verified_by = "tree";
-    FVP_TRY(const std::vector<RepoFile> selected, select(source, *tree));
+    FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), *tree));
     for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
   }
-  survey.tree = asked_tree;
+  survey.tree = told.tree;
+  return survey;
+}
+
+namespace {
+
+/// The one file of the entry is there; is it the one that the manifest pins?
+Status check_own_pin(const HubSource& source, const Session& session, Hashing hashing,
+                     Survey& survey) {
+  if (hashing == Hashing::kForbidden) {
+    survey.unchecked = true;
+    return {};
+  }
+  const FileSpec& file = survey.files.front();
+  const std::string pointer = session.store(source.repo).paths().pointer(survey.commit, file.path);
+  FVP_TRY(const Pin pin, check_pin(source.sha256, file, pointer, stop_of(session)));
+  if (pin == Pin::kOther) return fail(pin_error(source.sha256, file));
+  if (pin == Pin::kBroken) {
+    survey.missing.push_back(0);
+    survey.warnings.push_back("the file at " + pointer +
+                              " is not the one that it is named after; fetched again");
+  }
+  return {};
+}
+
+Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
+                        const Told& told) {
+  FVP_TRY(Survey survey, list_hub(source, session, told));
+  if (survey.need != Survey::Need::kNothing) return survey;
   FVP_CHECK_OK(check_pins(source, survey.files));
 
+  const HubStore store = session.store(source.repo);
+  const bool receipt = survey.verified_by == "receipt";
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
-    if (!store.has_file(survey.commit, survey.files[i])) survey.missing.push_back(i);
-  }
-  survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
-  if (survey.missing.empty()) {
-    survey.wants_receipt = !receipt.has_value();
-    if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
+    const FileSpec& file = survey.files[i];
+    const std::string path = store.paths().pointer(survey.commit, file.path);
+    if (!store.has_file(survey.commit, file) || session.rejects(path)) {
+      survey.missing.push_back(i);
+    } else if (!source.files.empty() && !receipt && !store.links_to_blob(survey.commit, file)) {
       if (hashing == Hashing::kForbidden) {
         survey.unchecked = true;
-      } else {
-        FVP_CHECK_OK(check_pinned_sha256(
-            source.sha256, survey.files.front(),
-            store.paths().pointer(survey.commit, survey.files.front().path), stop_of(session)));
+        continue;
       }
+      // A copy, or a blob that another client gave another name.
+      FVP_TRY(const bool right, has_digest(file, path, stop_of(session)));
+      if (right) continue;
+      survey.missing.push_back(i);
+      survey.warnings.push_back("the file at " + path +
+                                " is not the one that the manifest pins; fetched again");
     }
   }
+  if (survey.missing.empty()) {
+    survey.wants_receipt = !receipt;
+    if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
+      FVP_CHECK_OK(check_own_pin(source, session, hashing, survey));
+    }
+  }
+  survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
   return survey;
 }
 
@@ -135,6 +202,12 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   Survey survey;
   survey.path = source.path();
   survey.files.push_back(source.file);
+  if (session.rejects(survey.path)) {
+    FVP_TRY(survey.judged, posix::stat(survey.path));
+    survey.missing.push_back(0);
+    survey.need = Survey::Need::kFiles;
+    return survey;
+  }
   FVP_TRY(const UrlVerdict verdict,
           judge_url_file(source, session.options().refresh && !session.offline(), hashing,
                          stop_of(session)));
@@ -174,17 +247,57 @@ std::uint64_t Survey::bytes_total() const {
   return bytes;
 }
 
+Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source, const Session& session,
+                                                const std::string& commit) {
+  const HubStore store = session.store(source.repo);
+  FVP_TRY(const auto found, store.list_snapshot(commit));
+  std::vector<RepoFile> tree;
+  std::set<std::string_view> dangling;
+  for (const HubStore::SnapshotFile& file : found) {
+    RepoFile listed;
+    listed.path = file.path;
+    listed.size = file.size;
+    tree.push_back(std::move(listed));
+    if (!file.present) dangling.insert(file.path);
+  }
+  FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), tree));
+  std::vector<FileSpec> files;
+  for (const RepoFile& file : selected) {
+    FileSpec spec;
+    spec.path = file.path;
+    if (!dangling.contains(file.path)) spec.size = file.size;
+    const std::string target =
+        posix::read_link(store.paths().pointer(commit, file.path)).value_or("");
+    spec.digest = digest_of_blob(target.substr(target.rfind('/') + 1));  // npos + 1 is 0
+    if (spec.digest) spec.blob = spec.digest->hex;
+    files.push_back(std::move(spec));
+  }
+  return files;
+}
+
 std::string selection_of(const HubSource& source) {
   // Control characters are refused in patterns and names, so they can part them.
   std::string text = "filename\n" + source.filename;
   for (const std::string& pattern : source.include) text += "\ninclude\t" + pattern;
   for (const std::string& pattern : source.exclude) text += "\nexclude\t" + pattern;
   if (!source.sha256.empty()) text += "\nsha256\t" + source.sha256;
+  for (const RepoFile& file : source.files) {
+    const FileSpec spec = hub::to_file_spec(file);
+    text += "\nfile\t" + spec.path + "\t" + std::to_string(*spec.size) + "\t" + spec.blob;
+  }
   return text;
 }
 
 std::string source_key(const UrlSource& source) {
   return sha256_hex(source.file.urls.front());
+}
+
+std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
+  std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
+  const bool fits = receipt && receipt->files.size() == 1 &&
+                    receipt->files.front().size == file.size &&
+                    receipt->files.front().mtime_ns == file.mtime_ns;
+  return fits ? receipt : std::nullopt;
 }
 
 namespace {
@@ -198,11 +311,8 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   if (!verdict.info) return verdict;
   const posix::FileInfo& info = *verdict.info;
 
-  const std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
-  const bool receipt_fits = receipt && receipt->files.size() == 1 &&
-                            receipt->files.front().size == info.size &&
-                            receipt->files.front().mtime_ns == info.mtime_ns;
-  if (receipt_fits && receipt->source_key != source_key(source)) {
+  const std::optional<Receipt> receipt = url_receipt(store, info);
+  if (receipt && receipt->source_key != source_key(source)) {
     verdict.why = "the file at " + store.paths().path() + " came from another source (" +
                   receipt->source + ")";
     if (refresh) {
@@ -219,7 +329,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   // A digest told by a name is checked when the file is fetched; one that the manifest pins,
   // always.
   const bool pinned = source.digest_rule == "manifest" && source.file.digest;
-  if (receipt_fits && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
+  if (receipt && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
     verdict.good = true;
     verdict.verified_by = "receipt";
     return verdict;
@@ -262,37 +372,128 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
               "find out which program does that");
 }
 
-Status check_pinned_sha256(const std::string& sha256, const FileSpec& file, const std::string& path,
-                           const StopCheck& must_stop) {
-  if (!needs_own_check(sha256, file)) return {};
+Result<bool> has_digest(const FileSpec& file, const std::string& path, const StopCheck& must_stop) {
+  if (!file.digest) return true;
+  FVP_TRY(const HashedFile actual, hash_file(path, file.digest->kind, must_stop));
+  return agrees(*file.digest, actual.hex);
+}
+
+Result<Pin> check_pin(const std::string& sha256, const FileSpec& file, const std::string& path,
+                      const StopCheck& must_stop) {
+  if (!needs_own_check(sha256, file)) return Pin::kAgrees;
   FVP_TRY(const HashedFile actual, hash_file(path, Digest::Kind::kSha256, must_stop));
-  if (actual.hex == sha256) return {};
+  if (actual.hex == sha256) return Pin::kAgrees;
+  if (!file.digest) return Pin::kOther;
+  FVP_TRY(const bool own, has_digest(file, path, must_stop));
+  return own ? Pin::kOther : Pin::kBroken;
+}
+
+Error pin_error(const std::string& sha256, const FileSpec& file) {
   return fail(ErrorCode::kIntegrity,
-              file.path + " has sha256 " + actual.hex + ", the manifest expects " + sha256,
-              "pin the revision that the manifest was made for, or correct the manifest");
+              file.path + " of the Hub does not have sha256 " + sha256 +
+                  ", which the manifest expects",
+              "pin the revision that the manifest was made for, or correct the manifest")
+      .value();
 }
 
 Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
-                    const std::optional<std::string>& commit,
-                    const std::optional<std::vector<RepoFile>>& tree) {
+                    const Told& told) {
   if (const auto* path = std::get_if<PathSource>(&source)) return look_path(*path);
   if (const auto* url = std::get_if<UrlSource>(&source)) return look_url(*url, session, hashing);
-  return look_hub(std::get<HubSource>(source), session, hashing, commit, tree);
+  return look_hub(std::get<HubSource>(source), session, hashing, told);
 }
+
+namespace {
+
+Result<Survey> ask(const Source& source, const Survey& known, Session& session, Hashing hashing) {
+  const auto& hub = std::get<HubSource>(source);
+  Told told;
+  if (known.need == Survey::Need::kRevision) {
+    FVP_TRY(told.commit, session.commit_of(hub.repo, hub.revision));
+    told.revision = true;
+    FVP_TRY(Survey survey, look(source, session, hashing, told));
+    if (survey.need != Survey::Need::kTree) return survey;
+  } else {
+    told.commit = known.commit;  // the ref may move while we ask
+  }
+  FVP_TRY(told.tree, session.tree_of(hub.repo, *told.commit));
+  return look(source, session, hashing, told);
+}
+
+/// Whether the real client would look into the cache after this answer (hf-contract sections 6 and
+/// 7): not when the Hub says that the revision or the file is not there, nor when a proxy fails,
+/// which somebody has to mend.
+bool may_fall_back(const Error& error) {
+  if (error.reason == "RevisionNotFound" || error.reason == "EntryNotFound") return false;
+  if (error.reason == "Proxy") return false;
+  switch (error.code) {
+    case ErrorCode::kNetwork:
+    case ErrorCode::kRateLimited:
+    case ErrorCode::kAccess:
+      return true;
+    case ErrorCode::kNotFound:
+      return error.reason == "RepoNotFound";
+    default:
+      return false;
+  }
+}
+
+/// The Hub gave no answer: what the cache has, if that is complete as far as anybody can tell.
+Result<Survey> fall_back(const HubSource& source, const Session& session, Hashing hashing,
+                         const Error& why) {
+  Told told;
+  told.cached_ref = true;
+  FVP_TRY(Survey survey, look_hub(source, session, hashing, told));
+  if (survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree) {
+    FVP_TRY(survey, look_offline(source, session, survey, hashing));
+  }
+  if (survey.need != Survey::Need::kNothing) return fail(why);
+  survey.warnings.push_back("the Hub was not to be asked (" + why.message +
+                            "); taking what the cache has, commit " + survey.commit +
+                            (survey.resolved_at.empty() ? "" : " of " + survey.resolved_at));
+  return survey;
+}
+
+}  // namespace
 
 Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
                        Hashing hashing) {
+  Result<Survey> survey = ask(source, known, session, hashing);
+  if (survey || !may_fall_back(survey.error()) || session.must_stop()) return survey;
   const auto& hub = std::get<HubSource>(source);
-  std::optional<std::string> commit;
-  if (known.need == Survey::Need::kRevision) {
-    FVP_TRY(commit, session.commit_of(hub.repo, hub.revision));
-    FVP_TRY(Survey survey, look(source, session, hashing, commit));
-    if (survey.need != Survey::Need::kTree) return survey;
-  }
-  const std::string& at = commit ? *commit : known.commit;
-  FVP_TRY(const std::vector<RepoFile> tree, session.tree_of(hub.repo, at));
-  return look(source, session, hashing, commit, tree);
+  const Result<Survey> cached = fall_back(hub, session, hashing, survey.error());
+  return cached ? cached : survey;
 }
+
+namespace {
+
+/// The one file of an entry of which nothing but the file itself tells.
+Status look_offline_at_file(const HubSource& source, const Session& session, Hashing hashing,
+                            const std::string& what, Survey& survey) {
+  const Result<std::optional<posix::FileInfo>> info = posix::stat(survey.path);
+  if (!info || !*info || !(*info)->regular) return fail(ErrorCode::kOfflineMissing, what);
+  FileSpec file;
+  file.path = source.filename;
+  file.size = (*info)->size;
+  if (source.size && *source.size != *file.size) {
+    return fail(ErrorCode::kOfflineMissing,
+                what + " (the cache has one of " + std::to_string(*file.size) +
+                    " bytes, the manifest expects " + std::to_string(*source.size) + ")");
+  }
+  if (!source.sha256.empty() && hashing == Hashing::kForbidden) {
+    survey.unchecked = true;
+  } else {
+    FVP_TRY(const Pin pin, check_pin(source.sha256, file, survey.path, stop_of(session)));
+    if (pin != Pin::kAgrees) {
+      return fail(ErrorCode::kOfflineMissing,
+                  what + " (the cache has one without sha256 " + source.sha256 + ")");
+    }
+  }
+  survey.files.push_back(std::move(file));
+  return {};
+}
+
+}  // namespace
 
 Result<Survey> look_offline(const HubSource& source, const Session& session, const Survey& known,
                             Hashing hashing) {
@@ -301,46 +502,28 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
   if (known.need == Survey::Need::kRevision) {
     return fail(ErrorCode::kOfflineMissing, what + " (the cache does not know the revision)");
   }
-  const HubStore store(session.hub_cache(), type_name(source.repo.type), source.repo.id);
-  FVP_TRY(const auto found, store.list_snapshot(known.commit));
-  std::vector<RepoFile> tree;
-  for (const HubStore::SnapshotFile& file : found) {
-    RepoFile listed;
-    listed.path = file.path;
-    listed.size = file.size;
-    tree.push_back(std::move(listed));
-  }
-  HubSource unpinned = source;  // select() would take the cache's sizes for the Hub's
-  unpinned.size.reset();
-  unpinned.sha256.clear();
-  const Result<std::vector<RepoFile>> selected = select(unpinned, tree);
-  if (!selected) return fail(ErrorCode::kOfflineMissing, what);
   Survey survey = known;
   survey.need = Survey::Need::kNothing;
   survey.verified_by = "unverified";
-  for (const RepoFile& file : *selected) {
-    const auto at = std::lower_bound(
-        found.begin(), found.end(), file.path,
-        [](const HubStore::SnapshotFile& a, const std::string& path) { return a.path < path; });
-    if (!at->present) {
+  if (!source.filename.empty()) {
+    FVP_CHECK_OK(look_offline_at_file(source, session, hashing, what, survey));
+    return survey;
+  }
+  const Result<std::vector<FileSpec>> found = files_in_snapshot(source, session, known.commit);
+  if (!found) {
+    if (found.error().code != ErrorCode::kNotFound) return tl::unexpected(found.error());
+    return fail(ErrorCode::kOfflineMissing, what);
+  }
+  for (const FileSpec& file : *found) {
+    if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,
                   what + " (the link " + file.path + " leads to no file)");
     }
-    if (source.size && *source.size != file.size) {
-      return fail(ErrorCode::kOfflineMissing,
-                  what + " (the cache has one of " + std::to_string(file.size) +
-                      " bytes, the manifest expects " + std::to_string(*source.size) + ")");
-    }
-    FileSpec spec;
+    FileSpec spec;  // without the digest that its blob's name tells: it was not compared
     spec.path = file.path;
     spec.size = file.size;
-    if (!source.sha256.empty() && hashing == Hashing::kAllowed) {
-      FVP_CHECK_OK(check_pinned_sha256(
-          source.sha256, spec, store.paths().pointer(known.commit, file.path), stop_of(session)));
-    }
     survey.files.push_back(std::move(spec));
   }
-  survey.unchecked = !source.sha256.empty() && hashing == Hashing::kForbidden;
   return survey;
 }
 

@@ -8,6 +8,8 @@
 
 #include "base/digest.h"
 #include "base/posix.h"
+#include "cache/receipt.h"
+#include "cache/url_store.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/session.h"
@@ -56,14 +58,40 @@ enum class Hashing { kAllowed, kForbidden };
 /// SHA-256 of a URL source as given: tells sources apart without keeping their secrets.
 [[nodiscard]] std::string source_key(const UrlSource& source);
 
-/// What the caches tell of `source`. For a Hub entry, `commit` and `tree` are what the Hub was
-/// asked in this run; without them refs, receipts and trees/<commit>.json have to do.
+/// What the Hub was asked in this run; without it refs, receipts and trees/<commit>.json have to
+/// do. An entry with `files` needs none of these: its manifest is the list.
+struct Told {
+  std::optional<std::string> commit;          ///< to look at, whatever the ref says by now
+  bool revision = false;                      ///< it was the Hub that named the commit
+  std::optional<std::vector<RepoFile>> tree;  ///< of `commit`
+  bool cached_ref = false;  ///< the commit that the cache has for a branch will do, refresh or not
+};
+
+/// The receipt of a URL file, when it is about `file`, which was found there.
+[[nodiscard]] std::optional<Receipt> url_receipt(const UrlStore& store,
+                                                 const posix::FileInfo& file);
+
+/// The commit of a Hub entry and the files that it has there, as far as the caches tell: by the
+/// receipt, else by trees/<commit>.json. Does not look whether the files are there: `need` is
+/// kRevision, kTree or, with `files` known, kNothing.
+[[nodiscard]] Result<Survey> list_hub(const HubSource& source, const Session& session,
+                                      const Told& told = {});
+
+/// What can be said of the files where nothing lists them: those of snapshots/<commit> that
+/// `source` asks for, each with the size it has there (none: its link leads to no file) and the
+/// digest that the name of its blob tells. kNotFound when none matches.
+[[nodiscard]] Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source,
+                                                              const Session& session,
+                                                              const std::string& commit);
+
+/// What the caches tell of `source`.
 [[nodiscard]] Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
-                                  const std::optional<std::string>& commit = std::nullopt,
-                                  const std::optional<std::vector<RepoFile>>& tree = std::nullopt);
+                                  const Told& told = {});
 
 /// Asks the Hub for what look() found missing (`known.need` is kRevision or kTree): one request for
-/// the revision, then, unless the cache has the tree, the tree. Each is asked once per run.
+/// the revision, then, unless the cache has the tree, the tree. Each is asked once per run. Where
+/// the Hub does not answer and the cache is complete, that is taken, with a warning, exactly where
+/// the real client does so.
 [[nodiscard]] Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
                                      Hashing hashing);
 
@@ -80,10 +108,22 @@ struct UrlVerdict {
 [[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
                                                 Hashing hashing, const StopCheck& must_stop);
 
-/// A sha256 that the manifest pins for a Hub file that git's digest names (no LFS file) and that
-/// lies at `path`: kIntegrity when it is another.
-[[nodiscard]] Status check_pinned_sha256(const std::string& sha256, const FileSpec& file,
-                                         const std::string& path, const StopCheck& must_stop);
+/// Whether the Hub file at `path`, which no link to its blob vouches for, has the digest that it
+/// must have.
+[[nodiscard]] Result<bool> has_digest(const FileSpec& file, const std::string& path,
+                                      const StopCheck& must_stop);
+
+/// Whether the Hub file at `path` is the one that the manifest pins by `sha256`, which matters
+/// where git's digest names it (no LFS file); an empty `sha256` pins nothing.
+enum class Pin {
+  kAgrees,
+  kOther,  ///< the file is what the Hub says, and not what the manifest says
+  kBroken  ///< the file is not even what its name in the cache says
+};
+[[nodiscard]] Result<Pin> check_pin(const std::string& sha256, const FileSpec& file,
+                                    const std::string& path, const StopCheck& must_stop);
+/// The error of kOther.
+[[nodiscard]] Error pin_error(const std::string& sha256, const FileSpec& file);
 
 /// Offline, a Hub entry without receipt or tree: what can be said from the snapshot folder alone.
 /// A hit marked "unverified" when something matches the entry and no link of it leads nowhere, else

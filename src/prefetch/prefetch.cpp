@@ -17,6 +17,7 @@
 #include "cache/receipt.h"
 #include "prefetch/fetch.h"
 #include "prefetch/lookup.h"
+#include "prefetch/pin.h"
 #include "prefetch/run.h"
 #include "prefetch/session.h"
 #include "prefetch/target.h"
@@ -31,6 +32,9 @@ class Run : public FetchListener {
   Run(const Manifest& manifest, Session& session) : manifest_(manifest), session_(session) {}
 
   Report run() {
+    if (const Status pinned = check_frozen(manifest_, session_); !pinned) {
+      return failed_report(pinned.error());
+    }
     if (const Status ready = identify(); !ready) return failed_report(ready.error());
     for (std::size_t i = 0; i < items_.size(); ++i) look_up(i);
     fetch();
@@ -50,8 +54,12 @@ class Run : public FetchListener {
         if (outcome.status) entry.bytes_fetched += outcome.bytes;
       }
       if (outcome.fetched && outcome.status) item.fetched_any = true;
+      if (!outcome.fetched) item.adopted_by = outcome.adopted_by;
+      const auto refused = outcome.refused.find(index);
       if (!outcome.status && !entry.error) {
         fail_entry(index, outcome.status.error());
+      } else if (refused != outcome.refused.end() && !entry.error) {
+        fail_entry(index, refused->second);
       } else if (item.open_files == 0 && !entry.error) {
         complete(index);
       }
@@ -73,6 +81,7 @@ class Run : public FetchListener {
     std::size_t open_files = 0;
     bool identified = false;
     bool fetched_any = false;
+    std::string adopted_by;  ///< how a file that somebody else brought is known to be right
     bool done = false;
   };
 
@@ -82,6 +91,7 @@ class Run : public FetchListener {
   /// Mistakes that make the manifest as a whole unusable are an error; an entry that cannot be had
   /// fails alone.
   Status identify() {
+    FVP_CHECK_OK(session_.usable());
     std::vector<Entry> entries;
     std::vector<Source> sources;
     items_.resize(manifest_.entries.size());
@@ -134,7 +144,10 @@ class Run : public FetchListener {
         item.report.requests += session_.requests() - before;
       }
     }
-    if (!survey) return fail_entry(index, survey.error());
+    if (!survey) {
+      note_absent(item.source, survey.error());
+      return fail_entry(index, survey.error());
+    }
     if (survey->unchecked) return;
     item.survey = *std::move(survey);
     item.report.warnings = item.survey.warnings;
@@ -143,6 +156,15 @@ class Run : public FetchListener {
     }
     if (item.survey.need == Survey::Need::kNothing) return complete(index);
     if (session_.offline()) return fail_entry(index, missing_offline(item));
+  }
+
+  /// As the real client does, so that others need not ask for the file either.
+  void note_absent(const Source& source, const Error& error) const {
+    const auto* hub = std::get_if<HubSource>(&source);
+    if (hub == nullptr || hub->filename.empty() || error.code != ErrorCode::kNotFound) return;
+    const auto commit = session_.commit_without(hub->repo, hub->revision, hub->filename);
+    // Best effort: it saves others a request.
+    if (commit) (void)session_.store(hub->repo).write_absent(*commit, hub->filename);
   }
 
   static Error missing_offline(const Item& item) {
@@ -164,7 +186,59 @@ class Run : public FetchListener {
 
   void fetch() {
     if (aborted_) return;
+    check_access();
+    if (aborted_) return;
     fetch_all(jobs(), session_, *this, lock_);
+  }
+
+  /// Before the first large body: whether each repository lets us have its files. It costs nothing,
+  /// since a file's own request is begun, and gone on with where it led (ruling 13). Where there is
+  /// but one source its first file is the check.
+  void check_access() {
+    std::map<std::string, std::vector<std::size_t>> snapshots;  // its path -> the entries of it
+    std::size_t sources = 0;
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (items_[i].done || items_[i].survey.need != Survey::Need::kFiles) continue;
+      const auto* hub = std::get_if<HubSource>(&items_[i].source);
+      if (hub == nullptr) {
+        ++sources;
+        continue;
+      }
+      auto& entries =
+          snapshots[session_.store(hub->repo).paths().snapshot(items_[i].survey.commit)];
+      if (entries.empty()) ++sources;
+      entries.push_back(i);
+    }
+    if (sources < 2) return;
+    for (const auto& [snapshot, entries] : snapshots) {
+      if (aborted_) return;
+      if (const std::optional<Error> stop = session_.must_stop()) {
+        return fail_entry(entries.front(), *stop);
+      }
+      const Status open = open_first(items_[entries.front()]);
+      if (open) continue;
+      for (const std::size_t i : entries) fail_entry(i, open.error());
+    }
+  }
+
+  /// Begins the request of one missing file, a large one if there is any.
+  Status open_first(Item& item) {
+    const auto& hub = std::get<HubSource>(item.source);
+    const Survey& survey = item.survey;
+    const auto is_large = [&survey](std::size_t i) {
+      return survey.files[i].digest && survey.files[i].digest->kind == Digest::Kind::kSha256;
+    };
+    const auto large = std::find_if(survey.missing.begin(), survey.missing.end(), is_large);
+    const std::size_t first = large == survey.missing.end() ? survey.missing.front() : *large;
+    FVP_TRY(hub::Client * client, session_.hub());
+    const std::uint64_t before = session_.requests();
+    Result<std::string> address =
+        client->open_file(session_.hops(), hub.repo, survey.commit, survey.files[first].path);
+    item.report.requests += session_.requests() - before;
+    if (!address) return fail(std::move(address).error());
+    opened_.emplace(client->resolve_url(hub.repo, survey.commit, survey.files[first].path),
+                    *std::move(address));
+    return {};
   }
 
   std::vector<FetchJob> jobs() {
@@ -196,7 +270,7 @@ class Run : public FetchListener {
     const Survey& survey = items_[index].survey;
     const Result<hub::Client*> client = session_.hub();
     if (!client) return fail_entry(index, client.error());
-    const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    const HubStore store = session_.store(source.repo);
     // Before the first byte: until all is there, readers can tell from it what is missing.
     if (survey.tree) {
       Status listed = store.prepare(survey.commit);
@@ -205,8 +279,8 @@ class Run : public FetchListener {
     }
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
-      HubTarget::Pointer pointer{survey.commit, file, source.sha256};
-      auto target = std::make_unique<HubTarget>(store, pointer, stop_check());
+      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index};
+      auto target = std::make_unique<HubTarget>(store, pointer, session_);
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {
         static_cast<HubTarget&>(*jobs[known->second].target).also(std::move(pointer));
@@ -216,7 +290,12 @@ class Run : public FetchListener {
       FetchJob job;
       job.target = std::move(target);
       job.download.spec = file;
-      job.download.spec.urls = {(*client)->resolve_url(source.repo, survey.commit, file.path)};
+      const std::string url = (*client)->resolve_url(source.repo, survey.commit, file.path);
+      job.download.spec.urls = {url};
+      // Where it led may be signed and expire before its turn comes: then it is asked for again.
+      if (const auto led = opened_.find(url); led != opened_.end() && led->second != url) {
+        job.download.spec.urls = {led->second, url};
+      }
       job.download.credential = (*client)->credential();
       job.download.explain = [client = *client, repo = source.repo,
                               path = file.path](const Response& response) {
@@ -257,6 +336,7 @@ class Run : public FetchListener {
 
   static std::string verified_by(const Item& item) {
     if (item.survey.missing.empty()) return item.survey.verified_by;
+    if (!item.adopted_by.empty()) return item.adopted_by;
     const bool all = std::all_of(item.survey.files.begin(), item.survey.files.end(),
                                  [](const FileSpec& file) { return file.digest.has_value(); });
     return all ? "digest" : "size";
@@ -285,7 +365,7 @@ class Run : public FetchListener {
 
   /// In this order: what a reader may rely on comes after what it relies on.
   Status keep_hub(const HubSource& source, const Survey& survey) const {
-    const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    const HubStore store = session_.store(source.repo);
     FVP_CHECK_OK(store.prepare(survey.commit));
     if (survey.tree) FVP_CHECK_OK(store.write_tree(survey.commit, *survey.tree));
     if (source.revision != survey.commit) {
@@ -302,7 +382,7 @@ class Run : public FetchListener {
                                .blob = file.blob,
                                .sha256 = file.digest && file.digest->kind == Digest::Kind::kSha256
                                              ? file.digest->hex
-                                             : std::string(),
+                                             : source.sha256,  // checked besides git's digest
                                .mtime_ns = 0});
     }
     return write_receipt(store.paths().temporary(posix::random_tag()),
@@ -358,12 +438,18 @@ class Run : public FetchListener {
   [[nodiscard]] std::optional<Error> verdict(const std::vector<EntryReport>& entries) const {
     std::size_t optional_failures = 0;
     for (const EntryReport& entry : entries) {
+      if (entry.state == EntryState::kSkipped && !entry.optional && !any_failed(entries)) {
+        return fail(ErrorCode::kInternal, "entry `" + entry.name + "` was left undone").value();
+      }
       if (!entry.error) continue;
       if (entry.optional) {
         ++optional_failures;
         continue;
       }
-      if (entry.error->code == ErrorCode::kOfflineMissing) return all_missing(entries);
+      // Cut short, the list of what is missing is not the list.
+      const bool missing = entry.error->code == ErrorCode::kOfflineMissing;
+      if (stopped_ && (missing || stopped_by_signal())) return stopped_;
+      if (missing) return all_missing(entries);
       return with_context(*entry.error, "entry `" + entry.name + "`");
     }
     if (optional_failures == 0) return std::nullopt;
@@ -374,6 +460,15 @@ class Run : public FetchListener {
                                          std::to_string(entries.size()) +
                                          " entries failed, all of them optional")
         .value();
+  }
+
+  static bool any_failed(const std::vector<EntryReport>& entries) {
+    return std::any_of(entries.begin(), entries.end(),
+                       [](const EntryReport& entry) { return entry.error.has_value(); });
+  }
+
+  [[nodiscard]] bool stopped_by_signal() const {
+    return stopped_ && exit_code(stopped_->code) >= exit_code(ErrorCode::kSignalBase);
   }
 
   static Error all_missing(const std::vector<EntryReport>& entries) {
@@ -389,15 +484,17 @@ class Run : public FetchListener {
   Session& session_;
   std::vector<Item> items_;
   LockReport lock_;
+  std::map<std::string, std::string> opened_;  ///< by /resolve/ address: where its request led
   bool aborted_ = false;
   std::optional<Error> stopped_;  ///< a signal or the deadline was behind a failure
 };
 
 }  // namespace
 
-Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams) {
+Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams,
+                     std::optional<Rejected> rejected) {
   Result<Report> report = guard([&]() -> Result<Report> {
-    Session session(options, seams);
+    Session session(options, seams, std::move(rejected));
     return Run(manifest, session).run();
   });
   return report ? *std::move(report) : failed_report(report.error());

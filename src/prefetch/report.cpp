@@ -144,6 +144,7 @@ json error_to_json(const Error& error) {
   out["hint"] = text_or_null(std::string(hint(error)));
   out["context"] = error.context;
   out["subject"] = text_or_null(error.subject);
+  out["reason"] = text_or_null(error.reason);
   out["retry_after_seconds"] = error.retry_after ? json(error.retry_after->count()) : json();
   out["retryable"] = retryable(error.code);
   return out;
@@ -156,6 +157,7 @@ Error error_from_json(const json& in) {
   error.hint = text_of(in, "hint");
   error.context = in.value("context", std::vector<std::string>{});
   error.subject = text_of(in, "subject");
+  error.reason = text_of(in, "reason");
   if (const auto it = in.find("retry_after_seconds"); it != in.end() && it->is_number_integer()) {
     error.retry_after = std::chrono::seconds(it->get<std::int64_t>());
   }

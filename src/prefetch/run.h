@@ -2,12 +2,23 @@
 // of their own.
 #pragma once
 
+#include <optional>
+
 #include "fvprefetch/prefetch.h"
+#include "prefetch/rejected.h"
 #include "prefetch/session.h"
 
 namespace fvprefetch {
 
+/// `rejected`: the run repairs, and these files, which verify found wrong, count as absent.
 [[nodiscard]] Report prefetch_with(const Manifest& manifest, const Options& options,
-                                   const Seams& seams);
+                                   const Seams& seams,
+                                   std::optional<Rejected> rejected = std::nullopt);
+
+[[nodiscard]] Verification verify_with(const Manifest& manifest, const Options& options,
+                                       const Seams& seams);
+
+[[nodiscard]] Result<Manifest> lock_with(const Manifest& manifest, const Options& options,
+                                         const Seams& seams);
 
 }  // namespace fvprefetch

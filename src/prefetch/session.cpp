@@ -1,10 +1,12 @@
 #include "prefetch/session.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include "base/try.h"
 #include "transfer/curl_transport.h"
 #include "transfer/fetcher.h"
+#include "transfer/rate_limit.h"
 #include "transfer/redirect.h"
 
 namespace fvprefetch {
@@ -29,7 +31,7 @@ std::string_view type_name(hub::RepoType type) {
   return "model";
 }
 
-Session::Session(const Options& options, const Seams& seams)
+Session::Session(const Options& options, const Seams& seams, std::optional<Rejected> rejected)
     : options_(options),
       env_(environment::or_process(options.environment)),
       eval_cache_(environment::eval_cache(env_, options.cache_dir)),
@@ -39,11 +41,19 @@ Session::Session(const Options& options, const Seams& seams)
       begin_(clock_.now()),
       deadline_(deadline_of(options, begin_)),
       random_(std::random_device{}()),
+      rejected_(std::move(rejected)),
       make_transport_(seams.make_transport) {
+  if (Result<environment::HubTimeouts> timeouts = environment::hub_timeouts(env_)) {
+    timeouts_ = *timeouts;
+  } else {
+    usable_ = tl::unexpected(timeouts.error());
+  }
   if (!make_transport_) {
     make_transport_ = [this] {
       CurlOptions curl;
       curl.trust = environment::trust_store(env_);
+      constexpr std::chrono::seconds kConnect(10);  // as the real client has it
+      curl.connect_timeout = timeouts_.answer.value_or(kConnect);
       curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
       return make_curl_transport(std::move(curl));
     };
@@ -72,25 +82,45 @@ std::optional<Error> Session::must_stop() const {
 Transport& Session::transport() {
   if (!transport_) {
     wire_ = make_transport_();
-    transport_ = follow_redirects(*wire_);
+    obedient_ = obey_rate_limits(*wire_, clock_, deadline_, random_);
+    transport_ = follow_redirects(*obedient_);
   }
   return *transport_;
 }
 
 EngineOptions Session::engine_options() const {
   EngineOptions engine;
-  engine.stall_timeout = options_.stall_timeout;
+  constexpr std::chrono::milliseconds kStall(60'000);
+  engine.stall_timeout = kStall;
+  if (timeouts_.body) engine.stall_timeout = *timeouts_.body;
+  if (options_.stall_timeout) engine.stall_timeout = *options_.stall_timeout;
   engine.retries = options_.retries;
   engine.deadline = deadline_;
   return engine;
 }
 
 Fetcher& Session::fetcher() {
-  if (!fetcher_) {
-    fetcher_ = make_fetcher(transport(), clock_, engine_options(), random_, options_.stop,
-                            options_.stop_signal);
-  }
+  if (!fetcher_) fetcher_ = new_fetcher(transport());
   return *fetcher_;
+}
+
+Fetcher& Session::hops() {
+  if (!hops_) {
+    (void)transport();  // makes what it stands on
+    hops_ = new_fetcher(*obedient_);
+  }
+  return *hops_;
+}
+
+std::unique_ptr<Fetcher> Session::new_fetcher(Transport& transport) {
+  EngineOptions patience = engine_options();
+  if (timeouts_.answer) patience.stall_timeout = *timeouts_.answer;
+  return make_fetcher(transport, clock_, patience, random_, options_.stop, options_.stop_signal);
+}
+
+HubStore Session::store(const hub::Repo& repo) const {
+  return {hub_cache_, type_name(repo.type), repo.id,
+          environment::hub_without_links(env_) ? Links::kNone : Links::kSymbolic};
 }
 
 Result<hub::Client*> Session::hub() {
@@ -118,6 +148,22 @@ Result<std::vector<RepoFile>> Session::tree_of(const hub::Repo& repo, const std:
   if (const auto known = trees_.find(key); known != trees_.end()) return known->second;
   FVP_TRY(hub::Client * client, hub());
   return trees_.emplace(key, client->list_tree(repo, commit)).first->second;
+}
+
+std::optional<std::string> Session::commit_without(const hub::Repo& repo,
+                                                   const std::string& revision,
+                                                   const std::string& path) const {
+  const std::string id = std::string(type_name(repo.type)) + "/" + repo.id;
+  std::string commit = revision;
+  if (const auto known = commits_.find({id, revision}); known != commits_.end()) {
+    if (!known->second) return std::nullopt;
+    commit = *known->second;
+  }
+  const auto tree = trees_.find({id, commit});
+  if (tree == trees_.end() || !tree->second) return std::nullopt;
+  const bool has = std::any_of(tree->second->begin(), tree->second->end(),
+                               [&path](const RepoFile& file) { return file.path == path; });
+  return has ? std::nullopt : std::optional(commit);
 }
 
 std::uint64_t Session::requests() const {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -12,7 +13,9 @@
 
 #include "base/clock.h"
 #include "base/environment.h"
+#include "cache/hf_store.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/rejected.h"
 #include "source/hub.h"
 #include "transfer/engine.h"
 #include "transfer/transport.h"
@@ -27,8 +30,12 @@ struct Seams {
 
 class Session {
  public:
-  Session(const Options& options, const Seams& seams);
+  /// `rejected`: given to a run that repairs, even when it is empty.
+  Session(const Options& options, const Seams& seams,
+          std::optional<Rejected> rejected = std::nullopt);
 
+  /// What the environment says and cannot be used (kUsage). To be asked first.
+  [[nodiscard]] Status usable() const { return usable_; }
   [[nodiscard]] const Options& options() const { return options_; }
   [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
   [[nodiscard]] const std::string& eval_cache() const { return eval_cache_; }
@@ -39,28 +46,44 @@ class Session {
   /// When the run has to be over; TimePoint::max() without --deadline.
   [[nodiscard]] Clock::TimePoint deadline() const { return deadline_; }
   [[nodiscard]] std::mt19937& random() { return random_; }
+  /// This run repairs what verify found wrong: it links to nothing that it has not looked into.
+  [[nodiscard]] bool repairs() const { return rejected_.has_value(); }
+  /// What lies at `path` was found wrong: it is as good as absent.
+  [[nodiscard]] bool rejects(const std::string& path) const {
+    return rejected_ && rejected_->holds(path);
+  }
 
   void emit(const Event& event) const;
 
   /// Why the run has to end now: a signal or the deadline. nullopt: it may go on.
   [[nodiscard]] std::optional<Error> must_stop() const;
 
-  /// Follows redirects; made on first use.
+  /// Follows redirects and obeys rate limits; made on first use.
   [[nodiscard]] Transport& transport();
   [[nodiscard]] EngineOptions engine_options() const;
   /// The Hub's API, with the token read on first use (kPermission when its file cannot be read).
   [[nodiscard]] Result<hub::Client*> hub();
-  /// Small requests to anybody, without a token.
+  /// Small requests to anybody; redirects are followed.
   [[nodiscard]] Fetcher& fetcher();
+  /// The same, but a redirect is the answer.
+  [[nodiscard]] Fetcher& hops();
+  /// The repository in the Hub cache.
+  [[nodiscard]] HubStore store(const hub::Repo& repo) const;
 
   /// Asked once per run for each repo and revision, whoever wants it.
   [[nodiscard]] Result<std::string> commit_of(const hub::Repo& repo, const std::string& revision);
   [[nodiscard]] Result<std::vector<RepoFile>> tree_of(const hub::Repo& repo,
                                                       const std::string& commit);
+  /// Whether the Hub said in this run that `revision` has no file of that name; the commit then.
+  [[nodiscard]] std::optional<std::string> commit_without(const hub::Repo& repo,
+                                                          const std::string& revision,
+                                                          const std::string& path) const;
   /// Requests sent so far by anybody in this run.
   [[nodiscard]] std::uint64_t requests() const;
 
  private:
+  [[nodiscard]] std::unique_ptr<Fetcher> new_fetcher(Transport& transport);
+
   const Options& options_;
   EnvironmentLookup env_;
   std::string eval_cache_;
@@ -70,10 +93,16 @@ class Session {
   Clock::TimePoint begin_;
   Clock::TimePoint deadline_;
   std::mt19937 random_;
+  std::optional<Rejected> rejected_;
   std::function<std::unique_ptr<Transport>()> make_transport_;
+  Status usable_;
+  environment::HubTimeouts timeouts_;
+  // Each stands on the one before it.
   std::unique_ptr<Transport> wire_;
+  std::unique_ptr<Transport> obedient_;
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<Fetcher> fetcher_;
+  std::unique_ptr<Fetcher> hops_;
   std::unique_ptr<hub::Client> hub_;
   std::map<std::pair<std::string, std::string>, Result<std::string>> commits_;
   std::map<std::pair<std::string, std::string>, Result<std::vector<RepoFile>>> trees_;

@@ -1,21 +1,16 @@
 #include "prefetch/target.h"
 
+#include <algorithm>
+
+#include "base/digest.h"
 #include "base/try.h"
 #include "cache/receipt.h"
+#include "prefetch/rejected.h"
 
 namespace fvprefetch {
 
-namespace {
-
-/// By what changes when a name is given to another file, or the file is written to.
-bool same_file(const posix::FileInfo& a, const posix::FileInfo& b) {
-  return a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
-}
-
-}  // namespace
-
-HubTarget::HubTarget(HubStore store, Pointer first, StopCheck must_stop)
-    : store_(std::move(store)), must_stop_(std::move(must_stop)) {
+HubTarget::HubTarget(HubStore store, Pointer first, const Session& session)
+    : store_(std::move(store)), session_(session) {
   pointers_.push_back(std::move(first));
 }
 
@@ -40,37 +35,77 @@ Status HubTarget::prepare() {
 }
 
 Result<bool> HubTarget::present() {
-  if (store_.has_blob(pointers_.front().file)) return true;
-  // A cache without links has the file itself at the pointer, and no blob.
+  if (store_.has_blob(pointers_.front().file)) {
+    FVP_TRY(const bool trusted, trusts_blob());
+    if (!trusted) return false;
+    return check_pins(final_path());
+  }
+  // A cache without links has the file itself at the pointer, and no blob. (A link leads to another
+  // blob then: that of an entry which pins the path to other bytes.)
   for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) return false;
+    const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
+    if (!has_pointer(pointer) || posix::is_link(path)) return false;
+    FVP_TRY(const bool right, has_digest(pointer.file, path, stop_check()));
+    if (!right) return false;
+  }
+  const Pointer& first = pointers_.front();
+  return check_pins(store_.paths().pointer(first.commit, first.file.path));
+}
+
+bool HubTarget::has_pointer(const Pointer& pointer) const {
+  return store_.has_file(pointer.commit, pointer.file) &&
+         !session_.rejects(store_.paths().pointer(pointer.commit, pointer.file.path));
+}
+
+Result<bool> HubTarget::trusts_blob() {
+  if (session_.rejects(final_path())) return false;
+  // By its size, as at any hit; a run that repairs looks into it.
+  const std::optional<Digest>& digest = pointers_.front().file.digest;
+  if (!session_.repairs() || !digest) return true;
+  FVP_TRY(const auto now, posix::stat(final_path()));
+  if (!now) return false;
+  if (!judged_ || !same_file(*judged_, *now)) {
+    FVP_TRY(const HashedFile hashed, hash_file(final_path(), digest->kind, stop_check()));
+    judged_ = hashed.info;
+    judged_good_ = agrees(*digest, hashed.hex);
+  }
+  return judged_good_;
+}
+
+Status HubTarget::adopt() {
+  if (refused_.size() == pointers_.size()) return fail(refused_.begin()->second);
+  if (!store_.has_blob(pointers_.front().file)) return {};  // every pointer is a file of its own
+  return link_all(HubStore::Blob::kStays);
+}
+
+StopCheck HubTarget::stop_check() const {
+  return [this] { return session_.must_stop(); };
+}
+
+Result<bool> HubTarget::check_pins(const std::string& path) {
+  refused_.clear();
+  std::map<std::string, Pin> known;
+  for (const Pointer& pointer : pointers_) {
+    if (pointer.sha256.empty()) continue;
+    auto answer = known.find(pointer.sha256);
+    if (answer == known.end()) {
+      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, stop_check()));
+      answer = known.emplace(pointer.sha256, pin).first;
+    }
+    if (answer->second == Pin::kBroken) return false;
+    if (answer->second == Pin::kOther) {
+      refused_.emplace(pointer.entry, pin_error(pointer.sha256, pointer.file));
+    }
   }
   return true;
 }
 
-Status HubTarget::adopt() {
-  const Pointer& first = pointers_.front();
-  FVP_CHECK_OK(check_pins(store_.has_blob(first.file)
-                              ? final_path()
-                              : store_.paths().pointer(first.commit, first.file.path)));
-  return link_all();
-}
-
-Status HubTarget::check_pins(const std::string& path) const {
-  std::string checked;
+Status HubTarget::link_all(HubStore::Blob last) {
   for (const Pointer& pointer : pointers_) {
-    if (pointer.sha256 == checked) continue;  // "": nothing is pinned
-    FVP_CHECK_OK(check_pinned_sha256(pointer.sha256, pointer.file, path, must_stop_));
-    checked = pointer.sha256;
-  }
-  return {};
-}
-
-Status HubTarget::link_all() {
-  for (const Pointer& pointer : pointers_) {
-    if (!store_.has_file(pointer.commit, pointer.file)) {
-      FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file));
-    }
+    if (refused_.contains(pointer.entry)) continue;
+    const bool is_last = &pointer == &pointers_.back();
+    FVP_CHECK_OK(store_.publish_pointer(pointer.commit, pointer.file,
+                                        is_last ? last : HubStore::Blob::kStays));
   }
   return {};
 }
@@ -85,12 +120,14 @@ std::uint64_t HubTarget::partial_bytes() const {
 
 Status HubTarget::publish(Downloaded file, const std::string& partial) {
   // The engine checked the digest that the Hub names the blob by; the manifest may pin one more.
-  if (Status pinned = check_pins(partial); !pinned) {
+  Result<bool> checked = check_pins(partial);
+  if (!checked || refused_.size() == pointers_.size()) {
     (void)posix::remove_file(partial);  // best effort: it is private, nobody will take it
-    return pinned;
+    return fail(checked ? refused_.begin()->second : std::move(checked).error());
   }
+  const bool fresh = !posix::exists(final_path());  // else older snapshots may link to it
   FVP_CHECK_OK(store_.publish_blob(std::move(file.fd), partial, pointers_.front().file.blob));
-  return link_all();
+  return link_all(fresh ? HubStore::Blob::kMoves : HubStore::Blob::kStays);
 }
 
 UrlTarget::UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
@@ -112,10 +149,14 @@ Status UrlTarget::prepare() {
 Result<bool> UrlTarget::present() {
   FVP_TRY(const auto info, store_.lookup());
   if (!info || (rejected_ && same_file(*info, *rejected_))) return false;
-  FVP_TRY(const UrlVerdict verdict,
-          judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
-  if (!verdict.good) rejected_ = verdict.info;
-  return verdict.good;
+  FVP_TRY(verdict_, judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
+  if (!verdict_.good) rejected_ = verdict_.info;
+  return verdict_.good;
+}
+
+Status UrlTarget::adopt() {
+  if (verdict_.wants_receipt) write_url_receipt(source_, source_.file.digest->hex, *verdict_.info);
+  return {};
 }
 
 std::string UrlTarget::new_partial() const {

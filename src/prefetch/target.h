@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 #include "prefetch/lookup.h"
+#include "prefetch/session.h"
 #include "source/resolve.h"
 #include "transfer/engine.h"
 
@@ -32,6 +34,11 @@ class Target {
   [[nodiscard]] virtual Result<bool> present() = 0;
   /// Under the lock, when present(): whatever else makes it visible.
   [[nodiscard]] virtual Status adopt() = 0;
+  /// After adopt(): how it is known to be right, as in the report.
+  [[nodiscard]] virtual std::string adopted_by() const = 0;
+  /// After adopt() or publish(): entries that pin something else than the file is, and the error of
+  /// each. They do not see the file; others may.
+  [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
   /// A new private name beside the final one.
   [[nodiscard]] virtual std::string new_partial() const = 0;
   /// Bytes of unfinished downloads of this file by anybody.
@@ -46,9 +53,11 @@ class HubTarget : public Target {
   struct Pointer {
     std::string commit;
     FileSpec file;
-    std::string sha256;  ///< pinned by the manifest besides git's digest; may be empty
+    std::string sha256;     ///< pinned by the manifest besides git's digest; may be empty
+    std::size_t entry = 0;  ///< whose it is
   };
-  HubTarget(HubStore store, Pointer first, StopCheck must_stop);
+  /// `session` must outlive the target.
+  HubTarget(HubStore store, Pointer first, const Session& session);
   /// One more pointer to the same blob.
   void also(Pointer pointer);
 
@@ -58,18 +67,32 @@ class HubTarget : public Target {
   [[nodiscard]] Status prepare() override;
   [[nodiscard]] Result<bool> present() override;
   [[nodiscard]] Status adopt() override;
+  [[nodiscard]] std::string adopted_by() const override { return "tree"; }
+  [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
   [[nodiscard]] std::string new_partial() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
-  /// The bytes at `path` are those that the manifest pins.
-  [[nodiscard]] Status check_pins(const std::string& path) const;
-  [[nodiscard]] Status link_all();
+  /// The pointer leads to a file of the right size that was not found wrong.
+  [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
+  /// The blob that is there may be linked to.
+  [[nodiscard]] Result<bool> trusts_blob();
+  /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
+  /// the blob.
+  [[nodiscard]] Result<bool> check_pins(const std::string& path);
+  /// The last pointer of a blob that is new may have it where links cannot be had.
+  [[nodiscard]] Status link_all(HubStore::Blob last);
+  [[nodiscard]] StopCheck stop_check() const;
 
   HubStore store_;
   std::vector<Pointer> pointers_;
-  StopCheck must_stop_;
+  const Session& session_;
+  std::map<std::size_t, Error> refused_;
+  /// The blob that was hashed last, and whether it was the right one: hashing it again under the
+  /// lock would cost minutes.
+  std::optional<posix::FileInfo> judged_;
+  bool judged_good_ = false;
 };
 
 /// A file below the eval cache.
@@ -84,7 +107,8 @@ class UrlTarget : public Target {
   [[nodiscard]] unsigned lock_mode() const override { return 0666; }
   [[nodiscard]] Status prepare() override;
   [[nodiscard]] Result<bool> present() override;
-  [[nodiscard]] Status adopt() override { return {}; }
+  [[nodiscard]] Status adopt() override;
+  [[nodiscard]] std::string adopted_by() const override { return verdict_.verified_by; }
   [[nodiscard]] std::string new_partial() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
@@ -95,6 +119,7 @@ class UrlTarget : public Target {
   bool refresh_;
   /// The file that was judged and found wrong: hashing it again at every look would cost minutes.
   std::optional<posix::FileInfo> rejected_;
+  UrlVerdict verdict_;  ///< the last one
   StopCheck must_stop_;
 };
 

@@ -9,11 +9,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
 
 namespace fvprefetch {
 namespace {
 
 constexpr std::size_t kSha256Digits = 64;
+constexpr std::size_t kGitSha1Digits = 40;
+constexpr auto kLargestFile =
+    static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());  // off_t
 /// A download lies beside its target as ".<name>.<8 hex>.fvprefetch-part" first, and that name must
 /// fit into 255 bytes too.
 constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
@@ -53,8 +57,10 @@ class Checker {
     } else {
       url_fields_without_url();
       hub_fields();
+      pinned_files();
     }
-    digest();
+    digest("/sha256", entry_.sha256, kSha256Digits);
+    if (entry_.size) size("/size", *entry_.size);
     return std::move(problems_);
   }
 
@@ -138,6 +144,8 @@ class Checker {
     refuse(!entry_.repo_type.empty(), "/repo_type");
     refuse(!entry_.include.empty(), "/include");
     refuse(!entry_.exclude.empty(), "/exclude");
+    refuse(!entry_.files.empty(), "/files");
+    refuse(!entry_.locked_from.empty(), "/locked_from");
   }
 
   void url_fields_without_url() {
@@ -181,20 +189,78 @@ class Checker {
     }
   }
 
-  void digest() {
-    const std::string& sha256 = entry_.sha256;
-    if (!sha256.empty()) {
-      if (!is_hex(lower_hex(sha256))) {
-        problem("/sha256", "expected 64 hex digits, got \"" + printable(sha256) + "\"");
-      } else if (sha256.size() != kSha256Digits) {
-        problem("/sha256", "expected 64 hex digits, got " + std::to_string(sha256.size()));
+  void pinned_files() {
+    if (has_control_character(entry_.locked_from)) {
+      problem("/locked_from", "has a control character");
+    }
+    if (entry_.files.empty()) {
+      if (!entry_.locked_from.empty()) problem("/locked_from", "is for entries with `files` only");
+      return;
+    }
+    // What a branch has may change; what a commit has may not.
+    if (entry_.revision.empty()) {
+      problem("/files", "needs a commit of 40 hex digits as `revision`");
+    } else if (!hub::is_commit(entry_.revision)) {
+      problem("/revision",
+              "expected a commit of 40 lower-case hex digits, as there are `files`, "
+              "got \"" +
+                  printable(entry_.revision) + "\"");
+    }
+    std::map<std::string_view, std::size_t> first_of_path;
+    for (std::size_t i = 0; i < entry_.files.size(); ++i) {
+      const PinnedFile& file = entry_.files[i];
+      const std::string here = "/files/" + std::to_string(i);
+      pinned_file(here, file);
+      if (file.path.empty()) continue;
+      const auto [first, is_new] = first_of_path.emplace(file.path, i);
+      if (!is_new) {
+        problem(here + "/path", "\"" + printable(file.path) + "\" is the path of /files/" +
+                                    std::to_string(first->second) + " already");
+      } else if (file.path == entry_.filename) {
+        agrees_with_entry(here, file);
       }
     }
-    constexpr auto kLargest =
-        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());  // off_t
-    if (entry_.size && *entry_.size > kLargest) {
-      problem("/size", "expected at most 2^63-1 bytes, got " + std::to_string(*entry_.size));
+  }
+
+  void pinned_file(const std::string& here, const PinnedFile& file) {
+    if (const auto fault = relative_path_fault(file.path); !fault.empty()) {
+      problem(here + "/path", "\"" + printable(file.path) + "\" " + std::string(fault));
     }
+    size(here + "/size", file.size);
+    if (file.sha256.empty() && file.git_sha1.empty()) {
+      problem(here + "/sha256", "is missing, and so is `git_sha1`");
+    } else if (!file.sha256.empty() && !file.git_sha1.empty()) {
+      problem(here + "/git_sha1", "cannot be combined with `sha256`, which is for LFS files");
+    }
+    digest(here + "/sha256", file.sha256, kSha256Digits);
+    digest(here + "/git_sha1", file.git_sha1, kGitSha1Digits);
+  }
+
+  /// One file, pinned in two places.
+  void agrees_with_entry(const std::string& here, const PinnedFile& file) {
+    if (entry_.size && *entry_.size != file.size) {
+      problem(here + "/size", "is " + std::to_string(file.size) + ", but `size` of the entry is " +
+                                  std::to_string(*entry_.size));
+    }
+    if (!entry_.sha256.empty() && !file.sha256.empty() &&
+        lower_hex(entry_.sha256) != lower_hex(file.sha256)) {
+      problem(here + "/sha256", "is not the `sha256` of the entry");
+    }
+  }
+
+  void digest(const std::string& field, const std::string& hex, std::size_t digits) {
+    if (hex.empty()) return;
+    const std::string expected = "expected " + std::to_string(digits) + " hex digits, got ";
+    if (!is_hex(lower_hex(hex))) {
+      problem(field, expected + "\"" + printable(hex) + "\"");
+    } else if (hex.size() != digits) {
+      problem(field, expected + std::to_string(hex.size()));
+    }
+  }
+
+  void size(const std::string& field, std::uint64_t bytes) {
+    if (bytes <= kLargestFile) return;
+    problem(field, "expected at most 2^63-1 bytes, got " + std::to_string(bytes));
   }
 
   const Entry& entry_;

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <set>
 #include <utility>
@@ -21,7 +20,8 @@ using nlohmann::json;
 
 constexpr std::size_t kCommitDigits = 40;
 constexpr std::size_t kSha256Digits = 64;
-constexpr std::size_t kMostPages = 10'000;  // ten million files; a server that sends more is broken
+constexpr std::size_t kMostPages = 10'000;  // a server that sends more is broken
+constexpr std::size_t kMostFiles = 2'000'000;
 
 bool is_word(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
@@ -81,21 +81,6 @@ std::string next_link(const ResponseHead& head) {
     }
   }
   return {};
-}
-
-/// What the server asks us to wait: `RateLimit: "api";r=0;t=55`, else Retry-After in seconds.
-std::optional<std::chrono::seconds> wait_asked(const ResponseHead& head) {
-  const auto number = [](std::string_view text) -> std::optional<std::chrono::seconds> {
-    unsigned seconds = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-    if (error != std::errc() || end == text.data()) return std::nullopt;
-    return std::chrono::seconds(seconds);
-  };
-  const std::string limit = header(head, "ratelimit");
-  if (const std::size_t t = limit.find(";t="); t != std::string::npos) {
-    if (const auto wait = number(std::string_view(limit).substr(t + 3))) return wait;
-  }
-  return number(header(head, "retry-after"));
 }
 
 /// `endpoint` as people write it, without the "/" that a parsed URL ends in.
@@ -208,7 +193,12 @@ Credential Client::credential() const {
   const auto endpoint = parse_url(endpoint_);
   if (token_.empty() || !endpoint) return credential;
   credential.token = token_;
-  credential.origins = {endpoint->origin()};
+  // huggingface_hub's HF_URL_HOSTS, and httpx's exception for a host that moves up to https.
+  credential.origins = {endpoint->origin(), "https://huggingface.co:443", "https://hf.co:443",
+                        "https://hub-ci.huggingface.co:443"};
+  if (endpoint->scheme == "http" && endpoint->port == 80) {
+    credential.origins.push_back("https://" + endpoint->host + ":443");
+  }
   return credential;
 }
 
@@ -232,10 +222,28 @@ Error not_a_hub(const std::string& url, const std::string& endpoint, const std::
   return error;
 }
 
+/// A document of a size and shape that a Hub could send; discarded, as one with a mistake in it,
+/// when it is deeper or has more values: built up it would take many times the memory of its text.
+json parse_bounded(const std::string& text) {
+  constexpr int kDeepest = 32;
+  constexpr std::size_t kMostValues = 4'000'000;  // 300,000 files
+  struct TooMuch : std::exception {};
+  std::size_t values = 0;
+  const auto count = [&values](int depth, json::parse_event_t, json&) {
+    if (depth > kDeepest || ++values > kMostValues) throw TooMuch();
+    return true;
+  };
+  try {
+    return json::parse(text, count, /*allow_exceptions=*/false);
+  } catch (const TooMuch&) {
+    return json(json::value_t::discarded);
+  }
+}
+
 /// The JSON of a 2xx answer.
 Result<json> parse_answer(const Response& response, const std::string& url,
                           const std::string& endpoint) {
-  json document = json::parse(response.body, nullptr, /*allow_exceptions=*/false);
+  json document = parse_bounded(response.body);
   if (!document.is_discarded()) return document;
   const std::size_t start = response.body.find_first_not_of(" \t\r\n");
   const bool page = start != std::string::npos && response.body[start] == '<';
@@ -296,6 +304,9 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
       files.push_back(std::move(*file));
     }
 
+    if (files.size() > kMostFiles) {
+      return fail(not_a_hub(request.url, endpoint_, "its list of files does not end"));
+    }
     const std::string next = next_link(response.head);
     if (next.empty()) break;
     const std::string& base = response.head.url.empty() ? request.url : response.head.url;
@@ -322,6 +333,37 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
   return files;
 }
 
+Result<std::string> Client::open_file(Fetcher& hops, const Repo& repo, const std::string& commit,
+                                      const std::string& path) const {
+  constexpr int kMostHops = 10;
+  Request request;
+  request.url = resolve_url(repo, commit, path);
+  request.credential = credential();
+  request.head_only = true;
+  for (int hop = 0; hop < kMostHops; ++hop) {
+    FVP_TRY(const Response response, hops.fetch(request));
+    const std::string location = header(response.head, "location");
+    if (response.head.status / 100 == 2) return request.url;
+    if (response.head.status / 100 != 3 || location.empty()) {
+      return fail(explain(repo, "`" + printable(path) + "`", response));
+    }
+    FVP_TRY(std::string target, resolve_reference(request.url, location));
+    FVP_TRY(const Url to, parse_url(target));
+    FVP_TRY(const Url from, parse_url(request.url));
+    if (from.scheme == "https" && to.scheme != "https") {
+      return fail(ErrorCode::kNetwork, "redirect from https to " + redact(target) + " refused");
+    }
+    // A renamed repository; anything else is where the bytes are.
+    const auto& known = request.credential.origins;
+    const bool ours = to.origin() == from.origin() ||
+                      std::find(known.begin(), known.end(), to.origin()) != known.end();
+    if (!ours || to.path.find("/resolve/") == std::string::npos) return target;
+    request.url = std::move(target);
+  }
+  return fail(ErrorCode::kNetwork,
+              "more than " + std::to_string(kMostHops) + " redirects from " + redact(request.url));
+}
+
 Error Client::explain(const Repo& repo, const std::string& what, const Response& response) const {
   const ResponseHead& head = response.head;
   const std::string error_code = header(head, "x-error-code");
@@ -333,6 +375,9 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
 
   Error error;
   error.subject = head.url.empty() ? page : redact(head.url);
+  for (const char* known : {"RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo"}) {
+    if (error_code == known) error.reason = error_code;
+  }
   const auto say = [&](ErrorCode code, const std::string& reason, std::string hint) {
     error.code = code;
     error.message = "cannot get " + what + " of " + id + ": " + reason;
@@ -404,7 +449,6 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
       return say(ErrorCode::kNotFound, "the Hub does not have it (" + status + ")",
                  "check the name at " + page);
     case 429:
-      error.retry_after = wait_asked(head);
       return say(ErrorCode::kRateLimited, "the Hub asks to come back later (" + status + ")",
                  sent_token ? "" : "requests with a token have a higher limit: " + set_token);
     default:

@@ -45,7 +45,15 @@ class Client {
   /// Address of a file at a commit.
   [[nodiscard]] std::string resolve_url(const Repo& repo, const std::string& commit,
                                         const std::string& path) const;
-  /// The token and the origin that may see it: the endpoint's.
+  /// Whether this token may have the file: its /resolve/ request up to the first answer that is
+  /// no other place of the repository (the contract's redirect rule; `hops` must not follow
+  /// redirects). The address to go on from: the redirect's target, which may be signed and expire,
+  /// or resolve_url() where the file comes at once.
+  [[nodiscard]] Result<std::string> open_file(Fetcher& hops, const Repo& repo,
+                                              const std::string& commit,
+                                              const std::string& path) const;
+  /// The token and the origins that may see it: the endpoint's (also when it goes from http to
+  /// https) and the Hub's own, to which a mirror may send us.
   [[nodiscard]] Credential credential() const;
   /// A final answer of the Hub that is not 2xx, in words: no token, bad token and licence not
   /// accepted are three messages.

@@ -12,7 +12,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -27,11 +29,12 @@ constexpr std::uint64_t kFormatVersion = 1;
 constexpr std::size_t kLargestManifest = 64U << 20U;
 constexpr std::size_t kMostProblems = 100;  // in one message; more helps nobody
 
-// The only place with the field names besides the schema; a test holds the two together.
+// The field names stand here, in manifest_text.cpp and in the schema; tests hold them together.
 constexpr std::array<std::string_view, 3> kManifestFields{"$schema", "version", "entries"};
-constexpr std::array<std::string_view, 12> kEntryFields{
-    "name",    "source", "filename", "revision", "repo_type", "include",
-    "exclude", "sha256", "size",     "mirrors",  "dest",      "optional"};
+constexpr std::array<std::string_view, 14> kEntryFields{
+    "name",  "source",      "filename", "revision", "repo_type", "include", "exclude",
+    "files", "locked_from", "sha256",   "size",     "mirrors",   "dest",    "optional"};
+constexpr std::array<std::string_view, 4> kFileFields{"path", "size", "sha256", "git_sha1"};
 // Words of the format that a later version reads; better than "unknown field".
 constexpr std::array<std::string_view, 2> kUnpackFields{"unpack", "strip_components"};
 
@@ -53,6 +56,18 @@ std::string pointer_segment(std::string_view key) {
     }
   }
   return segment;
+}
+
+/// JSON pointers below an entry to what could not be taken; its problem has been told.
+using Unread = std::set<std::string, std::less<>>;
+
+/// Whether `field`, or what it is a part of, is in `places`.
+bool is_within(std::string_view field, const Unread& places) {
+  while (!field.empty()) {
+    if (places.contains(field)) return true;
+    field = field.substr(0, field.rfind('/'));
+  }
+  return false;
 }
 
 /// Reads one tree, and collects what is wrong with it.
@@ -191,34 +206,35 @@ class Reader {
   void read_entry(const JsonNode& node, const std::string& here) {
     check_keys(node, here);
     Entry entry;
-    // Fields whose value could not be taken: the rules would only repeat it.
-    std::vector<std::string> unread;
+    Unread unread;  // the rules would only repeat it
     for (const JsonNode& field : node.children) {
       if (contains(kUnpackFields, field.key)) {
         problem(field.key_offset, here + "/" + field.key,
                 "unpacking archives is not available in this version");
       } else if (!contains(kEntryFields, field.key)) {
         unknown_field(field, here, kEntryFields);
+      } else if (field.key == "files") {
+        read_files(field, here, entry.files, unread);
       } else if (!read_field(field, here + "/" + field.key, entry)) {
-        unread.push_back("/" + field.key);
+        unread.insert("/" + field.key);
       }
     }
     for (const std::string_view required : {"name", "source"}) {
       if (node.find(required) != nullptr) continue;
       problem(node.offset, here, "`" + std::string(required) + "` is missing");
-      unread.push_back("/" + std::string(required));
+      unread.insert("/" + std::string(required));
     }
     for (EntryProblem& found : check_entry(entry, NameRule::kAlways)) {
-      const std::string field = found.field.substr(0, found.field.find('/', 1));
-      if (std::find(unread.begin(), unread.end(), field) != unread.end()) continue;
+      if (is_within(found.field, unread)) continue;
       // Without a source nobody knows which fields belong.
-      if (std::find(unread.begin(), unread.end(), "/source") != unread.end() &&
-          (field == "/mirrors" || field == "/dest")) {
-        continue;
-      }
+      if (unread.contains("/source") && is_within(found.field, {"/mirrors", "/dest"})) continue;
       problem(offset_of(node, found.field), here + found.field, std::move(found.message));
     }
     entry.sha256 = lower_hex(entry.sha256);
+    for (PinnedFile& file : entry.files) {
+      file.sha256 = lower_hex(file.sha256);
+      file.git_sha1 = lower_hex(file.git_sha1);
+    }
     manifest_.entries.push_back(std::move(entry));
   }
 
@@ -237,6 +253,7 @@ class Reader {
     if (key == "repo_type") return read_text(field, here, entry.repo_type);
     if (key == "include") return read_texts(field, here, "at least one pattern", entry.include);
     if (key == "exclude") return read_texts(field, here, "", entry.exclude);
+    if (key == "locked_from") return read_text(field, here, entry.locked_from);
     if (key == "sha256") return read_text(field, here, entry.sha256);
     if (key == "size") return read_size(field, here, entry.size);
     if (key == "mirrors") return read_texts(field, here, "", entry.mirrors);
@@ -246,6 +263,66 @@ class Reader {
     }
     entry.optional = field.boolean;
     return true;
+  }
+
+  /// `files`, below the entry at `here`. Each is read for itself, so that a mistake in one hides
+  /// none in another: what could not be taken is added to `unread`.
+  void read_files(const JsonNode& list, const std::string& here, std::vector<PinnedFile>& files,
+                  Unread& unread) {
+    const std::string field = "/files";
+    if (list.kind != JsonNode::Kind::kArray) {
+      wrong_kind(list, here + field, "an array of files");
+      unread.insert(field);
+      return;
+    }
+    if (list.children.empty()) {
+      problem(list.offset, here + field, "expected at least one file, got none");
+      unread.insert(field);
+    }
+    for (std::size_t i = 0; i < list.children.size(); ++i) {
+      files.emplace_back();
+      read_file(list.children[i], here, field + "/" + std::to_string(i), files.back(), unread);
+    }
+  }
+
+  void read_file(const JsonNode& node, const std::string& entry, const std::string& field,
+                 PinnedFile& file, Unread& unread) {
+    const std::string here = entry + field;
+    if (node.kind != JsonNode::Kind::kObject) {
+      wrong_kind(node, here, "a file (an object)");
+      unread.insert(field);
+      return;
+    }
+    check_keys(node, here);
+    std::optional<std::uint64_t> size;
+    for (const JsonNode& child : node.children) {
+      const std::string at = here + "/" + child.key;
+      bool taken = true;
+      if (child.key == "path") {
+        taken = read_text(child, at, file.path);
+      } else if (child.key == "size") {
+        taken = read_size(child, at, size);
+      } else if (child.key == "sha256") {
+        taken = read_text(child, at, file.sha256);
+      } else if (child.key == "git_sha1") {
+        taken = read_text(child, at, file.git_sha1);
+      } else {
+        unknown_field(child, here, kFileFields);
+      }
+      if (!taken) unread.insert(field + "/" + child.key);
+    }
+    file.size = size.value_or(0);
+    for (const std::string_view required : {"path", "size"}) {
+      if (node.find(required) != nullptr) continue;
+      problem(node.offset, here, "`" + std::string(required) + "` is missing");
+      unread.insert(field + "/" + std::string(required));
+    }
+    const bool has_digest = node.find("sha256") != nullptr || node.find("git_sha1") != nullptr;
+    if (!has_digest) {
+      problem(node.offset, here, "`sha256` (of an LFS file) or `git_sha1` is missing");
+    }
+    // The rules want one digest: said already, or there and not readable.
+    if (file.sha256.empty() && file.git_sha1.empty()) unread.insert(field + "/sha256");
   }
 
   bool read_text(const JsonNode& node, const std::string& here, std::string& text) {
@@ -324,16 +401,24 @@ class Reader {
     problem(field.key_offset, here + "/" + pointer_segment(field.key), std::move(message));
   }
 
-  /// Where the value of "/mirrors/1" begins below `entry`; the entry itself when it is not there.
+  /// Where the value of "/mirrors/1" or "/files/0/path" begins below `entry`; of what is not there,
+  /// where the last begins of which it would be a part.
   static std::size_t offset_of(const JsonNode& entry, std::string_view field) {
-    if (field.empty()) return entry.offset;
-    field.remove_prefix(1);
-    const std::size_t slash = field.find('/');
-    const JsonNode* node = entry.find(field.substr(0, slash));
-    if (node == nullptr) return entry.offset;
-    if (slash == std::string_view::npos) return node->offset;
-    const std::size_t index = std::stoul(std::string(field.substr(slash + 1)));
-    return index < node->children.size() ? node->children[index].offset : node->offset;
+    const JsonNode* node = &entry;
+    while (!field.empty()) {
+      field.remove_prefix(1);
+      const std::string segment(field.substr(0, field.find('/')));
+      field.remove_prefix(segment.size());
+      const JsonNode* child = nullptr;
+      if (node->kind == JsonNode::Kind::kObject) {
+        child = node->find(segment);
+      } else if (const std::size_t index = std::stoul(segment); index < node->children.size()) {
+        child = &node->children[index];
+      }
+      if (child == nullptr) break;
+      node = child;
+    }
+    return node->offset;
   }
 
   std::string_view text_;
@@ -371,7 +456,7 @@ Result<Manifest> load_manifest(const std::string& path) {
       FVP_TRY(const std::string text, read_all(STDIN_FILENO, "<stdin>"));
       return parse_manifest(text, "<stdin>");
     }
-    // Not posix::read_small(): the manifest may be a pipe ("<(jq ...)"), which has no size.
+    // Not posix::read_small(): it may be a pipe ("<(jq ...)"), which has no size.
     const posix::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd) {
       const int number = errno;

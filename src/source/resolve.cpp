@@ -96,6 +96,17 @@ UrlSource resolve_url_entry(const Entry& entry, const EnvironmentLookup& env,
   return source;
 }
 
+/// A pinned file as the Hub would list it, as far as its blob and size go.
+RepoFile listed(const PinnedFile& pinned) {
+  RepoFile file;
+  file.path = pinned.path;
+  file.size = pinned.size;
+  file.git_oid = lower_hex(pinned.git_sha1);
+  file.lfs_sha256 = lower_hex(pinned.sha256);
+  if (!file.lfs_sha256.empty()) file.lfs_size = pinned.size;
+  return file;
+}
+
 Result<HubSource> resolve_hub_entry(const Entry& entry) {
   if (!hub::valid_repo_id(entry.source)) {
     return fail(
@@ -114,6 +125,9 @@ Result<HubSource> resolve_hub_entry(const Entry& entry) {
   source.exclude = entry.exclude;
   source.sha256 = lower_hex(entry.sha256);
   source.size = entry.size;
+  for (const PinnedFile& file : entry.files) source.files.push_back(listed(file));
+  std::sort(source.files.begin(), source.files.end(),
+            [](const RepoFile& a, const RepoFile& b) { return a.path < b.path; });
   if (source.filename.empty() && (!source.sha256.empty() || source.size)) {
     return fail(ErrorCode::kUsage,
                 "`" + entry.source + "` is a whole Hub snapshot, which has no sha256 or size",

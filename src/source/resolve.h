@@ -36,6 +36,8 @@ struct HubSource {
   std::vector<std::string> exclude;
   std::string sha256;  ///< of `filename`, from the manifest; may be empty
   std::optional<std::uint64_t> size;
+  /// The manifest's list of the commit's files, sorted by path; empty: none, the Hub is asked.
+  std::vector<RepoFile> files;
 };
 
 /// What an entry is. A variant in the order of the contract's decisions.

@@ -148,7 +148,8 @@ class File final : public BodySink {
   [[nodiscard]] bool has_next_address() const { return address_ + 1 < spec().urls.size(); }
   void next_address() {
     ++address_;
-    partial_.forget();  // another server's ETag says nothing of these bytes
+    // Another server's ETag says little of these bytes: unless the digest will say the rest.
+    if (!spec().digest) partial_.forget();
   }
 
   // --- one attempt ---
@@ -238,6 +239,8 @@ class File final : public BodySink {
         partial_.forget();
         break;
       case Outcome::Kind::kNextAddress:
+        if (!is_strong(etag_)) partial_.forget();
+        break;
       case Outcome::Kind::kStop:
         partial_.forget();
         break;
@@ -383,6 +386,10 @@ class File final : public BodySink {
           partial_.forget();  // there is less than we have: from the first byte
           return {Outcome::Kind::kAgain, explain(completion, answered)};
         }
+        // The address that it led to was signed and is over: led there again, we get a new one.
+        if (answered && is_refusal(completion.head.status) && is_elsewhere(completion.head)) {
+          return {Outcome::Kind::kAgain, explain(completion, answered)};
+        }
         return {Outcome::Kind::kNextAddress, explain(completion, answered)};
       case retry::Verdict::kStop:
         break;
@@ -390,8 +397,19 @@ class File final : public BodySink {
     return {Outcome::Kind::kStop, explain(completion, answered)};
   }
 
+  static bool is_refusal(int status) {
+    return status == 400 || status == 401 || status == 403 || status == 410;
+  }
+
+  // A redirect led to another server, whose words are not those of the one that was asked.
+  [[nodiscard]] bool is_elsewhere(const ResponseHead& head) const {
+    const auto asked = parse_url(address());
+    const auto answered = parse_url(head.url);
+    return asked && answered && asked->origin() != answered->origin();
+  }
+
   Error explain(const Completion& completion, bool answered) const {
-    if (!answered || !download_.explain) {
+    if (!answered || !download_.explain || is_elsewhere(completion.head)) {
       Completion plain = completion;
       if (answered) plain.failure = TransportFailure::kNone;
       return retry::to_error(plain);

@@ -13,17 +13,24 @@ constexpr std::size_t kMaxBody = 64U << 20U;
 // Keeps the body of one attempt.
 class Keeper final : public BodySink {
  public:
+  explicit Keeper(bool head_only) : head_only_(head_only) {}
+
   bool on_head(const ResponseHead& head) override {
-    return head.content_length().value_or(0) <= kMaxBody;
+    enough_ = head_only_ && head.status / 100 == 2;
+    return !enough_ && head.content_length().value_or(0) <= kMaxBody;
   }
   bool on_body(std::span<const std::byte> data) override {
     if (data.size() > kMaxBody - body_.size()) return false;
     body_.append(reinterpret_cast<const char*>(data.data()), data.size());
     return true;
   }
+  /// It ended the transfer since it had what was asked for.
+  [[nodiscard]] bool enough() const { return enough_; }
   [[nodiscard]] std::string take() { return std::move(body_); }
 
  private:
+  bool head_only_;
+  bool enough_ = false;
   std::string body_;
 };
 
@@ -54,10 +61,11 @@ class PatientFetcher final : public Fetcher {
 
   Result<Response> fetch(const Request& request) override {
     for (int retry = 1;; ++retry) {
-      Keeper keeper;
+      Keeper keeper(request.head_only);
       auto ended = attempt(request, keeper);
       if (!ended) return tl::unexpected(std::move(ended).error());
       Completion& completion = *ended;
+      if (keeper.enough()) return Response{std::move(completion.head), {}};
       if (completion.failure == TransportFailure::kRefusedBySink) {
         Error error = retry::to_error(completion);
         error.message = error.subject + " answered with more than " +
@@ -89,7 +97,9 @@ class PatientFetcher final : public Fetcher {
   Result<Completion> attempt(const Request& request, Keeper& keeper) {
     // Asked before anything is sent: a stop during the wait ends here.
     if (stop_.stop_requested()) return tl::unexpected(stopped());
-    const Running running(transport_, transport_.start(request, keeper));
+    Request asked = request;
+    asked.stall_timeout = options_.stall_timeout;
+    const Running running(transport_, transport_.start(asked, keeper));
     for (;;) {
       for (Completion& completion : transport_.poll(options_.deadline, stop_)) {
         if (completion.id == running.id()) return std::move(completion);

@@ -12,9 +12,10 @@
 
 namespace fvprefetch {
 
-/// A Fetcher on `transport` (which follows redirects): transient failures are tried again by
-/// `options`, bodies are at most 64 MiB. A 429 that remains is kRateLimited; any other answer that
-/// remains is a value. `stop` ends a fetch with the error of `stop_signal` (SIGTERM when empty).
+/// A Fetcher on `transport` (which follows redirects, or else they are answers): transient failures
+/// are tried again by `options`, whose stall timeout counts; bodies are at most 64 MiB. A 429 that
+/// remains is kRateLimited; any other answer that remains is a value. `stop` ends a fetch with the
+/// error of `stop_signal` (SIGTERM when empty).
 ///
 /// Not owned: transport, clock, random. It polls `transport` by itself, so no Engine may have a
 /// transfer on the same transport meanwhile.

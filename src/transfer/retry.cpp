@@ -216,6 +216,7 @@ Error to_error(const Completion& completion) {
         completion.failure == TransportFailure::kUrl ? ErrorCode::kUsage : ErrorCode::kNetwork;
     error.message = "cannot fetch " + address + ": " + completion.detail;
     error.hint = hint_of(completion.failure);
+    if (completion.failure == TransportFailure::kProxy) error.reason = "Proxy";
   }
   return error;
 }

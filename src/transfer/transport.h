@@ -42,6 +42,9 @@ struct Request {
   std::vector<std::pair<std::string, std::string>> headers;
   /// Sent as `Authorization: Bearer` on requests to its origins only.
   Credential credential;
+  /// Only the head of a 2xx answer is wanted: a Fetcher ends the transfer there. (HEAD would be
+  /// another request than the one that matters, and servers treat it as such.)
+  bool head_only = false;
   /// No byte for this long ends the transfer (kStalled).
   std::chrono::milliseconds stall_timeout{60'000};
 };

@@ -205,12 +205,19 @@ TEST(ReadSmall, RefusesMoreThanItsLimit) {
   EXPECT_TRUE(FailsWith(read_small(dir.write("g", "12345"), 4), ErrorCode::kInternal, "4 bytes"));
 }
 
-TEST(ReadSmall, ReadsAPipeToItsEnd) {
+TEST(ReadSmall, AFifoIsNotWaitedFor) {
+  const TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "f").c_str(), 0600), 0);
+  EXPECT_TRUE(FailsWith(read_small(dir / "f"), ErrorCode::kUsage, "no regular file"));
+  EXPECT_TRUE(FailsWith(open_read(dir / "f"), ErrorCode::kUsage, "no regular file"));
+}
+
+TEST(ReadStream, ReadsAPipeToItsEnd) {
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   const Fd reader(ends[0]);
   std::jthread writer([fd = Fd(ends[1])] { EXPECT_EQ(::write(fd.get(), "manifest", 8), 8); });
-  const auto read = read_small("/dev/fd/" + std::to_string(reader.get()));
+  const auto read = read_stream("/dev/fd/" + std::to_string(reader.get()));
   writer.join();
   ASSERT_TRUE(IsOk(read));
   EXPECT_EQ(*read, "manifest");

@@ -285,6 +285,44 @@ TEST_F(HubPublish, HostileBlobNameIsRefused) {
                         ErrorCode::kIntegrity, "blob `../x`"));
 }
 
+TEST_F(HubPublish, WithoutLinksTheBlobBecomesTheFileItself) {
+  const HubStore plain(dir_.path(), "model", "o/n", Links::kNone);
+  ASSERT_TRUE(IsOk(publish_blob("hello\n")));
+  ASSERT_TRUE(IsOk(plain.publish_pointer(kCommit, spec("a"), HubStore::Blob::kStays)));
+  EXPECT_EQ(dir_.read(blob_path()), "hello\n");
+  ASSERT_TRUE(IsOk(plain.publish_pointer(kCommit, spec("sub/b"), HubStore::Blob::kMoves)));
+  EXPECT_EQ(dir_.read(blob_path()), "<missing>");
+  for (const char* path : {"a", "sub/b"}) {
+    EXPECT_EQ(dir_.read(snapshot(path)), "hello\n");
+    EXPECT_FALSE(posix::is_link(dir_ / snapshot(path)));
+  }
+}
+
+TEST_F(HubPublish, AFileThatTheCommitLacksIsNotedUntilItIsThere) {
+  ASSERT_TRUE(IsOk(store_.write_absent(kCommit, "sub/f")));
+  const std::string note = kRepo + "/.no_exist/" + kCommit + "/sub/f";
+  EXPECT_EQ(dir_.read(note), "");
+  ASSERT_TRUE(IsOk(publish_blob("hello\n")));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("sub/f"), HubStore::Blob::kStays)));
+  EXPECT_EQ(dir_.read(note), "<missing>");
+  EXPECT_TRUE(FailsWith(store_.write_absent(kCommit, "../f"), ErrorCode::kIntegrity, "../f"));
+}
+
+TEST_F(HubPublish, ASnapshotIsListedAsItLies) {
+  ASSERT_TRUE(IsOk(publish_blob("hello\n")));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("sub/f"), HubStore::Blob::kStays)));
+  fs::create_symlink("loop", dir_ / snapshot("loop"));
+  fs::create_symlink("../../blobs/gone", dir_ / snapshot("gone"));
+  const auto files = store_.list_snapshot(kCommit);
+  ASSERT_TRUE(IsOk(files));
+  ASSERT_EQ(files->size(), 3U);
+  EXPECT_FALSE((*files)[0].present);
+  EXPECT_FALSE((*files)[1].present);
+  EXPECT_EQ((*files)[2].path, "sub/f");
+  EXPECT_TRUE((*files)[2].present);
+  EXPECT_EQ((*files)[2].size, 6U);
+}
+
 struct Link {
   const char* name;
   const char* path;
@@ -297,7 +335,7 @@ const Link kLinks[] = {
 class HubPointer : public HubPublish, public ::testing::WithParamInterface<Link> {};
 TEST_P(HubPointer, IsTheRelativeLinkThatHuggingfaceHubMakes) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec(GetParam().path))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec(GetParam().path), HubStore::Blob::kStays)));
   EXPECT_EQ(posix::read_link(dir_ / snapshot(GetParam().path)), GetParam().target);
   EXPECT_EQ(dir_.read(snapshot(GetParam().path)), "hello\n");
 }
@@ -305,17 +343,27 @@ INSTANTIATE_TEST_SUITE_P(Rows, HubPointer, ::testing::ValuesIn(kLinks), row_name
 
 TEST_F(HubPublish, PointerLeavesNoTemporary) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays)));
   EXPECT_TRUE(temporaries().empty());
+}
+
+TEST_F(HubPublish, OnlyALinkToTheNamedBlobVouchesForIt) {
+  dir_.write(blob_path(), "hello\n");
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("d/f"), HubStore::Blob::kStays)));
+  dir_.write(snapshot("copy"), "hello\n");
+  EXPECT_TRUE(store_.links_to_blob(kCommit, spec("d/f")));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("d/f", kOther)));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("copy")));
+  EXPECT_FALSE(store_.links_to_blob(kCommit, spec("../../blobs/" + kBlob)));
 }
 
 TEST_F(HubPublish, RightPointerIsLeftAsItIs) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays)));
   struct ::stat before {};
   struct ::stat after {};
   ASSERT_EQ(::lstat((dir_ / snapshot("f")).c_str(), &before), 0);
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays)));
   ASSERT_EQ(::lstat((dir_ / snapshot("f")).c_str(), &after), 0);
   EXPECT_EQ(before.st_ino, after.st_ino);
 }
@@ -323,13 +371,13 @@ TEST_F(HubPublish, RightPointerIsLeftAsItIs) {
 TEST_F(HubPublish, WrongPointerIsReplaced) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
   fs::create_symlink("../../blobs/gone", dir_ / snapshot("f"));
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays)));
   EXPECT_EQ(dir_.read(snapshot("f")), "hello\n");
 }
 
 TEST_F(HubPublish, PointerToAMissingBlobIsNotMade) {
-  EXPECT_TRUE(
-      FailsWith(store_.publish_pointer(kCommit, spec("f")), ErrorCode::kInternal, "is not there"));
+  EXPECT_TRUE(FailsWith(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays),
+                        ErrorCode::kInternal, "is not there"));
   EXPECT_FALSE(posix::is_link(dir_ / snapshot("f")));
 }
 
@@ -337,15 +385,15 @@ TEST_F(HubPublish, PlantedLinkInTheSnapshotIsRefused) {
   const TempDir elsewhere;
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
   fs::create_directory_symlink(elsewhere.path(), dir_ / snapshot("a"));
-  EXPECT_TRUE(FailsWith(store_.publish_pointer(kCommit, spec("a/b/f")), ErrorCode::kPermission,
-                        dir_ / snapshot("a")));
+  EXPECT_TRUE(FailsWith(store_.publish_pointer(kCommit, spec("a/b/f"), HubStore::Blob::kStays),
+                        ErrorCode::kPermission, dir_ / snapshot("a")));
   EXPECT_TRUE(fs::is_empty(elsewhere.path()));
 }
 
 TEST_F(HubPublish, HostileFileNameIsRefused) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
-  EXPECT_TRUE(FailsWith(store_.publish_pointer(kCommit, spec("../../../x")), ErrorCode::kIntegrity,
-                        "file `../../../x`"));
+  EXPECT_TRUE(FailsWith(store_.publish_pointer(kCommit, spec("../../../x"), HubStore::Blob::kStays),
+                        ErrorCode::kIntegrity, "file `../../../x`"));
   EXPECT_FALSE(posix::exists(dir_ / "x"));
 }
 
@@ -365,7 +413,7 @@ class HubWithoutLinks : public HubPublish, public ::testing::WithParamInterface<
   void TearDown() override { symlink_refused_with = 0; }
 };
 TEST_P(HubWithoutLinks, PointerIsACopyOfTheBlob) {
-  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("a/f"))));
+  ASSERT_TRUE(IsOk(store_.publish_pointer(kCommit, spec("a/f"), HubStore::Blob::kStays)));
   EXPECT_EQ(dir_.read(snapshot("a/f")), "hello\n");
   EXPECT_FALSE(posix::is_link(dir_ / snapshot("a/f")));
   EXPECT_TRUE(store_.has_file(kCommit, spec("a/f", kBlob, 6)));
@@ -373,7 +421,7 @@ TEST_P(HubWithoutLinks, PointerIsACopyOfTheBlob) {
 }
 TEST_P(HubWithoutLinks, CopyThatFailsLeavesNoTemporary) {
   fs::create_directories(dir_ / snapshot("f"));
-  EXPECT_FALSE(store_.publish_pointer(kCommit, spec("f")).has_value());
+  EXPECT_FALSE(store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays).has_value());
   EXPECT_TRUE(temporaries().empty());
 }
 INSTANTIATE_TEST_SUITE_P(Rows, HubWithoutLinks, ::testing::ValuesIn(kRefusals), row_name<Refusal>);
@@ -381,7 +429,7 @@ INSTANTIATE_TEST_SUITE_P(Rows, HubWithoutLinks, ::testing::ValuesIn(kRefusals), 
 TEST_F(HubPublish, FullDiskIsNoReasonForACopy) {
   ASSERT_TRUE(IsOk(publish_blob("hello\n")));
   symlink_refused_with = ENOSPC;
-  const Status status = store_.publish_pointer(kCommit, spec("f"));
+  const Status status = store_.publish_pointer(kCommit, spec("f"), HubStore::Blob::kStays);
   symlink_refused_with = 0;
   EXPECT_TRUE(FailsWith(status, ErrorCode::kNoSpace));
   EXPECT_FALSE(posix::exists(dir_ / snapshot("f")));

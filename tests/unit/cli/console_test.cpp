@@ -53,6 +53,18 @@ TEST_F(NarratorTest, AProgressLineHasBytesAndFiles) {
   EXPECT_FALSE(speech.bar.has_value());
 }
 
+TEST_F(NarratorTest, ReadingAgainIsNotCalledFetchingAndARepairThatFollowsIs) {
+  FetchPlanned reading{2, 1000, true};
+  reading.from_disk = true;
+  EXPECT_EQ(say(reading).lines, std::vector<std::string>{"verifying 2 files, 1.0 kB"});
+  clock.advance(seconds(31));
+  const auto speech = say(BytesArrived{500, 1000, 1, 2});
+  ASSERT_EQ(speech.lines.size(), 1U);
+  EXPECT_TRUE(speech.lines[0].starts_with("verified 50 %")) << speech.lines[0];
+  EXPECT_EQ(say(FetchPlanned{1, 500, true}).lines,
+            std::vector<std::string>{"fetching 1 file, 500 B"});
+}
+
 TEST_F(NarratorTest, AnUnknownSizeIsNotCalledZero) {
   const auto speech = say(FetchPlanned{1, 0, false});
   ASSERT_EQ(speech.lines.size(), 1U);

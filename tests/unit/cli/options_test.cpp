@@ -52,6 +52,28 @@ TEST(Options, WhatEnsureIsGivenEmptyCountsAsNotGiven) {
   EXPECT_EQ(call->name, "repo");
 }
 
+TEST(Options, LockSaysWhereItWrites) {
+  EXPECT_EQ(parse({"lock", "m.json"})->command, Command::kLock);
+  EXPECT_EQ(parse({"lock", "-", "--output", "l.json"})->output, "l.json");
+  EXPECT_EQ(parse({"lock", "m.json", "--output", "-"})->output, "-");
+  EXPECT_TRUE(FailsWith(parse({"lock", "-"}), ErrorCode::kUsage, "standard input"));
+  const auto elsewhere = parse({"plan", "m.json", "--output", "x"});
+  ASSERT_TRUE(FailsWith(elsewhere, ErrorCode::kUsage, "no option --output"));
+  EXPECT_EQ(elsewhere.error().hint, "it belongs to `fvprefetch lock`");
+}
+
+TEST(Options, FrozenContradictsRefresh) {
+  EXPECT_TRUE(FailsWith(parse({"m.json", "--frozen", "--refresh"}), ErrorCode::kUsage,
+                        "--frozen contradicts --refresh"));
+  EXPECT_TRUE(
+      FailsWith(parse({"m.json"}, {{"FVPREFETCH_FROZEN", "1"}, {"FVPREFETCH_REFRESH", "1"}}),
+                ErrorCode::kUsage, "contradicts"));
+  const auto call = parse({"m.json", "--frozen"}, {{"FVPREFETCH_REFRESH", "1"}});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_TRUE(call->options.frozen);
+  EXPECT_FALSE(call->options.refresh);
+}
+
 TEST(Options, AnAddressWithoutAFileNameWantsOne) {
   EXPECT_TRUE(FailsWith(parse({"ensure", "https://host/"}), ErrorCode::kUsage, "names no file"));
   EXPECT_TRUE(FailsWith(parse({"ensure", "https://host"}), ErrorCode::kUsage, "names no file"));
@@ -94,6 +116,10 @@ const SameBothWays kSameBothWays[] = {
      {"--refresh"},
      {{"FVPREFETCH_REFRESH", "1"}},
      [](const Invocation& i) { return i.options.refresh; }},
+    {"frozen",
+     {"--frozen"},
+     {{"FVPREFETCH_FROZEN", "1"}},
+     [](const Invocation& i) { return i.options.frozen; }},
     {"keep_going",
      {"--keep-going"},
      {{"FVPREFETCH_KEEP_GOING", "1"}},
@@ -244,7 +270,8 @@ const Mistake kMistakes[] = {
     {"option_of_another_command", {"plan", "m.json", "--filename", "x"}, {}, "ensure"},
     {"command_mistyped", {"pln", "m.json"}, {}, "did you mean `plan`"},
     {"no_source", {"ensure"}, {}, "SOURCE"},
-    {"unknown_command", {"verify", "m.json"}, {}, "unknown command `verify`"},
+    {"repair_is_of_verify", {"m.json", "--repair"}, {}, "fvprefetch verify"},
+    {"unknown_command", {"archive", "m.json"}, {}, "unknown command `archive`"},
     {"two_manifests", {"a.json", "b.json"}, {}, "b.json"},
 };
 INSTANTIATE_TEST_SUITE_P(Rows, Mistakes, ::testing::ValuesIn(kMistakes),
@@ -274,6 +301,15 @@ const Duration kDurations[] = {{"milliseconds", "500ms", 500},
                                {"rest", "3sx", std::nullopt}};
 INSTANTIATE_TEST_SUITE_P(Rows, Durations, ::testing::ValuesIn(kDurations),
                          testing::row_name<Duration>);
+
+TEST(Options, RepairIsOfVerifyAloneInTheEnvironmentToo) {
+  const Environment repair{{"FVPREFETCH_REPAIR", "1"}};
+  EXPECT_TRUE(parse({"verify", "m.json", "--repair"})->options.repair);
+  EXPECT_TRUE(parse({"verify", "m.json"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"verify", "m.json", "--repair=0"}, repair)->options.repair);
+  EXPECT_FALSE(parse({"m.json"}, repair)->options.repair);
+  EXPECT_NE(help_text(Command::kVerify).find("--repair"), std::string::npos);
+}
 
 TEST(Options, HelpFitsEightyColumnsAndNamesEveryOption) {
   const std::string help = help_text();

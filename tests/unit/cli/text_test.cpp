@@ -147,5 +147,60 @@ TEST(Status, SaysWhoIsFetchingAndHowFar) {
   }
 }
 
+TEST(LockSummary, CountsFilesOfRepositoriesAndUrls) {
+  Manifest locked;
+  locked.entries.resize(3);
+  locked.entries[0].files.resize(2);
+  locked.entries[0].files[1].size = 1500;
+  locked.entries[1].sha256 = std::string(64, 'a');
+  locked.entries[1].size = 500;
+  EXPECT_EQ(lock_summary(locked, "m.lock.json"),
+            "3 entries pinned in m.lock.json: 3 files, 2.0 kB");
+}
+
+Verification verification_with(FileState state) {
+  Verification found;
+  VerifiedEntry good;
+  good.name = "good";
+  good.state = "ok";
+  good.files.push_back({"g.bin", "", FileState::kOk, std::nullopt, "", 5, 5, ""});
+  VerifiedEntry other;
+  other.name = "other";
+  other.state = name(state);
+  other.files.push_back({"w.bin", "", state, Digest{Digest::Kind::kSha256, "aa"}, "bb", 7, 6, ""});
+  found.entries = {good, other};
+  return found;
+}
+
+TEST(Verification, NamesABadFileWithBothDigestsAndSizes) {
+  const std::string text = verification_text(verification_with(FileState::kCorrupt), false);
+  EXPECT_NE(
+      text.find("corrupt  w.bin, expected sha256 aa, actual bb, expected 7 bytes, actual 6\n"),
+      std::string::npos)
+      << text;
+  EXPECT_EQ(text.find("g.bin"), std::string::npos) << text;
+  EXPECT_NE(verification_text(verification_with(FileState::kCorrupt), true).find("g.bin"),
+            std::string::npos);
+}
+
+TEST(Verification, SaysWhyAFileIsUnverifiableAndCountsIt) {
+  Verification found = verification_with(FileState::kUnverifiable);
+  found.entries[1].files[0].note = "nothing to check against";
+  const std::string text = verification_text(found, false);
+  EXPECT_NE(text.find("unverifiable  1 file, 6 B, nothing to check against\n"), std::string::npos)
+      << text;
+  EXPECT_EQ(verification_summary(found), "2 entries, 2 files: 1 ok, 1 unverifiable");
+}
+
+TEST(Verification, AnOptionalEntryIsNamedThoughTheErrorIsNotItsOwn) {
+  Verification found = verification_with(FileState::kMissing);
+  found.entries[1].optional = true;
+  found.entries[1].error = fail(ErrorCode::kOfflineMissing, "w.bin").value();
+  found.error = fail(ErrorCode::kPartial, "1 of 2 entries failed, all of them optional").value();
+  EXPECT_EQ(failure_lines(found), std::vector<std::string>{"optional `other` missing: w.bin"});
+  found.error = fail(ErrorCode::kOfflineMissing, "missing: other: w.bin").value();
+  EXPECT_TRUE(failure_lines(found).empty());
+}
+
 }  // namespace
 }  // namespace fvprefetch::cli

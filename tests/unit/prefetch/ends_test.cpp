@@ -77,5 +77,24 @@ TEST_F(EndsTest, AFailedRunHashesNothingMoreAndCallsNothingAHitUnlooked) {
   EXPECT_EQ(run(entries).entries[2].state, EntryState::kHit);
 }
 
+TEST_F(EndsTest, ASignalOfflineIsNoListOfWhatIsMissing) {
+  std::stop_source stop;
+  options.stop = stop.get_token();
+  options.stop_signal = [] { return SIGTERM; };
+  options.offline = true;
+  stop.request_stop();
+  EXPECT_EQ(exit_code(run(R"([{"name": "a", "source": "https://host/a"}])").code()), 128 + SIGTERM);
+}
+
+TEST_F(EndsTest, ARateLimitBeyondTheDeadlineIsToldAtOnce) {
+  options.deadline = std::chrono::seconds(30);
+  wire.on(kApi + "/revision/main", Answer(429).header("ratelimit", R"("api";r=0;t=55)"));
+  const Clock::TimePoint begin = clock.now();
+  const Report report = run(R"([{"name": "m", "source": "org/model"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kRateLimited);
+  EXPECT_EQ(report.error->retry_after, std::chrono::seconds(55));
+  EXPECT_EQ(clock.now(), begin);
+}
+
 }  // namespace
 }  // namespace fvprefetch

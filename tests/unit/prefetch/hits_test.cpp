@@ -1,6 +1,7 @@
 // What counts as there already: with a receipt, without one, offline, and when the cache is not
 // what it claims to be.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -186,6 +187,130 @@ TEST_F(HitsTest, AReceiptWithANameThatLeavesTheCacheIsNoReceipt) {
   for (const std::string& file : dir.files()) {
     EXPECT_EQ(file.find("escaped"), std::string::npos) << file;
   }
+}
+
+TEST_F(HitsTest, ReceiptsThatWereExchangedAreNoReceipts) {
+  hub_lists({{"a.bin", "aaa"}, {"b.bin", "bbb"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  wire.on(kFiles + "/b.bin", Answer::whole("bbb"));
+  const std::string both = R"([{"name": "x", "source": "org/model", "filename": "a.bin"},
+                               {"name": "y", "source": "org/model", "filename": "b.bin"}])";
+  ASSERT_TRUE(run(both).ok());
+  std::vector<std::string> receipts;
+  for (const std::string& file : dir.files("hub")) {
+    if (file.find("/receipts/") != std::string::npos) receipts.push_back(dir / ("hub/" + file));
+  }
+  ASSERT_EQ(receipts.size(), 2U);
+  std::filesystem::rename(receipts[0], dir / "swap");
+  std::filesystem::rename(receipts[1], receipts[0]);
+  std::filesystem::rename(dir / "swap", receipts[1]);
+  std::filesystem::remove(dir / snapshot("b.bin"));
+  const Report report = run(both);
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(dir.read(snapshot("b.bin")), "bbb");
+}
+
+TEST_F(HitsTest, ASmallFileThatIsNotEvenWhatItsNameSaysIsFetchedAgain) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  ASSERT_TRUE(run(R"([{"name": "m", "source": "org/model", "filename": "a.bin"}])").ok());
+  dir.write("hub/models--org--model/blobs/" + git_sha1_hex("aaa"), "bad");
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const Report report =
+      run(R"([{"name": "m", "source": "org/model", "filename": "a.bin", "sha256": ")" +
+          sha256_hex("aaa") + R"("}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
+  EXPECT_EQ(report.entries[0].warnings.size(), 1U);
+}
+
+TEST_F(HitsTest, ARefThatMovesWhileTheFilesAreListedDoesNotMoveTheListing) {
+  dir.write("hub/models--org--model/refs/main", kCommit);
+  Answer tree = Answer::whole("[{\"type\":\"file\",\"path\":\"a.bin\",\"size\":3,\"oid\":\"" +
+                              git_sha1_hex("aaa") + "\"}]");
+  tree.then([&] { dir.write("hub/models--org--model/refs/main", std::string(40, 'd')); });
+  wire.on(kTree, tree);
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const Report report = run(R"([{"name": "m", "source": "org/model"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].commit, kCommit);
+  EXPECT_EQ(dir.read("hub/models--org--model/trees/" + std::string(40, 'd') + ".json"),
+            "<missing>");
+}
+
+TEST_F(HitsTest, AFifoInPlaceOfAFileIsAnErrorAndIsNotWaitedFor) {
+  std::filesystem::create_directories(dir / "eval/models");
+  ASSERT_EQ(::mkfifo((dir / "eval/models/a").c_str(), 0600), 0);
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kUsage);
+}
+
+// --- The Hub does not answer ---------------------------------------------------------------------
+
+class FallBackTest : public HitsTest {
+ protected:
+  FallBackTest() {
+    options.retries = 0;
+    hub_lists({{"a.bin", "aaa"}});
+    wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+    EXPECT_TRUE(run(branch).ok());
+    options.refresh = true;
+  }
+  const std::string revision = kApi + "/revision/main";
+  const std::string branch = R"([{"name": "m", "source": "org/model"}])";
+};
+
+TEST_F(FallBackTest, WhatTheCacheHasIsTakenWhenTheHubIsNotReached) {
+  wire.on(revision, Answer::none(TransportFailure::kConnect));
+  const Report report = run(branch);
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].commit, kCommit);
+  ASSERT_EQ(report.entries[0].warnings.size(), 1U);
+  EXPECT_NE(report.entries[0].warnings[0].find(kCommit), std::string::npos);
+}
+
+TEST_F(FallBackTest, ARefusedOrVanishedRepositoryIsTakenFromTheCacheToo) {
+  wire.on(revision, Answer(401).header("x-error-code", "GatedRepo"));
+  EXPECT_TRUE(run(branch).ok());
+  wire.on(revision, Answer(404).header("x-error-code", "RepoNotFound"));
+  EXPECT_TRUE(run(branch).ok());
+  wire.on(revision, Answer(503));
+  EXPECT_TRUE(run(branch).ok());
+}
+
+TEST_F(FallBackTest, ARevisionThatTheHubDoesNotKnowIsAnError) {
+  wire.on(revision, Answer(404).header("x-error-code", "RevisionNotFound"));
+  EXPECT_EQ(run(branch).code(), ErrorCode::kNotFound);
+}
+
+TEST_F(FallBackTest, AProxyThatFailsIsAnError) {
+  wire.on(revision, Answer::none(TransportFailure::kProxy));
+  EXPECT_EQ(run(branch).code(), ErrorCode::kNetwork);
+}
+
+TEST_F(FallBackTest, AnIncompleteSnapshotIsNoSubstitute) {
+  std::filesystem::remove(dir / snapshot("a.bin"));
+  wire.on(revision, Answer::none(TransportFailure::kConnect));
+  EXPECT_EQ(run(branch).code(), ErrorCode::kNetwork);
+}
+
+// --- status --------------------------------------------------------------------------------------
+
+TEST_F(HitsTest, StatusCallsAFileThatIsThereCompleteAndABranchNotMissingForRefresh) {
+  dir.write("hub/models--org--model/blobs/x", "aaa");
+  link("a.bin", "../../blobs/x");
+  entries = pinned_to_commit(R"(, "filename": "a.bin")");
+  EXPECT_EQ(look().entries[0].state, "complete");
+  link("b.bin", "../../blobs/gone");
+  entries = pinned_to_commit();
+  EXPECT_EQ(look().entries[0].state, "partial");
+
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  entries = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(entries).ok());
+  options.refresh = true;
+  EXPECT_EQ(look().entries[0].state, "complete");
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "unit/prefetch/fixture.h"
 
 namespace fvprefetch {
@@ -193,6 +195,99 @@ TEST_F(PrefetchTest, ProgressEndsWithEveryByteAndFile) {
   EXPECT_EQ(told.back().bytes_done, 7U);
   EXPECT_EQ(told.back().files_done, 1U);
   EXPECT_EQ(seen.all<EntryDone>().size(), 1U);
+}
+
+TEST_F(PrefetchTest, AnEntryThatPinsSomethingElseFailsAloneOfThoseThatShareAFile) {
+  hub_lists({{"a.json", "same"}, {"b.json", "same"}});
+  wire.on(kFiles + "/a.json", Answer::whole("same"));
+  const Report report = run(
+      R"([{"name": "x", "source": "org/model", "filename": "a.json"},
+          {"name": "y", "source": "org/model", "filename": "b.json", "optional": true, "sha256": ")" +
+      sha256_hex("other") + R"("}])");
+  EXPECT_EQ(report.code(), ErrorCode::kPartial);
+  EXPECT_EQ(report.entries[0].state, EntryState::kFetched);
+  EXPECT_EQ(report.entries[1].error->code, ErrorCode::kIntegrity);
+  const std::string snapshot = "hub/models--org--model/snapshots/" + kCommit;
+  EXPECT_EQ(dir.read(snapshot + "/a.json"), "same");
+  EXPECT_EQ(dir.read(snapshot + "/b.json"), "<missing>");
+}
+
+TEST_F(PrefetchTest, AccessToEveryRepositoryIsCheckedBeforeTheFirstBody) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on("https://hub.test/api/models/org/gated/revision/main",
+          Answer::whole(R"({"sha": ")" + kCommit + R"("})"));
+  wire.on("https://hub.test/api/models/org/gated/tree/" + kCommit + "?recursive=true&expand=false",
+          Answer::whole(R"([{"type":"file","path":"w","size":3,"oid":")" + git_sha1_hex("www") +
+                        R"("}])"));
+  wire.on(kFiles + "/a.bin", Answer(302).header("location", "https://cdn.test/a?Signature=s"));
+  wire.on("https://hub.test/org/gated/resolve/" + kCommit + "/w",
+          Answer(403).header("x-error-code", "GatedRepo"));
+  const Report report = run(R"([{"name": "a", "source": "org/model"},
+                                {"name": "g", "source": "org/gated"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kAccess);
+  for (const std::string& url : wire.urls()) EXPECT_EQ(url.find("cdn.test"), std::string::npos);
+}
+
+TEST_F(PrefetchTest, TheAccessCheckIsTheFilesOwnRequest) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer(302).header("location", "https://cdn.test/a?Signature=s"));
+  wire.on("https://cdn.test/a?Signature=s", Answer::whole("aaa"));
+  wire.on("https://host/b", Answer::whole("bbb"));
+  const Report report = run(R"([{"name": "a", "source": "org/model"},
+                                {"name": "b", "source": "https://host/b"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(wire.sent().size(), 5U);  // revision, tree, resolve and where it led, b
+}
+
+TEST_F(PrefetchTest, AnAddressThatExpiredBeforeItsTurnIsAskedForAgain) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer(302).header("location", "https://cdn.test/a?Signature=old"));
+  wire.on("https://cdn.test/a?Signature=old", Answer(403));
+  wire.on(kFiles + "/a.bin", Answer(302).header("location", "https://cdn.test/a?Signature=new"));
+  wire.on("https://cdn.test/a?Signature=new", Answer::whole("aaa"));
+  wire.on("https://host/b", Answer::whole("bbb"));
+  const Report report = run(R"([{"name": "a", "source": "org/model"},
+                                {"name": "b", "source": "https://host/b"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+}
+
+TEST_F(PrefetchTest, AFileThatTheCommitLacksIsNotedForOtherClients) {
+  hub_lists({{"a.bin", "aaa"}});
+  const Report report = run(R"([{"name": "m", "source": "org/model", "filename": "b.bin"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kNotFound);
+  EXPECT_EQ(dir.read("hub/models--org--model/.no_exist/" + kCommit + "/b.bin"), "");
+}
+
+TEST_F(PrefetchTest, WithoutLinksTheCacheIsMadeOfFilesAndIsAHitAfterwards) {
+  environment["HF_HUB_DISABLE_SYMLINKS"] = "1";
+  hub_lists({{"a.bin", "same"}, {"b.bin", "same"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("same"));
+  const std::string entries = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(entries).ok());
+  const std::string repo = "hub/models--org--model";
+  EXPECT_EQ(dir.files(repo + "/blobs"), std::vector<std::string>());
+  EXPECT_EQ(dir.read(repo + "/snapshots/" + kCommit + "/b.bin"), "same");
+  EXPECT_FALSE(std::filesystem::is_symlink(dir / (repo + "/snapshots/" + kCommit + "/b.bin")));
+  EXPECT_EQ(run(entries).entries[0].state, EntryState::kHit);
+}
+
+TEST_F(PrefetchTest, ATimeoutThatIsNoNumberIsAUsageError) {
+  environment["HF_HUB_ETAG_TIMEOUT"] = "ten";
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"}])");
+  EXPECT_EQ(report.code(), ErrorCode::kUsage);
+  EXPECT_NE(report.error->message.find("HF_HUB_ETAG_TIMEOUT"), std::string::npos);
+}
+
+TEST_F(PrefetchTest, ProgressKnowsSizesThatOnlyAServerTold) {
+  wire.on("https://host/a", Answer(200).body("aaaa"));
+  wire.on("https://host/b", Answer::whole("bb"));
+  ASSERT_TRUE(run(R"([{"name": "a", "source": "https://host/a"},
+                      {"name": "b", "source": "https://host/b", "size": 2}])")
+                  .ok());
+  for (const BytesArrived& told : seen.all<BytesArrived>()) {
+    EXPECT_TRUE(!told.bytes_exact || told.bytes_done <= told.bytes_total);
+  }
+  EXPECT_EQ(seen.all<BytesArrived>().back().bytes_total, 6U);
 }
 
 }  // namespace

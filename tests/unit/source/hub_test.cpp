@@ -145,10 +145,23 @@ INSTANTIATE_TEST_SUITE_P(
                            "https://hub.example/org/name/resolve/" + kCommit + "/%D1%89"}),
     [](const auto& row) { return row.param.name; });
 
-TEST_F(HubClient, BindsTheTokenToTheEndpointsOrigin) {
+TEST_F(HubClient, BindsTheTokenToTheEndpointsOriginAndTheHubsOwn) {
   const Credential credential = client("hf_secret").credential();
   EXPECT_EQ(credential.token.reveal(), "hf_secret");
-  EXPECT_EQ(credential.origins, std::vector<std::string>{"https://hub.example:443"});
+  EXPECT_TRUE(may_see(credential, "https://hub.example/x"));
+  EXPECT_TRUE(may_see(credential, "https://huggingface.co/x"));
+  EXPECT_TRUE(may_see(credential, "https://hf.co/x"));
+  EXPECT_FALSE(may_see(credential, "http://hub.example/x"));
+  EXPECT_FALSE(may_see(credential, "http://huggingface.co/x"));
+  EXPECT_FALSE(may_see(credential, "https://cdn.hf.co/x"));
+  EXPECT_FALSE(may_see(credential, "https://hub.example:8443/x"));
+}
+
+TEST_F(HubClient, ATokenForHttpMayGoToHttpsOfTheSameHost) {
+  const Credential credential = Client(fetcher, "http://mirror", Secret("hf_x")).credential();
+  EXPECT_TRUE(may_see(credential, "https://mirror/x"));
+  const Credential odd = Client(fetcher, "http://mirror:8080", Secret("hf_x")).credential();
+  EXPECT_FALSE(may_see(odd, "https://mirror/x"));
 }
 
 TEST_F(HubClient, HasNoCredentialWithoutAToken) {
@@ -270,8 +283,58 @@ TEST_F(HubClient, KeepsTheTokenBoundToTheEndpointWhenAPageIsElsewhere) {
   const auto files = client("hf_x").list_tree(model(), kCommit);
   ASSERT_TRUE(files) << files.error().message;
   ASSERT_EQ(fetcher.requests().size(), 2U);
-  EXPECT_EQ(fetcher.requests()[1].credential.origins,
-            std::vector<std::string>{"https://hub.example:443"});
+  EXPECT_FALSE(may_see(fetcher.requests()[1].credential, "https://other.example/p2"));
+}
+
+// Opening a file.
+
+const std::string kFileUrl = std::string(kEndpoint) + "/org/name/resolve/" + kCommit + "/a.bin";
+
+TEST_F(HubClient, AFileIsOpenWhereItsRequestLeavesTheHub) {
+  fetcher.answer(kFileUrl, 302, "", {{"location", "https://cdn.example/x?Signature=s"}});
+  const auto led = client("hf_x").open_file(fetcher, model(), kCommit, "a.bin");
+  ASSERT_TRUE(led) << led.error().message;
+  EXPECT_EQ(*led, "https://cdn.example/x?Signature=s");
+  ASSERT_EQ(fetcher.requests().size(), 1U);  // nothing is asked of the other host
+  EXPECT_TRUE(fetcher.requests()[0].head_only);
+  EXPECT_TRUE(may_see(fetcher.requests()[0].credential, kFileUrl));
+}
+
+TEST_F(HubClient, ARenamedRepositoryIsFollowedWhileAFileIsOpened) {
+  const std::string renamed =
+      std::string(kEndpoint) + "/org/new-name/resolve/" + kCommit + "/a.bin";
+  fetcher.answer(kFileUrl, 307, "", {{"location", "/org/new-name/resolve/" + kCommit + "/a.bin"}});
+  fetcher.answer(renamed, 307, "", {{"location", "/api/resolve-cache/x?etag=1"}});
+  const auto led = client().open_file(fetcher, model(), kCommit, "a.bin");
+  ASSERT_TRUE(led) << led.error().message;
+  EXPECT_EQ(*led, std::string(kEndpoint) + "/api/resolve-cache/x?etag=1");
+}
+
+TEST_F(HubClient, AFileThatComesAtOnceIsOpenAtItsOwnAddress) {
+  fetcher.answer(kFileUrl, 200);
+  const auto led = client().open_file(fetcher, model(), kCommit, "a.bin");
+  ASSERT_TRUE(led) << led.error().message;
+  EXPECT_EQ(*led, kFileUrl);
+}
+
+TEST_F(HubClient, AFileThatIsNotOursSaysWhy) {
+  fetcher.answer(kFileUrl, 403, "", {{"x-error-code", "GatedRepo"}});
+  const auto led = client("hf_x").open_file(fetcher, model(), kCommit, "a.bin");
+  ASSERT_FALSE(led);
+  EXPECT_EQ(led.error().code, ErrorCode::kAccess);
+  EXPECT_EQ(led.error().reason, "GatedRepo");
+}
+
+TEST_F(HubClient, AFileIsNotOpenedWithoutTlsAfterIt) {
+  fetcher.answer(kFileUrl, 302, "", {{"location", "http://cdn.example/x"}});
+  EXPECT_FALSE(client().open_file(fetcher, model(), kCommit, "a.bin"));
+}
+
+TEST_F(HubClient, OpeningAFileEndsWhereRedirectsGoRound) {
+  fetcher.answer(kFileUrl, 302, "", {{"location", kFileUrl}});
+  const auto led = client().open_file(fetcher, model(), kCommit, "a.bin");
+  ASSERT_FALSE(led);
+  EXPECT_EQ(led.error().code, ErrorCode::kNetwork);
 }
 
 TEST_F(HubClient, RefusesANextPageWithoutTls) {
@@ -480,17 +543,6 @@ INSTANTIATE_TEST_SUITE_P(
                    "HF_TOKEN"},
         ExplainRow{"ServerError", "", 503, {}, ErrorCode::kNetwork, "the Hub answered 503", ""}),
     [](const auto& row) { return row.param.name; });
-
-TEST_F(HubClient, TellsWhenToComeBack) {
-  Response response;
-  response.head.status = 429;
-  response.head.headers = {{"ratelimit", "\"api\";r=0;t=55"}, {"retry-after", "7"}};
-  EXPECT_EQ(client().explain(model(), "x", response).retry_after, std::chrono::seconds(55));
-  response.head.headers = {{"retry-after", "7"}};
-  EXPECT_EQ(client().explain(model(), "x", response).retry_after, std::chrono::seconds(7));
-  response.head.headers = {{"retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"}};
-  EXPECT_EQ(client().explain(model(), "x", response).retry_after, std::nullopt);
-}
 
 TEST_F(HubClient, SuspectsAMissingPathBehindAnIdThatEndsLikeAFile) {
   Response response;

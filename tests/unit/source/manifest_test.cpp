@@ -108,6 +108,31 @@ TEST(Manifest, ReadsEveryField) {
   EXPECT_FALSE(manifest->entries[5].optional);
 }
 
+TEST(Manifest, ReadsWhatALockFileHas) {
+  const auto manifest = load_manifest(FVP_MANIFESTS "/good/locked.json");
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  const Entry& model = manifest->entries.at(0);
+  EXPECT_EQ(model.locked_from, "main");
+  ASSERT_EQ(model.files.size(), 3U);
+  PinnedFile large;
+  large.path = "sub/model.safetensors";
+  large.size = 600000;
+  large.sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+  EXPECT_EQ(model.files[0], large);
+  EXPECT_EQ(model.files[1].git_sha1, "0123456789abcdef0123456789abcdef01234567");
+}
+
+TEST_P(GoodManifest, IsWrittenAsItIsRead) {
+  const auto manifest =
+      parse_manifest(read(fs::path(FVP_MANIFESTS) / "good" / (GetParam() + ".json")));
+  ASSERT_TRUE(manifest) << manifest.error().message;
+  const std::string text = manifest_text(*manifest);
+  const auto again = parse_manifest(text);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->entries, manifest->entries);
+  EXPECT_EQ(manifest_text(*again), text);
+}
+
 TEST(Manifest, TakesAnEmptyOrNullFilenameForNone) {
   const auto manifest = load_manifest(FVP_MANIFESTS "/good/bare_array.json");
   ASSERT_TRUE(manifest) << manifest.error().message;
@@ -218,7 +243,8 @@ TEST(ManifestSchema, NamesTheFieldsThatTheParserKnows) {
     const std::string message = manifest ? "" : manifest.error().message;
     constexpr std::string_view kMark = "unknown field; known are ";
     std::set<std::string> names;
-    std::stringstream list(message.substr(message.find(kMark) + kMark.size()));
+    const std::string rest = message.substr(message.find(kMark) + kMark.size());
+    std::stringstream list(rest.substr(0, rest.find('\n')));
     for (std::string name; std::getline(list, name, ',');) {
       names.insert(name.starts_with(' ') ? name.substr(1) : name);
     }
@@ -231,6 +257,8 @@ TEST(ManifestSchema, NamesTheFieldsThatTheParserKnows) {
   };
   EXPECT_EQ(properties(schema.at("$defs").at("entry")),
             known(R"([{"name": "a", "source": "org/a", "qqqqqqqqqq": 1}])"));
+  EXPECT_EQ(properties(schema.at("$defs").at("file")),
+            known(R"([{"name": "a", "source": "org/a", "files": [{"qqqqqqqqqq": 1}]}])"));
   EXPECT_EQ(properties(schema.at("oneOf").at(0)),
             known(R"({"version": 1, "entries": [{"name": "a", "source": "o/a"}], "qqqqqqqq": 1})"));
   EXPECT_EQ(schema.at("$defs").at("entry").at("required"), nlohmann::json({"name", "source"}));
@@ -280,6 +308,17 @@ TEST(Validate, NamesEveryWrongFieldInOneError) {
             "`name`: must not be empty\n"
             "`filename`: is for Hub repos only, and the source is a URL\n"
             "`sha256`: expected 64 hex digits, got 2");
+}
+
+TEST(Validate, NamesWhatIsWrongWithPinnedFiles) {
+  Entry entry = entry_of("a", "org/a");
+  entry.files.resize(1);
+  entry.files[0].path = "x";
+  const Status valid = validate(entry);
+  ASSERT_FALSE(valid);
+  EXPECT_EQ(valid.error().message,
+            "`files`: needs a commit of 40 hex digits as `revision`\n"
+            "`files/0/sha256`: is missing, and so is `git_sha1`");
 }
 
 TEST(Validate, RefusesAnEmptySource) {

@@ -429,11 +429,11 @@ TEST_F(EngineTest, AsksTheNextMirrorWhenTheRetriesOfOneAreUsedUp) {
   EXPECT_EQ(wire.urls(), (std::vector<std::string>{kA, kA, kB, kB}));
 }
 
-TEST_F(EngineTest, DoesNotContinueAtAMirrorWhatAnotherBegan) {
+TEST_F(EngineTest, DoesNotContinueAtAMirrorWhatAnotherBeganWithoutADigest) {
   options.retries = 0;
   wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
   wire.on(kB, Answer::whole(kText));
-  ASSERT_TRUE(IsOk(fetch(checked({kA, kB})).result));
+  ASSERT_TRUE(IsOk(fetch(download({kA, kB})).result));
   EXPECT_EQ(wire.sent()[1].header("Range"), "");
   EXPECT_EQ(content(partial), kText);
 }
@@ -697,6 +697,51 @@ TEST_F(EngineTest, ReturnsWhenTheTimeItWasGivenIsOver) {
   EXPECT_TRUE(engine->poll(begin + seconds(1), {}).empty());
   EXPECT_EQ(since_begin(), seconds(1));
   EXPECT_EQ(engine->active(), 1U);
+}
+
+// --- signed addresses ----------------------------------------------------------------------------
+
+Answer led_to(const std::string& url) {
+  return Answer(302).header("location", url);
+}
+
+TEST_F(EngineTest, AnAddressThatExpiresInTheMiddleIsAskedForAgainAndGoneOnWith) {
+  wire.on(kA, led_to("https://cdn/x?s=1"));
+  wire.on("https://cdn/x?s=1", Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
+  wire.on(kA, led_to("https://cdn/x?s=1"));
+  wire.on("https://cdn/x?s=1", Answer(403));
+  wire.on(kA, led_to("https://cdn/x?s=2"));
+  wire.on("https://cdn/x?s=2", Answer(206)
+                                   .header("etag", "\"v1\"")
+                                   .header("content-range", "bytes 10-24/25")
+                                   .body("of a checkpoint"));
+  const Finished finished = fetch(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(finished.bytes_received, kText.size());  // none twice
+}
+
+TEST_F(EngineTest, AServerThatRefusesEveryTimeIsBelievedInTheEnd) {
+  options.retries = 2;
+  for (int i = 0; i < 3; ++i) {
+    wire.on(kA, led_to("https://cdn/x"));
+    wire.on("https://cdn/x", Answer(403));
+  }
+  const Finished finished = fetch(checked());
+  ASSERT_FALSE(finished.result);
+  EXPECT_EQ(finished.result.error().code, ErrorCode::kAccess);
+  EXPECT_NE(finished.result.error().message.find("https://cdn/x"), std::string::npos);
+}
+
+TEST_F(EngineTest, TheNextAddressGoesOnWhereTheFirstOneEnded) {
+  wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
+  wire.on(kA, Answer(403));
+  wire.on("https://b/file.bin", Answer(206)
+                                    .header("etag", "\"v1\"")
+                                    .header("content-range", "bytes 10-24/25")
+                                    .body("of a checkpoint"));
+  const Finished finished = fetch(checked({kA, "https://b/file.bin"}));
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(finished.bytes_received, kText.size());
 }
 
 // --- numbers -------------------------------------------------------------------------------------
