@@ -207,15 +207,17 @@ class ReadByNode(OurCache):
         self.assertEqual(self.value("scanCacheDir", cacheDir=str(self.hf_cache))["warnings"], [])
 
 
-@interop.for_each((interop.RUST,), globals())
+@interop.for_each(interop.RUSTS, globals())
 class ReadByRust(OurCache):
     def read(self, name, files, how="cached", **args):
         before = interop.tree(self.cache)
         paths = self.rust(how, self.cache, files=list(files), **args)
         self.assertEqual(paths, [f"{self.folders[name]}/{file}" for file in files])
         self.assertEqual([Path(path).read_bytes() for path in paths], list(files.values()))
-        self.assert_no_request()
         self.assertEqual(interop.tree(self.cache), before)
+        if how == "cached":
+            self.assert_no_request()
+        self.assert_no_body()
 
     def test_main(self):
         self.read("main", MODEL["main"], revision="main")
@@ -235,8 +237,11 @@ class ReadByRust(OurCache):
     def test_a_dataset(self):
         self.read("data", SMALL, revision="main", repo="org/data", repo_type="dataset")
 
-    def test_online_it_sends_no_request_either(self):
+    def test_online_it_fetches_no_body_and_changes_nothing(self):
         self.read("main", MODEL["main"], "get", revision="main")
+
+    def test_online_a_pull_request(self):
+        self.read("pr", MODEL["refs/pr/1"], "get", revision="refs/pr/1")
 
 
 if __name__ == "__main__":
