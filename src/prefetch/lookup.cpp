@@ -99,8 +99,9 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
   } else if (pinned) {
     survey.commit = source.revision;
   } else if (told.cached_ref || !session.options().refresh || session.offline()) {
-    FVP_TRY(const std::optional<std::string> ref, store.read_ref(source.revision));
-    survey.commit = ref.value_or("");
+    FVP_TRY(const std::optional<HubStore::Ref> ref, store.read_ref(source.revision));
+    if (ref) survey.commit = ref->commit;
+    survey.ref_inexact = ref && !ref->exact;
   }
   if (survey.commit.empty()) {
     survey.need = Survey::Need::kRevision;
@@ -514,6 +515,9 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
     if (found.error().code != ErrorCode::kNotFound) return tl::unexpected(found.error());
     return fail(ErrorCode::kOfflineMissing, what);
   }
+  survey.warnings.push_back("nothing lists the files of " + what + ": " +
+                            (found->size() == 1 ? "the one" : std::to_string(found->size())) +
+                            " that the cache has is taken as it is");
   for (const FileSpec& file : *found) {
     if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,

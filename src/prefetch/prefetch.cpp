@@ -159,12 +159,20 @@ class Run : public FetchListener {
   }
 
   /// As the real client does, so that others need not ask for the file either.
-  void note_absent(const Source& source, const Error& error) const {
+  void note_absent(const Source& source, const Error& error) {
     const auto* hub = std::get_if<HubSource>(&source);
     if (hub == nullptr || hub->filename.empty() || error.code != ErrorCode::kNotFound) return;
     const auto commit = session_.commit_without(hub->repo, hub->revision, hub->filename);
+    if (!commit) return;
     // Best effort: it saves others a request.
-    if (commit) (void)session_.store(hub->repo).write_absent(*commit, hub->filename);
+    const HubStore store = session_.store(hub->repo);
+    if (!store.write_absent(*commit, hub->filename) || hub->revision == *commit) return;
+    // Readers find the note by the branch. One that leads to another commit is left: it may be
+    // complete, and this one is not.
+    const auto ref = store.read_ref(hub->revision);
+    if (!ref || *ref) return;
+    const auto tree = session_.tree_of(hub->repo, *commit);  // known, else there were no note
+    if (tree && store.write_tree(*commit, *tree)) (void)store.write_ref(hub->revision, *commit);
   }
 
   static Error missing_offline(const Item& item) {
@@ -358,6 +366,10 @@ class Run : public FetchListener {
     }
     if (!std::holds_alternative<HubSource>(item.source)) return {};
     const bool fetched = !item.survey.missing.empty();
+    if (item.survey.ref_inexact) {
+      const auto& hub = std::get<HubSource>(item.source);
+      (void)session_.store(hub.repo).write_ref(hub.revision, item.survey.commit);  // best effort
+    }
     if (!fetched && !item.survey.wants_receipt && !item.survey.asked) return {};
     const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey);
     return fetched ? kept : Status{};

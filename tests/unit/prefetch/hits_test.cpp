@@ -245,6 +245,19 @@ TEST_F(HitsTest, AFifoInPlaceOfAFileIsAnErrorAndIsNotWaitedFor) {
   EXPECT_EQ(report.code(), ErrorCode::kUsage);
 }
 
+TEST_F(HitsTest, ARefWithANewlineIsMendedAtAHit) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const std::string one = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(one).ok());
+  for (const bool offline : {false, true}) {
+    dir.write("hub/models--org--model/refs/main", kCommit + "\n");
+    options.offline = offline;
+    EXPECT_EQ(run(one).entries[0].state, EntryState::kHit);
+    EXPECT_EQ(dir.read("hub/models--org--model/refs/main"), kCommit);
+  }
+}
+
 // --- The Hub does not answer ---------------------------------------------------------------------
 
 class FallBackTest : public HitsTest {
