@@ -212,6 +212,7 @@ class Run : public FetchListener {
         ++sources;
         continue;
       }
+      if (!first_to_fetch(items_[i])) continue;  // its bytes are all there
       auto& entries =
           snapshots[session_.store(hub->repo).paths().snapshot(items_[i].survey.commit)];
       if (entries.empty()) ++sources;
@@ -229,15 +230,26 @@ class Run : public FetchListener {
     }
   }
 
-  /// Begins the request of one missing file, a large one if there is any.
+  /// The first file whose bytes the cache has not got, a large one if there is any.
+  std::optional<std::size_t> first_to_fetch(const Item& item) const {
+    const HubStore store = session_.store(std::get<HubSource>(item.source).repo);
+    std::optional<std::size_t> first;
+    for (const std::size_t i : item.survey.missing) {
+      const FileSpec& file = item.survey.files[i];
+      if (store.has_blob(file)) continue;
+      if (file.digest && file.digest->kind == Digest::Kind::kSha256) return i;
+      if (!first) first = i;
+    }
+    return first;
+  }
+
+  /// Begins the request of that file.
   Status open_first(Item& item) {
     const auto& hub = std::get<HubSource>(item.source);
     const Survey& survey = item.survey;
-    const auto is_large = [&survey](std::size_t i) {
-      return survey.files[i].digest && survey.files[i].digest->kind == Digest::Kind::kSha256;
-    };
-    const auto large = std::find_if(survey.missing.begin(), survey.missing.end(), is_large);
-    const std::size_t first = large == survey.missing.end() ? survey.missing.front() : *large;
+    const std::optional<std::size_t> to_fetch = first_to_fetch(item);
+    if (!to_fetch) return {};
+    const std::size_t first = *to_fetch;
     FVP_TRY(hub::Client * client, session_.hub());
     const std::uint64_t before = session_.requests();
     Result<std::string> address =
@@ -287,7 +299,7 @@ class Run : public FetchListener {
     }
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
-      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index};
+      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index, !source.files.empty()};
       auto target = std::make_unique<HubTarget>(store, pointer, session_);
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {

@@ -75,6 +75,39 @@ class HubRules(harness.EndToEnd):
         next((self.hf_cache / "models--org--model/snapshots").rglob("w.safetensors")).unlink()
         self.assert_ok(self.fvp(self.path, "--refresh", "--retries", "0", env=away), 6)
 
+    def test_many_at_once_without_links(self):
+        for i in range(40):
+            self.hub.put(f"models/org/small/{i:02}.txt", b"%d\n" % i)
+        path = self.manifest([{"name": "s", "source": "org/small"}])
+        runs = [self.start(path, env={"HF_HUB_DISABLE_SYMLINKS": "1"}) for _ in range(5)]
+        for run in runs:
+            _, err = run.communicate(timeout=harness.PATIENCE)
+            self.assertEqual(run.returncode, 0, err)
+        files = [p for p in (self.hf_cache / "models--org--small/snapshots").rglob("*.txt")]
+        self.assertEqual(sorted(p.read_bytes() for p in files), sorted(b"%d\n" % i for i in range(40)))
+
+    def test_exit_7_says_when_to_come_back(self):
+        self.hub.faults({"path": "/api/*", "kind": "status", "status": 429, "headers": {"Retry-After": "3600"}})
+        done = self.fvp(self.path, "--deadline", "20s")
+        self.assert_ok(done, 7)
+        self.assertRegex(done.stderr, r"hint: run the same command again in 1 h")
+
+    def test_a_lock_needs_the_hub_where_the_cache_has_no_list(self):
+        self.assert_ok(self.fvp(self.path))
+        for name in ("trees", ".fvprefetch/receipts"):
+            for file in (self.hf_cache / "models--org--model" / name).iterdir():
+                file.unlink()
+        away = {"HF_ENDPOINT": f"http://127.0.0.1:{closed_port()}"}
+        self.assert_ok(self.fvp("lock", self.path, "--retries", "0", env=away), 6)
+
+    def test_a_folder_does_not_stand_in_for_a_frozen_repository(self):
+        self.assert_ok(self.fvp("lock", self.path))
+        locked = self.path.replace(".json", ".lock.json")
+        (self.dir / "org/model").mkdir(parents=True)
+        done = self.fvp(locked, "--frozen")
+        self.assert_ok(done, 2)
+        self.assertIn("stands in", done.stderr)
+
     def test_a_small_pin_that_does_not_hold_is_exit_8_and_leaves_no_link(self):
         entry = {"name": "c", "source": "org/model", "filename": "config.json"}
         self.assert_ok(self.fvp(self.manifest([entry])))
