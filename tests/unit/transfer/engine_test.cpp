@@ -221,11 +221,21 @@ TEST_F(EngineTest, SendsTheHeadersAndTheStallTimeoutItWasGiven) {
 TEST_F(EngineTest, FetchesACutFileAgainFromItsBeginningWithoutAStrongValidator) {
   wire.on(kA, Answer(200).header("etag", "W/\"v1\"").body("the bytes XX").cut());
   wire.on(kA, Answer::whole(kText));
-  const Finished finished = fetch(checked());
+  const Finished finished = fetch(download());
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(content(partial), kText);
   EXPECT_EQ(wire.sent()[1].header("Range"), "");
   EXPECT_EQ(finished.result->bytes_received, 12 + kText.size());
+}
+
+TEST_F(EngineTest, GoesOnWithoutAValidatorWhereADigestWillDecide) {
+  wire.on(kA, Answer(200).body("the bytes ").cut());
+  wire.on(kA, Answer(206).header("content-range", "bytes 10-24/25").body("of a checkpoint"));
+  const Finished finished = fetch(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(content(partial), kText);
+  EXPECT_EQ(wire.sent()[1].header("Range"), "bytes=10-");
+  EXPECT_EQ(wire.sent()[1].header("If-Range"), "");
 }
 
 TEST_F(EngineTest, GoesOnWhereACutFileEndedWithAStrongValidator) {
@@ -325,7 +335,7 @@ TEST_F(EngineTest, CountsTheRetriesAnewAfterAGoodPieceOfTheFile) {
     const std::string first = std::to_string(i * (1 << 20));
     wire.on(kA, Answer(206)
                     .header("etag", "\"v1\"")
-                    .header("content-range", "bytes " + first + "-4194303/4194304")
+                    .header("content-range", "bytes " + first + "-5242879/5242880")
                     .body(piece)
                     .cut());
   }
@@ -766,7 +776,9 @@ TEST_F(EngineTest, DoesNotCountBytesThatWereThrownAway) {
   wire.on(kA, Answer(200).body("the bytes ").cut());
   wire.on(kA, Answer::whole(kText));
   make_engine();
-  const DownloadId id = engine->add(checked());
+  Download what = download();
+  what.spec.size = kText.size();
+  const DownloadId id = engine->add(std::move(what));
   EXPECT_TRUE(engine->poll(Clock::TimePoint::max(), {}).empty());
   EXPECT_EQ(engine->bytes_done(), 0U);
   EXPECT_EQ(engine->size_of(id), 25U);
