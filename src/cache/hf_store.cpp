@@ -223,6 +223,10 @@ bool HubStore::has_blob(const FileSpec& file) const {
   return layout::safe_blob_name(file.blob) && is_file_of(paths_.blob(file.blob), file.size);
 }
 
+std::vector<std::string> HubStore::unfinished(const std::string& blob) const {
+  return partial_tags(paths_.blobs(), blob);
+}
+
 std::uint64_t HubStore::partial_bytes(const std::string& blob) const {
   return largest_partial(paths_.blobs(), blob);
 }
@@ -236,7 +240,7 @@ Status HubStore::prepare(const std::string& commit) const {
   FVP_CHECK_OK(refuse_unsafe(is_commit(commit), "commit", commit));
   // refs/ even when no ref is written: the JavaScript client's scanner fails without it.
   for (const std::string& directory :
-       {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries()}) {
+       {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries(), paths_.journals()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
   FVP_CHECK_OK(make_plain_directories(posix::parent(paths_.snapshot(commit)), commit));

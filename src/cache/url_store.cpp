@@ -30,9 +30,14 @@ std::uint64_t UrlStore::partial_bytes() const {
   return largest_partial(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
 }
 
+std::vector<std::string> UrlStore::unfinished() const {
+  return partial_tags(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
+}
+
 Status UrlStore::prepare() const {
-  for (const std::string& directory : {paths_.directory(), posix::parent(paths_.lock()),
-                                       posix::parent(paths_.receipt()), paths_.temporaries()}) {
+  for (const std::string& directory :
+       {paths_.directory(), posix::parent(paths_.lock()), posix::parent(paths_.receipt()),
+        paths_.temporaries(), paths_.journals()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
   return {};

@@ -266,17 +266,16 @@ struct Engine::Impl {
         if (!of_another) ++file.mismatches;
         // Once more from somewhere else, or else from the same place: bits flip on the way, too.
         const bool once_more = of_another || (!file.has_next_address() && file.mismatches == 1);
-        if (once_more &&
-            hold(id, stream, retry::delay(1, std::nullopt, random_), outcome.error)) {
+        if (once_more && hold(id, stream, retry::delay(1, std::nullopt, random_), outcome.error)) {
           return;
         }
         return give_up_address(id, std::move(outcome.error));
       }
       case Outcome::Kind::kAgain: {
         const bool once_more = ++stream.retries <= options_.retries;
-        if (once_more && hold(id, stream,
-                              retry::delay(stream.retries, outcome.error.retry_after, random_),
-                              outcome.error)) {
+        if (once_more &&
+            hold(id, stream, retry::delay(stream.retries, outcome.error.retry_after, random_),
+                 outcome.error)) {
           return;
         }
         file.was_transient = true;
@@ -362,8 +361,7 @@ DownloadId Engine::add(Download download) {
   const Partial::Workers workers{*impl_->options_.worker, *impl_->here_};
   impl_->files_.emplace(id, std::make_unique<File>(std::move(download), workers, impl_->clock_));
   if (!has_address) {
-    impl_->refuse(
-        id, fail(ErrorCode::kInternal, "no address to fetch " + path + " from").value());
+    impl_->refuse(id, fail(ErrorCode::kInternal, "no address to fetch " + path + " from").value());
   }
   return id;
 }

@@ -244,9 +244,9 @@ bool File::go_on(Stream& stream, const ResponseHead& head) {
                     (!range->total || *range->total > range->last) &&
                     (!range->total || !total() || *range->total == *total());
   if (!fits) {
-    Error error = network_error("answered with `" + head.header("content-range") +
-                                "` where the bytes from " + std::to_string(stream.piece_.begin) +
-                                " on were asked for");
+    Error error =
+        network_error("answered with `" + head.header("content-range") + "` where the bytes from " +
+                      std::to_string(stream.piece_.begin) + " on were asked for");
     if (!alone()) return refuse(stream, {Outcome::Kind::kNoRange, std::move(error)});
     partial_.forget();
     return refuse(stream, {Outcome::Kind::kAgain, std::move(error)});
@@ -286,8 +286,8 @@ bool File::write(Stream& stream, std::span<const std::byte> data) {
   Range& piece = stream.piece_;
   if (data.size() > piece.end - piece.begin) {
     if (!stream.ranged_ && spec().size == piece.end) {
-      return refuse(stream, mismatch("has more than the expected " +
-                                     std::to_string(*spec().size) + " bytes"));
+      return refuse(stream, mismatch("has more than the expected " + std::to_string(*spec().size) +
+                                     " bytes"));
     }
     data = data.first(piece.end - piece.begin);  // the rest is another stream's
   }
@@ -357,11 +357,10 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
         return {};
       }
       if (!stream.ranged_) return wrong_size(stream.piece_.begin);
-      return {Outcome::Kind::kAgain,
-              network_error("ended before the range that was asked for did"), status};
+      return {Outcome::Kind::kAgain, network_error("ended before the range that was asked for did"),
+              status};
     case retry::Verdict::kAgain:
-      return {Outcome::Kind::kAgain, explain(stream, completion, answered),
-              answered ? status : 0};
+      return {Outcome::Kind::kAgain, explain(stream, completion, answered), answered ? status : 0};
     case retry::Verdict::kNextMirror:
       if (status == 416 && stream.ranged_ && alone()) {
         partial_.forget();  // there is less than we have: from the first byte

@@ -67,15 +67,15 @@ class Stream final : public BodySink {
   };
 
   File& file_;
-  Range piece_;                 // what is still to come
-  std::uint64_t served_to_ = 0; // where the answer ends; behind piece_.end when that was shortened
-  bool ranged_ = false;         // asked for a range
+  Range piece_;                  // what is still to come
+  std::uint64_t served_to_ = 0;  // where the answer ends; behind piece_.end when that was shortened
+  bool ranged_ = false;          // asked for a range
   Phase phase_ = Phase::kHead;
-  bool enough_ = false;         // ended by us, with all that it was to bring
+  bool enough_ = false;  // ended by us, with all that it was to bring
   bool delivers_ = false;
   Clock::TimePoint begun_{};
   std::chrono::nanoseconds latency_{0};
-  std::uint64_t brought_ = 0;   // since `retries` began to count
+  std::uint64_t brought_ = 0;  // since `retries` began to count
   std::optional<Outcome> refusal_;
   std::uint64_t announced_ = 0;  // kWrongSize: by Content-Length
   std::string error_body_;
@@ -171,7 +171,7 @@ class File {
   bool serves_ranges_ = false;  // as far as the server says
   int most_ = 1 << 20;
   std::string sha256_;
-  std::string beginning_;  // the first bytes of the file, up to kSniffBytes
+  std::string beginning_;       // the first bytes of the file, up to kSniffBytes
   std::uint64_t furthest_ = 0;  // bytes that were there when a stream's retries began anew
   std::uint64_t requests_ = 0;
   std::uint64_t bytes_received_ = 0;

@@ -68,8 +68,8 @@ bool read(const ordered_json& object, const char* key, std::optional<ProcessName
   std::optional<std::uint64_t> pid;
   std::optional<std::uint64_t> started;
   const bool right = read(*json, "host", name.host) && read(*json, "boot", name.boot) &&
-                     read(*json, "pid_namespace", name.pid_namespace) &&
-                     read(*json, "pid", pid) && read(*json, "started", started) && pid && started;
+                     read(*json, "pid_namespace", name.pid_namespace) && read(*json, "pid", pid) &&
+                     read(*json, "started", started) && pid && started;
   if (!right) return false;
   name.pid = static_cast<std::int64_t>(*pid);
   name.started = *started;

@@ -31,10 +31,10 @@
 namespace fvprefetch {
 
 struct Journal {
-  std::optional<std::uint64_t> size;  ///< expected, bytes
-  std::string digest;                 ///< expected, "sha256:<hex>"; may be empty
-  std::string address;                ///< SHA-256 of the URL that the bytes came from
-  std::string etag;                   ///< strong, of the bytes; may be empty
+  std::optional<std::uint64_t> size;   ///< expected, bytes
+  std::string digest;                  ///< expected, "sha256:<hex>"; may be empty
+  std::string address;                 ///< SHA-256 of the URL that the bytes came from
+  std::string etag;                    ///< strong, of the bytes; may be empty
   std::optional<std::uint64_t> total;  ///< bytes, as far as anybody told
   RangeSet done;
   RangeSet durable;

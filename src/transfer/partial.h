@@ -75,7 +75,8 @@ class Partial {
   /// What lies there is of no use any more.
   void forget();
 
-  /// Its bytes are those of an answer, or another's are ours: restart() or adopt(), and no forget().
+  /// Its bytes are those of an answer, or another's are ours: restart() or adopt(), and no
+  /// forget().
   [[nodiscard]] bool begun() const { return begun_; }
   [[nodiscard]] const RangeSet& done() const { return journal_.done; }
   [[nodiscard]] const std::string& etag() const { return journal_.etag; }

@@ -15,10 +15,10 @@ class Tuner {
  public:
   struct Sample {
     Clock::TimePoint now;
-    std::uint64_t bytes = 0;       ///< received so far, over all connections that there ever were
-    int running = 0;               ///< connections
-    int most = 0;                  ///< as many could be of use now
-    bool all_deliver = false;      ///< each of them has brought its first byte
+    std::uint64_t bytes = 0;   ///< received so far, over all connections that there ever were
+    int running = 0;           ///< connections
+    int most = 0;              ///< as many could be of use now
+    bool all_deliver = false;  ///< each of them has brought its first byte
     std::chrono::nanoseconds latency{0};  ///< the longest time that a first byte took
   };
 
@@ -35,8 +35,8 @@ class Tuner {
   std::optional<Clock::TimePoint> since_;  ///< begin of the window
   std::uint64_t bytes_before_ = 0;
   int running_ = 0;
-  int paid_ = 0;        ///< connections that did
-  double rate_ = 0;     ///< bytes per second with those
+  int paid_ = 0;     ///< connections that did
+  double rate_ = 0;  ///< bytes per second with those
   Clock::TimePoint settled_until_{};
   std::chrono::seconds patience_{5};
 };
