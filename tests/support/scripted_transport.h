@@ -98,6 +98,10 @@ class ScriptedTransport : public Transport {
 
   explicit ScriptedTransport(FakeClock& clock) : clock_(clock) {}
 
+  /// Makes the answers of an address whose script is used up: a server with a mind of its own.
+  void serve(const std::string& url, std::function<Answer(const Sent&)> make) {
+    servers_[url] = std::move(make);
+  }
   void on(const std::string& url, Answer answer) { script_[url].push_back(std::move(answer)); }
 
   [[nodiscard]] const std::vector<Sent>& sent() const { return sent_; }
@@ -116,7 +120,10 @@ class ScriptedTransport : public Transport {
     if (parse_url(request.url)) {
       sent_.push_back({request, may_see(request.credential, request.url)});
       auto& answers = script_[request.url];
-      if (answers.empty()) {
+      if (const auto server = servers_.find(request.url);
+          answers.empty() && server != servers_.end()) {
+        transfer.answer = server->second(sent_.back());
+      } else if (answers.empty()) {
         ADD_FAILURE() << "no answer in the script: " << request.url;
         transfer.answer.failure = TransportFailure::kConnect;
       } else {
@@ -221,6 +228,7 @@ class ScriptedTransport : public Transport {
 
   FakeClock& clock_;
   std::map<std::string, std::deque<Answer>> script_;
+  std::map<std::string, std::function<Answer(const Sent&)>> servers_;
   std::vector<Sent> sent_;
   std::map<TransferId, Transfer> transfers_;
   TransferId next_ = 1;
