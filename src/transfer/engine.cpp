@@ -166,7 +166,7 @@ struct Engine::Impl {
     for (const auto& [id, file] : files_) {
       copies = copies || file->partial().copying();
       digests = digests || file->complete();
-      may_grow = may_grow || !file->alone() || most_of(*file) > 1;
+      may_grow = may_grow || !file->alone() || most_of(*file) > 1 || file->undecided();
       for (const auto& stream : file->streams()) {
         if (stream->transfer) {
           runs = true;

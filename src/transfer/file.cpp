@@ -144,9 +144,14 @@ void File::one_by_one() {
 int File::most() const {
   const int now = static_cast<int>(streams_.size());
   if (!serves_ranges_ || !total() || !partial_.resumable()) return now;
-  const std::uint64_t left = *total() - std::min(*total(), bytes_there());
-  const auto worth = static_cast<int>(std::min<std::uint64_t>(left / kWorthAConnection, 1U << 10U));
+  const auto worth =
+      static_cast<int>(std::min<std::uint64_t>(*total() / kWorthAConnection, 1U << 10U));
   return std::max(now, std::min(most_, worth));
+}
+
+bool File::undecided() const {
+  return alone() && !streams_.empty() && !streams_.front()->delivers_ &&
+         total().value_or(kNoEnd) >= 2 * kWorthAConnection;
 }
 
 Request File::begin(Stream& stream, milliseconds stall_timeout) {

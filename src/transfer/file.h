@@ -109,6 +109,8 @@ class File {
   void at_most(int streams) { most_ = std::min(most_, std::max(1, streams)); }
   /// How many streams could be of use now.
   [[nodiscard]] int most() const;
+  /// No answer yet that tells whether more than one could.
+  [[nodiscard]] bool undecided() const;
 
   /// The request of a stream's next attempt.
   Request begin(Stream& stream, std::chrono::milliseconds stall_timeout);
