@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <optional>
 #include <string_view>
 
@@ -18,7 +20,7 @@ std::optional<std::uint64_t> start_of(std::int64_t pid) {
   if (!stat) return std::nullopt;
   std::string_view rest = *stat;
   rest.remove_prefix(std::min(rest.size(), rest.rfind(')') + 1));
-  constexpr int kFieldsBetween = 20;
+  constexpr int kFieldsBetween = 19;
   for (int field = 0; field < kFieldsBetween; ++field) {
     const std::size_t blank = rest.find(' ', 1);
     if (blank == std::string_view::npos) return std::nullopt;
@@ -58,7 +60,12 @@ Liveness liveness(const ProcessName& process) {
                            process.pid_namespace == here.pid_namespace;
   // A /proc that does not even show ourselves shows nobody.
   if (!same_kernel || here.started == 0 || process.started == 0) return Liveness::kUnknown;
-  return start_of(process.pid) == process.started ? Liveness::kAlive : Liveness::kGone;
+  // Where /proc hides the processes of others (hidepid), kill() still tells that they are there.
+  if (process.pid <= 0) return Liveness::kUnknown;  // not one process, to kill()
+  if (::kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH) return Liveness::kGone;
+  const auto started = start_of(process.pid);
+  if (!started) return Liveness::kUnknown;
+  return *started == process.started ? Liveness::kAlive : Liveness::kGone;
 }
 
 }  // namespace fvprefetch

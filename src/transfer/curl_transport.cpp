@@ -129,7 +129,8 @@ struct Transfer {
   // The body that came since `slow_since`, to tell a server that only pretends to send.
   Clock::TimePoint slow_since{};
   std::uint64_t slow_bytes = 0;
-  std::uint64_t unaccounted = 0;  // bytes of the body for the rate limit
+  RateBucket* bucket = nullptr;  // of all transfers
+  bool paused = false;           // until the bucket has something again
   ResponseHead head;
   HeadParser parser;
   bool head_delivered = false;
@@ -148,7 +149,6 @@ std::size_t callback(Transfer& transfer, std::size_t bytes, F&& consume) noexcep
   constexpr std::size_t kEnd = 0;  // fewer than `bytes`: ends the transfer
   try {
     transfer.slow_bytes += bytes;
-    transfer.unaccounted += bytes;
     const bool go_on = consume();
     // After the sink's work, not before: a slow disk is not a silent server.
     transfer.last_byte = real_clock().now();
@@ -182,6 +182,14 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
   auto& transfer = *static_cast<Transfer*>(user);
   const std::size_t bytes = size * count;
   if (bytes == 0) return 0;  // an empty body is no event; 0 of 0 bytes means well
+  if (transfer.bucket != nullptr) {
+    // libcurl keeps these bytes and reads no more.
+    if (transfer.bucket->exhausted()) {
+      transfer.paused = true;
+      return CURL_WRITEFUNC_PAUSE;
+    }
+    transfer.bucket->take(bytes);
+  }
   return callback(transfer, bytes, [&] {
     transfer.refused = !transfer.sink.on_body(std::as_bytes(std::span(data, bytes)));
     return !transfer.refused;
@@ -277,6 +285,7 @@ class CurlTransport final : public Transport {
     }
     open();
     auto transfer = std::make_unique<Transfer>(id, request, sink);
+    if (bucket_) transfer->bucket = &*bucket_;
     transfer->easy.reset(made(curl_easy_init()));
     configure(*transfer, request);
     CURL* const easy = transfer->easy.get();
@@ -307,14 +316,10 @@ class CurlTransport final : public Transport {
           forgive(real_clock().now() - before);
           continue;
         }
+        go_on();
       }
       int running = 0;
       check(curl_multi_perform(multi_.get(), &running));
-      if (bucket_) {
-        for (const auto& [id, transfer] : transfers_) {
-          bucket_->take(std::exchange(transfer->unaccounted, 0));
-        }
-      }
       collect(completions);
       end_stalled(before, completions);
 
@@ -458,6 +463,21 @@ class CurlTransport final : public Transport {
     return slow;
   }
 
+  // The bucket has something again.
+  void go_on() {
+    // Each time another one is the first, since the first may take all that there is.
+    const auto middle = transfers_.upper_bound(went_first_);
+    if (middle != transfers_.end()) went_first_ = middle->first;
+    const auto unpause = [](Transfer& transfer) {
+      if (!std::exchange(transfer.paused, false)) return;
+      transfer.last_byte = real_clock().now();
+      (void)curl_easy_pause(transfer.easy.get(), CURLPAUSE_CONT);  // delivers what was kept
+    };
+    for (auto next = middle; next != transfers_.end(); ++next) unpause(*next->second);
+    for (auto next = transfers_.begin(); next != middle; ++next) unpause(*next->second);
+    if (middle == transfers_.end()) went_first_ = 0;
+  }
+
   // Time in which we did not read is nobody's silence.
   void forgive(Clock::TimePoint::duration pause) {
     for (const auto& [id, transfer] : transfers_) {
@@ -486,6 +506,7 @@ class CurlTransport final : public Transport {
 
   CurlOptions options_;
   std::optional<RateBucket> bucket_;
+  TransferId went_first_ = 0;
   TransferId next_ = 1;
   std::uint64_t requests_ = 0;
   std::vector<Completion> stillborn_;  // completions that wait for the next poll

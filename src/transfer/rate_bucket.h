@@ -17,6 +17,9 @@ class RateBucket {
 
   void take(std::uint64_t bytes) { level_ -= static_cast<double>(bytes); }
 
+  /// More was taken than there was, as of the last wait().
+  [[nodiscard]] bool exhausted() const { return level_ < 0; }
+
   /// Until more may be taken; zero: now. What is not taken while nothing comes is kept for a tenth
   /// of a second and no longer: a pause must not be followed by a flood.
   [[nodiscard]] std::chrono::nanoseconds wait(Clock::TimePoint now) {

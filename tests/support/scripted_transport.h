@@ -115,7 +115,8 @@ class ScriptedTransport : public Transport {
 
   TransferId start(const Request& request, BodySink& sink) override {
     const TransferId id = next_++;
-    Transfer transfer{request, &sink, Answer::none(TransportFailure::kUrl), {}, 0, 0, false, 0};
+    Transfer transfer{request, &sink, Answer::none(TransportFailure::kUrl), {}, 0, 0, false, 0,
+                      {},      0};
     transfer.due = clock_.now();
     if (parse_url(request.url)) {
       sent_.push_back({request, may_see(request.credential, request.url)});
@@ -170,11 +171,17 @@ class ScriptedTransport : public Transport {
     std::size_t position;
     bool head_delivered;
     std::uint64_t body_bytes;
+    Clock::TimePoint slow_since{};
+    std::uint64_t slow_bytes = 0;
   };
 
   // The next thing that happens in a transfer; its completion when it was the last.
   std::optional<Completion> step(TransferId id, Transfer& transfer) {
     transfer.turn = ++turns_;
+    if (is_slow(transfer)) {
+      transfer.answer.failure = TransportFailure::kStalled;
+      transfer.answer.steps.clear();
+    }
     ResponseHead head;
     head.status = transfer.answer.status;
     head.url = transfer.request.url;
@@ -214,6 +221,22 @@ class ScriptedTransport : public Transport {
       return complete(TransportFailure::kCut);
     }
     return complete(transfer.answer.failure);
+  }
+
+  // As transport.h says: looked at once in each stall_timeout, from the head of the answer on.
+  [[nodiscard]] bool is_slow(Transfer& transfer) const {
+    if (!transfer.head_delivered) {
+      transfer.slow_since = clock_.now();
+      return false;
+    }
+    const auto passed = clock_.now() - transfer.slow_since;
+    if (passed < transfer.request.stall_timeout) return false;
+    const double seconds = std::chrono::duration<double>(passed).count();
+    const auto bytes = static_cast<double>(transfer.body_bytes - transfer.slow_bytes);
+    transfer.slow_since = clock_.now();
+    transfer.slow_bytes = transfer.body_bytes;
+    const bool more = transfer.position < transfer.answer.steps.size();
+    return more && bytes < static_cast<double>(kSlowest) * seconds;
   }
 
   // From now to the next step, or to the end.

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <vector>
+
 namespace fvprefetch {
 namespace {
 
@@ -13,6 +15,14 @@ TEST(Process, KnowsItself) {
   EXPECT_NE(self.boot, "");
   EXPECT_NE(self.started, 0U);
   EXPECT_EQ(liveness(self), Liveness::kAlive);
+}
+
+TEST(Process, IsTheSameWhateverItDoes) {
+  const std::uint64_t before = this_process().started;
+  const std::vector<char> grown(64U << 20U, 'x');
+  EXPECT_EQ(liveness(this_process()), Liveness::kAlive);
+  EXPECT_EQ(this_process().started, before);
+  EXPECT_EQ(grown.back(), 'x');
 }
 
 TEST(Process, IsGoneWhenItsPidIsAnothers) {

@@ -760,7 +760,7 @@ TEST_F(EngineTest, TellsHowManyBytesAreThereAndToCome) {
   wire.on(kA, Answer(200)
                   .header("content-length", "25")
                   .body("the bytes ")
-                  .pause(seconds(60))
+                  .pause(seconds(50))
                   .body("of a checkpoint"));
   make_engine();
   const DownloadId id = engine->add(download());
