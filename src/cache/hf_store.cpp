@@ -240,9 +240,11 @@ Status HubStore::prepare(const std::string& commit) const {
   FVP_CHECK_OK(refuse_unsafe(is_commit(commit), "commit", commit));
   // refs/ even when no ref is written: the JavaScript client's scanner fails without it.
   for (const std::string& directory :
-       {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries(), paths_.journals()}) {
+       {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
+  // Best effort: without it an unfinished download cannot be gone on with, that is all.
+  (void)posix::make_directories(paths_.journals());
   FVP_CHECK_OK(make_plain_directories(posix::parent(paths_.snapshot(commit)), commit));
 
   // Backup programs then skip the cache. Whoever comes first makes it; nothing depends on it.

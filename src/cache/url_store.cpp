@@ -35,11 +35,12 @@ std::vector<std::string> UrlStore::unfinished() const {
 }
 
 Status UrlStore::prepare() const {
-  for (const std::string& directory :
-       {paths_.directory(), posix::parent(paths_.lock()), posix::parent(paths_.receipt()),
-        paths_.temporaries(), paths_.journals()}) {
+  for (const std::string& directory : {paths_.directory(), posix::parent(paths_.lock()),
+                                       posix::parent(paths_.receipt()), paths_.temporaries()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
+  // Best effort: without it an unfinished download cannot be gone on with, that is all.
+  (void)posix::make_directories(paths_.journals());
   return {};
 }
 
