@@ -59,11 +59,15 @@ struct Options {
   std::optional<std::chrono::milliseconds> lock_timeout;
   /// Longest time for the whole run.
   std::optional<std::chrono::milliseconds> deadline;
-  /// A transfer that brings no byte for this long is begun again. Not given:
-  /// HF_HUB_DOWNLOAD_TIMEOUT, else a minute.
+  /// A transfer that brings no byte for this long, or less than 1 KiB/s over it, is begun again.
+  /// Not given: HF_HUB_DOWNLOAD_TIMEOUT, else a minute.
   std::optional<std::chrono::milliseconds> stall_timeout;
   int retries = 5;     ///< further attempts per file after a transient failure
   int max_active = 8;  ///< files that are transferred, and locked, at once
+  /// Connections for one file at most; how many pay is found out by trying, from one on.
+  int connections = 8;
+  /// Bytes per second of all connections together.
+  std::optional<std::uint64_t> limit_rate;
 
   Observer* observer = nullptr;  ///< not owned; may be null
   std::stop_token stop;          ///< asks the run to end with `stop_signal`

@@ -13,10 +13,17 @@
 
 namespace fvprefetch {
 
-enum class EntryState { kHit, kFetched, kFailed, kSkipped };
+enum class EntryState { kHit, kFetched, kResumed, kFailed, kSkipped };
 
-/// "hit", "fetched", "failed", "skipped" (not tried, since a required entry had failed before).
+/// "hit", "fetched", "resumed" (fetched, but for what an earlier run had brought), "failed",
+/// "skipped" (not tried, since a required entry had failed before).
 [[nodiscard]] std::string_view name(EntryState state);
+
+/// The entry is there.
+[[nodiscard]] constexpr bool succeeded(EntryState state) {
+  return state == EntryState::kHit || state == EntryState::kFetched ||
+         state == EntryState::kResumed;
+}
 
 struct EntryReport {
   std::string name;

@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -47,6 +49,7 @@ FileInfo to_info(const struct ::stat& status) {
   info.regular = S_ISREG(status.st_mode);
   info.directory = S_ISDIR(status.st_mode);
   info.size = static_cast<std::uint64_t>(status.st_size);
+  info.allocated = static_cast<std::uint64_t>(status.st_blocks) * 512;  // whatever the block size
   info.mtime_ns = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
   info.device = status.st_dev;
   info.inode = status.st_ino;
@@ -359,6 +362,18 @@ Result<Fd> create_private(const std::string& path) {
   return fd;
 }
 
+Result<Fd> duplicate(const Fd& fd, std::string_view path) {
+  Fd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail(last_error("open again", path));
+  return copy;
+}
+
+Result<Fd> open_private(const std::string& path) {
+  Fd fd(again([&] { return ::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC); }));
+  if (!fd) return fail(last_error("open", path));
+  return fd;
+}
+
 Result<Fd> open_read(const std::string& path) {
   return open_regular(path);
 }
@@ -387,6 +402,51 @@ Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset, std::span<std::b
 Status truncate(const Fd& fd, std::uint64_t size, std::string_view path) {
   if (again([&] { return ::ftruncate(fd.get(), static_cast<off_t>(size)); }) != 0) {
     return fail(last_error("truncate", path));
+  }
+  return {};
+}
+
+Status sync_data(const Fd& fd, std::string_view path) {
+  if (again([&] { return ::fdatasync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
+    return fail(last_error("finish writing", path));
+  }
+  return {};
+}
+
+bool clone(const Fd& from, const Fd& to) {
+  return ::ioctl(to.get(), FICLONE, from.get()) == 0;
+}
+
+Status copy(const Fd& from, const Fd& to, std::uint64_t offset, std::uint64_t size,
+            std::string_view path) {
+  const auto ended = [&] {
+    return fail(ErrorCode::kInternal, std::string(path) + " ended while it was copied");
+  };
+  while (size > 0) {
+    off_t in = static_cast<off_t>(offset);
+    off_t out = in;
+    const ssize_t length =
+        again([&] { return ::copy_file_range(from.get(), &in, to.get(), &out, size, 0); });
+    if (length == 0) return ended();
+    if (length < 0) break;  // not between these two: by hand, which has errors of its own
+    offset += static_cast<std::uint64_t>(length);
+    size -= static_cast<std::uint64_t>(length);
+  }
+  std::vector<std::byte> buffer(std::min<std::uint64_t>(size, 1U << 20U));
+  while (size > 0) {
+    const std::size_t most = std::min<std::uint64_t>(size, buffer.size());
+    FVP_TRY(const std::size_t length, read_at(from, offset, std::span(buffer).first(most), path));
+    if (length == 0) return ended();
+    FVP_CHECK_OK(write_at(to, offset, std::span(buffer).first(length), path));
+    offset += length;
+    size -= length;
+  }
+  return {};
+}
+
+Status rename_private(const std::string& from, const std::string& to) {
+  if (again([&] { return ::rename(from.c_str(), to.c_str()); }) != 0) {
+    return fail(last_error("rename " + from + " to", to));
   }
   return {};
 }

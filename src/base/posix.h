@@ -45,7 +45,8 @@ class Fd {
 struct FileInfo {
   bool regular = false;
   bool directory = false;
-  std::uint64_t size = 0;     ///< bytes
+  std::uint64_t size = 0;       ///< bytes
+  std::uint64_t allocated = 0;  ///< bytes that have a place on the disk; a hole has none
   std::int64_t mtime_ns = 0;  ///< nanoseconds since 1970
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
@@ -96,6 +97,10 @@ void look_afresh(const std::string& directory);
 /// 0666 & ~umask plus the group's read and write bits of a shared directory (one that is writable
 /// by its group or has the set-group-ID bit); nobody narrows it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
+/// Another descriptor of the same open file.
+[[nodiscard]] Result<Fd> duplicate(const Fd& fd, std::string_view path);
+/// A private file that is there already, for reading and writing; a link is not followed.
+[[nodiscard]] Result<Fd> open_private(const std::string& path);
 /// A regular file for reading; kUsage for anything else, which is never waited for.
 [[nodiscard]] Result<Fd> open_read(const std::string& path);
 
@@ -105,6 +110,18 @@ void look_afresh(const std::string& directory);
 [[nodiscard]] Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset,
                                           std::span<std::byte> data, std::string_view path);
 [[nodiscard]] Status truncate(const Fd& fd, std::uint64_t size, std::string_view path);
+
+/// fdatasync: what was written survives a power failure.
+[[nodiscard]] Status sync_data(const Fd& fd, std::string_view path);
+/// Makes `to`, which must be empty, share all of `from`'s blocks. False: not on this file system.
+[[nodiscard]] bool clone(const Fd& from, const Fd& to);
+/// Copies `size` bytes at `offset` to the same place of `to`; inside the kernel where it can. kInternal
+/// when `from` ends before.
+[[nodiscard]] Status copy(const Fd& from, const Fd& to, std::uint64_t offset, std::uint64_t size,
+                          std::string_view path);
+/// rename() of a private file to another private name; nothing is synced. kNotFound: somebody else
+/// was faster.
+[[nodiscard]] Status rename_private(const std::string& from, const std::string& to);
 
 /// fsync(`fd`), close, rename(`from`, `to`), fsync of the directory. On failure `from` is left.
 [[nodiscard]] Status publish(Fd fd, const std::string& from, const std::string& to);

@@ -224,6 +224,10 @@ bool HubStore::has_blob(const FileSpec& file) const {
   return layout::safe_blob_name(file.blob) && is_file_of(paths_.blob(file.blob), file.size);
 }
 
+std::vector<std::string> HubStore::unfinished(const std::string& blob) const {
+  return partial_tags(paths_.blobs(), blob);
+}
+
 std::uint64_t HubStore::partial_bytes(const std::string& blob) const {
   return largest_partial(paths_.blobs(), blob);
 }
@@ -240,6 +244,8 @@ Status HubStore::prepare(const std::string& commit) const {
        {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
+  // Best effort: without it an unfinished download cannot be gone on with, that is all.
+  (void)posix::make_directories(paths_.journals());
   FVP_CHECK_OK(make_plain_directories(posix::parent(paths_.snapshot(commit)), commit));
 
   // Backup programs then skip the cache. Whoever comes first makes it; nothing depends on it.

@@ -65,6 +65,8 @@ class HubStore {
   [[nodiscard]] bool has_blob(const FileSpec& file) const;
   /// Bytes of unfinished downloads of the blob, ours and Python's: the largest one.
   [[nodiscard]] std::uint64_t partial_bytes(const std::string& blob) const;
+  /// Tags of our own unfinished downloads of the blob (paths().partial(), paths().journal()).
+  [[nodiscard]] std::vector<std::string> unfinished(const std::string& blob) const;
 
   // Writing.
 

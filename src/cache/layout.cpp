@@ -91,6 +91,12 @@ std::string HubRepo::blob(std::string_view blob) const {
 std::string HubRepo::partial(std::string_view blob, std::string_view tag) const {
   return this->blob(blob).append(".").append(tag).append(kPartialSuffix);
 }
+std::string HubRepo::journal(std::string_view blob, std::string_view tag) const {
+  return join({journals(), blob}).append(".").append(tag).append(".json");
+}
+std::string HubRepo::journals() const {
+  return join({state(), "partials"});
+}
 std::string HubRepo::snapshot(std::string_view commit) const {
   return join({root_, folder_, "snapshots", commit});
 }
@@ -150,6 +156,12 @@ std::string UrlFile::partial(std::string_view tag) const {
   std::string name = url_partial_stem(file_name(relative_));
   return join({directory(), name.append(".").append(tag).append(kPartialSuffix)});
 }
+std::string UrlFile::journal(std::string_view tag) const {
+  return join({journals(), sha256_hex(relative_)}).append(".").append(tag).append(".json");
+}
+std::string UrlFile::journals() const {
+  return join({state(), "partials"});
+}
 std::string UrlFile::lock() const {
   return join({state(), "locks", sha256_hex(relative_)}) + ".lock";
 }
@@ -170,6 +182,15 @@ std::string holder_record(std::string_view lock) {
   constexpr std::string_view kLock = ".lock";
   if (lock.ends_with(kLock)) lock.remove_suffix(kLock.size());
   return std::string(lock) + ".holder";
+}
+
+std::string_view partial_tag(std::string_view file_name, std::string_view target_name) {
+  if (!is_tagged(file_name, target_name, kPartialSuffix) &&
+      !is_tagged(file_name, url_partial_stem(target_name), kPartialSuffix)) {
+    return {};
+  }
+  file_name.remove_suffix(kPartialSuffix.size());
+  return file_name.substr(file_name.size() - kTagDigits);
 }
 
 bool is_partial_of(std::string_view file_name, std::string_view target_name) {

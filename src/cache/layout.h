@@ -12,11 +12,13 @@
 //   <root>/<folder>/.no_exist/<commit>/<path>      empty: the commit has no such file
 //   <root>/<folder>/.fvprefetch/receipts/<key>.json          * what was verified
 //   <root>/<folder>/.fvprefetch/tmp/<8 hex>                  * links and small files on their way
+//   <root>/<folder>/.fvprefetch/partials/<blob>.<8 hex>.json * what lies in an unfinished download
 // URL files, below a root (the eval cache, or TORCH_HOME):
 //   <root>/<dir>/<name>
 //   <root>/<dir>/.<name>.<8 hex>.fvprefetch-part   *
 //   <root>/.fvprefetch/locks/<key>.lock, .holder   *
 //   <root>/.fvprefetch/receipts/<key>.json         *
+//   <root>/.fvprefetch/partials/<key>.<8 hex>.json *
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
 // Nothing of ours lies in the Hub cache's root, in snapshots/ or in refs/: scanners look there.
 #pragma once
@@ -51,6 +53,9 @@ class HubRepo {
   [[nodiscard]] std::string blob(std::string_view blob) const;
   /// A new private name beside the blob; `tag` is 8 hex digits.
   [[nodiscard]] std::string partial(std::string_view blob, std::string_view tag) const;
+  /// The journal of that partial.
+  [[nodiscard]] std::string journal(std::string_view blob, std::string_view tag) const;
+  [[nodiscard]] std::string journals() const;
   [[nodiscard]] std::string snapshot(std::string_view commit) const;
   [[nodiscard]] std::string pointer(std::string_view commit, std::string_view path) const;
   /// Text of the link at pointer(): "../../blobs/<blob>", one more "../" per folder of `path`.
@@ -81,6 +86,9 @@ class UrlFile {
   [[nodiscard]] std::string path() const;
   [[nodiscard]] std::string directory() const;
   [[nodiscard]] std::string partial(std::string_view tag) const;
+  /// The journal of that partial.
+  [[nodiscard]] std::string journal(std::string_view tag) const;
+  [[nodiscard]] std::string journals() const;
   [[nodiscard]] std::string lock() const;
   [[nodiscard]] std::string receipt() const;
   [[nodiscard]] std::string state() const;
@@ -94,6 +102,10 @@ class UrlFile {
 
 /// "<lock without .lock>.holder".
 [[nodiscard]] std::string holder_record(std::string_view lock);
+
+/// The tag of `file_name` when it is a partial of ours of `target_name`, beside it; else "".
+[[nodiscard]] std::string_view partial_tag(std::string_view file_name,
+                                           std::string_view target_name);
 
 /// Whether `file_name`, found beside `target_name`, is an unfinished download of it: ours, or
 /// huggingface_hub's "<blob>.incomplete" and "<blob>.<8 hex>.incomplete".

@@ -14,9 +14,25 @@ std::uint64_t largest_partial(const std::string& directory, const std::string& t
   for (const std::string& name : *names) {
     if (!layout::is_partial_of(name, target_name)) continue;
     const auto info = posix::stat(directory + "/" + name);
-    if (info && *info) largest = std::max(largest, (*info)->size);
+    if (info && *info) {
+      // Several connections write each at its own place: the size alone is soon that of the whole.
+      largest = std::max(largest, std::min((*info)->size, (*info)->allocated));
+    }
   }
   return largest;
+}
+
+std::vector<std::string> partial_tags(const std::string& directory,
+                                      const std::string& target_name) {
+  std::vector<std::string> tags;
+  const auto names = posix::list(directory);
+  if (!names) return tags;  // what cannot be seen cannot be gone on with
+  for (const std::string& name : *names) {
+    if (const auto tag = layout::partial_tag(name, target_name); !tag.empty()) {
+      tags.emplace_back(tag);
+    }
+  }
+  return tags;
 }
 
 }  // namespace fvprefetch

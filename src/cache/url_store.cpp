@@ -30,11 +30,17 @@ std::uint64_t UrlStore::partial_bytes() const {
   return largest_partial(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
 }
 
+std::vector<std::string> UrlStore::unfinished() const {
+  return partial_tags(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
+}
+
 Status UrlStore::prepare() const {
   for (const std::string& directory : {paths_.directory(), posix::parent(paths_.lock()),
                                        posix::parent(paths_.receipt()), paths_.temporaries()}) {
     FVP_CHECK_OK(posix::make_directories(directory));
   }
+  // Best effort: without it an unfinished download cannot be gone on with, that is all.
+  (void)posix::make_directories(paths_.journals());
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/posix.h"
 #include "cache/layout.h"
@@ -22,6 +23,8 @@ class UrlStore {
   /// directory, FIFO or the like.
   [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup() const;
   [[nodiscard]] std::uint64_t partial_bytes() const;
+  /// Tags of our own unfinished downloads of it (paths().partial(), paths().journal()).
+  [[nodiscard]] std::vector<std::string> unfinished() const;
 
   /// Directories of the file, of its lock and of its receipt.
   [[nodiscard]] Status prepare() const;

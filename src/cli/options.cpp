@@ -121,6 +121,32 @@ Applied number(std::string_view value, int least, int most, int& target) {
   return std::nullopt;
 }
 
+// "300K", "20M", "1.5G" with the units of curl's option of that name, or bytes.
+Applied rate(std::string_view value, std::optional<std::uint64_t>& target) {
+  constexpr std::string_view kUnits = "KMGT";
+  std::string_view digits = value;
+  double unit = 1;
+  if (!digits.empty()) {
+    const char last = digits.back();
+    const std::size_t power =
+        kUnits.find(last >= 'a' && last <= 'z' ? static_cast<char>(last - 32) : last);
+    if (power != std::string_view::npos) {
+      for (std::size_t i = 0; i <= power; ++i) unit *= 1024;
+      digits.remove_suffix(1);
+    }
+  }
+  double parsed = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [stop, error] = std::from_chars(digits.data(), end, parsed, std::chars_format::fixed);
+  constexpr double kMost = 1e15;
+  if (error != std::errc() || stop != end || !(parsed * unit >= 1) || parsed * unit > kMost) {
+    return Refusal{fmt::format("`{}` is not a rate", value),
+                   "write 300K, 20M or 1.5G bytes per second (K is 1024)"};
+  }
+  target = static_cast<std::uint64_t>(parsed * unit);
+  return std::nullopt;
+}
+
 Applied flag(std::string_view value, bool& target) {
   std::string lower(value);
   std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
@@ -203,6 +229,11 @@ constexpr std::array kOptions{
     OptionSpec{
         "max-active", "N", Group::kHow, "files transferred at once (8)",
         [](std::string_view v, Draft& d) { return number(v, 1, 256, d.call.options.max_active); }},
+    OptionSpec{
+        "connections", "N", Group::kHow, "connections per file, as far as they pay (8)",
+        [](std::string_view v, Draft& d) { return number(v, 1, 64, d.call.options.connections); }},
+    OptionSpec{"limit-rate", "RATE", Group::kHow, "bytes per second over all connections",
+               [](std::string_view v, Draft& d) { return rate(v, d.call.options.limit_rate); }},
     OptionSpec{"mpi", "WISH", Group::kHow, "auto, on or off",
                [](std::string_view v, Draft& d) { return mpi_wish(v, d.call.mpi); }},
     OptionSpec{"require-mpi", "", Group::kHow, "the same as --mpi on",

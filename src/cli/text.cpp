@@ -191,8 +191,7 @@ bool tells_of(const std::string& told, const std::string& entry, const Error& er
 }
 
 bool is_there(const EntryReport& entry) {
-  return !entry.path.empty() &&
-         (entry.state == EntryState::kHit || entry.state == EntryState::kFetched);
+  return !entry.path.empty() && succeeded(entry.state);
 }
 
 std::uint64_t count_state(const Report& report, EntryState state) {
@@ -367,11 +366,13 @@ std::string exports_text(const Variables& variables) {
 std::string summary_text(const Report& report) {
   const std::uint64_t hits = count_state(report, EntryState::kHit);
   const std::uint64_t fetched = count_state(report, EntryState::kFetched);
+  const std::uint64_t resumed = count_state(report, EntryState::kResumed);
   const std::uint64_t failed = count_state(report, EntryState::kFailed);
   const std::uint64_t skipped = count_state(report, EntryState::kSkipped);
   std::vector<std::string> parts;
   if (hits > 0) parts.push_back(count_text(hits, "hit", "hits"));
   if (fetched > 0) parts.push_back(fmt::format("{} fetched", fetched));
+  if (resumed > 0) parts.push_back(fmt::format("{} resumed", resumed));
   if (failed > 0) parts.push_back(fmt::format("{} failed", failed));
   if (skipped > 0) parts.push_back(fmt::format("{} not finished", skipped));
 

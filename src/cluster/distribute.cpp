@@ -199,7 +199,7 @@ Unseen look(const Report& report, const std::string& node, std::chrono::millisec
             Clock& clock) {
   std::vector<const EntryReport*> waiting;
   for (const EntryReport& entry : report.entries) {
-    if (entry.state == EntryState::kHit || entry.state == EntryState::kFetched) {
+    if (succeeded(entry.state)) {
       waiting.push_back(&entry);
     }
   }

@@ -54,7 +54,7 @@ class FetchLoop {
     Clock::TimePoint next_try = Clock::TimePoint::min();
     DownloadId download = 0;
     bool brought_by_others = false;
-    std::string partial;
+    PartialPlace partial;
   };
 
   // --- steps -----------------------------------------------------------------------------------
@@ -176,7 +176,9 @@ class FetchLoop {
   void start(Slot& slot) {
     slot.partial = slot.job.target->new_partial();
     Download download = slot.job.download;
-    download.partial = slot.partial;
+    download.partial = slot.partial.data;
+    download.journal = slot.partial.journal;
+    download.others = slot.job.target->unfinished();
     session_.emit(FileStarted{name_of(slot), download.spec.path, download.spec.size});
     slot.download = engine().add(std::move(download));
     slot.phase = Phase::kRunning;
@@ -202,6 +204,10 @@ class FetchLoop {
                                   retried.delay});
       }
     }
+    for (Note& note : engine().take_notes()) {
+      const Slot* slot = find(note.id);
+      session_.emit(Warned{slot == nullptr ? "" : name_of(*slot), std::move(note.message)});
+    }
     tell_progress();
   }
 
@@ -216,8 +222,11 @@ class FetchLoop {
     }
     outcome.fetched = true;
     outcome.bytes = finished.result->size;
+    outcome.resumed = finished.result->resumed;
     slot->job.download.spec.size = outcome.bytes;
-    outcome.status = slot->job.target->publish(*std::move(finished.result), slot->partial);
+    outcome.status = slot->job.target->publish(*std::move(finished.result), slot->partial.data);
+    // Best effort; until now it told the next process that all is there, should this one be killed.
+    (void)posix::remove_file(slot->partial.journal);
     finish(*slot, std::move(outcome));
   }
 
@@ -258,7 +267,7 @@ class FetchLoop {
   }
 
   void end_all(const Error& error) {
-    engine_.reset();  // removes its partials before their locks are let go
+    engine_.reset();  // leaves its partials before their locks are let go
     for (Slot& slot : slots_) {
       if (slot.phase != Phase::kDone) finish(slot, error);
     }
@@ -319,7 +328,7 @@ class FetchLoop {
   FetchListener& listener_;
   LockReport& lock_report_;
   std::vector<Slot> slots_;
-  std::optional<Engine> engine_;  ///< after the slots: partials go before their locks do
+  std::optional<Engine> engine_;  ///< after the slots: partials are left before their locks are
   std::size_t running_ = 0;
   std::size_t files_done_ = 0;
   bool warned_ = false;

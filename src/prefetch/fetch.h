@@ -30,6 +30,7 @@ struct FetchOutcome {
   std::string adopted_by;                ///< then: how it is known to be right
   std::map<std::size_t, Error> refused;  ///< entries that failed although the file is there
   std::uint64_t bytes = 0;
+  std::uint64_t resumed = 0;  ///< of `bytes`: those that an earlier run had brought
   std::uint64_t requests = 0;
 };
 

@@ -51,9 +51,10 @@ class Run : public FetchListener {
       // Shared by several entries: counted once, for the first.
       if (index == job.entries.front()) {
         entry.requests += outcome.requests;
-        if (outcome.status) entry.bytes_fetched += outcome.bytes;
+        if (outcome.status) entry.bytes_fetched += outcome.bytes - outcome.resumed;
       }
       if (outcome.fetched && outcome.status) item.fetched_any = true;
+      if (outcome.resumed > 0 && outcome.status) item.resumed_any = true;
       if (!outcome.fetched) item.adopted_by = outcome.adopted_by;
       const auto refused = outcome.refused.find(index);
       if (!outcome.status && !entry.error) {
@@ -81,6 +82,7 @@ class Run : public FetchListener {
     std::size_t open_files = 0;
     bool identified = false;
     bool fetched_any = false;
+    bool resumed_any = false;
     std::string adopted_by;  ///< how a file that somebody else brought is known to be right
     bool done = false;
   };
@@ -345,6 +347,7 @@ class Run : public FetchListener {
     if (const Status kept = keep(item); !kept) return fail_entry(index, kept.error());
     EntryReport& entry = item.report;
     entry.state = item.fetched_any ? EntryState::kFetched : EntryState::kHit;
+    if (item.resumed_any) entry.state = EntryState::kResumed;
     entry.path = item.survey.path;
     entry.commit = item.survey.commit;
     entry.resolved_at = item.survey.resolved_at;

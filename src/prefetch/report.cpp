@@ -24,7 +24,8 @@ constexpr std::array kKinds{std::pair{EntryKind::kPath, "path"}, std::pair{Entry
                             std::pair{EntryKind::kHubSnapshot, "hub_snapshot"}};
 constexpr std::array kStates{
     std::pair{EntryState::kHit, "hit"}, std::pair{EntryState::kFetched, "fetched"},
-    std::pair{EntryState::kFailed, "failed"}, std::pair{EntryState::kSkipped, "skipped"}};
+    std::pair{EntryState::kResumed, "resumed"}, std::pair{EntryState::kFailed, "failed"},
+    std::pair{EntryState::kSkipped, "skipped"}};
 
 template <typename Table, typename Key>
 std::string_view name_in(const Table& table, Key key) {

@@ -55,6 +55,7 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
       constexpr std::chrono::seconds kConnect(10);  // as the real client has it
       curl.connect_timeout = timeouts_.answer.value_or(kConnect);
       curl.http_proxy = environment::http_proxy_in_capitals(env_);
+      curl.limit_rate = options_.limit_rate;
       curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
       return make_curl_transport(std::move(curl));
     };
@@ -96,6 +97,7 @@ EngineOptions Session::engine_options() const {
   if (timeouts_.body) engine.stall_timeout = *timeouts_.body;
   if (options_.stall_timeout) engine.stall_timeout = *options_.stall_timeout;
   engine.retries = options_.retries;
+  engine.connections = options_.connections;
   engine.deadline = deadline_;
   return engine;
 }

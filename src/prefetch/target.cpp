@@ -119,8 +119,21 @@ Status HubTarget::link_all(HubStore::Blob last) {
   return {};
 }
 
-std::string HubTarget::new_partial() const {
-  return store_.paths().partial(pointers_.front().file.blob, posix::random_tag());
+PartialPlace HubTarget::place(const std::string& tag) const {
+  const std::string& blob = pointers_.front().file.blob;
+  return {store_.paths().partial(blob, tag), store_.paths().journal(blob, tag)};
+}
+
+PartialPlace HubTarget::new_partial() const {
+  return place(posix::random_tag());
+}
+
+std::vector<PartialPlace> HubTarget::unfinished() const {
+  std::vector<PartialPlace> places;
+  for (const std::string& tag : store_.unfinished(pointers_.front().file.blob)) {
+    places.push_back(place(tag));
+  }
+  return places;
 }
 
 std::uint64_t HubTarget::partial_bytes() const {
@@ -168,8 +181,18 @@ Status UrlTarget::adopt() {
   return {};
 }
 
-std::string UrlTarget::new_partial() const {
-  return store_.paths().partial(posix::random_tag());
+PartialPlace UrlTarget::place(const std::string& tag) const {
+  return {store_.paths().partial(tag), store_.paths().journal(tag)};
+}
+
+PartialPlace UrlTarget::new_partial() const {
+  return place(posix::random_tag());
+}
+
+std::vector<PartialPlace> UrlTarget::unfinished() const {
+  std::vector<PartialPlace> places;
+  for (const std::string& tag : store_.unfinished()) places.push_back(place(tag));
+  return places;
 }
 
 std::uint64_t UrlTarget::partial_bytes() const {

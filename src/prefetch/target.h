@@ -41,8 +41,10 @@ class Target {
   /// After adopt() or publish(): entries that pin something else than the file is, and the error of
   /// each. They do not see the file; others may.
   [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
-  /// A new private name beside the final one.
-  [[nodiscard]] virtual std::string new_partial() const = 0;
+  /// A new private name beside the final one, and that of its journal.
+  [[nodiscard]] virtual PartialPlace new_partial() const = 0;
+  /// Our own unfinished downloads of this file, whoever left them. To be asked under the lock.
+  [[nodiscard]] virtual std::vector<PartialPlace> unfinished() const = 0;
   /// Bytes of unfinished downloads of this file by anybody.
   [[nodiscard]] virtual std::uint64_t partial_bytes() const = 0;
   /// Under the lock: publishes a verified download.
@@ -73,7 +75,8 @@ class HubTarget : public Target {
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return "tree"; }
   [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
-  [[nodiscard]] std::string new_partial() const override;
+  [[nodiscard]] PartialPlace new_partial() const override;
+  [[nodiscard]] std::vector<PartialPlace> unfinished() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
@@ -82,6 +85,7 @@ class HubTarget : public Target {
   [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
   /// The blob that is there may be linked to.
   [[nodiscard]] Result<bool> trusts_blob();
+  [[nodiscard]] PartialPlace place(const std::string& tag) const;
   /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
   /// the blob.
   [[nodiscard]] Result<bool> check_pins(const std::string& path);
@@ -114,11 +118,14 @@ class UrlTarget : public Target {
   [[nodiscard]] bool visible() const override { return true; }
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return verdict_.verified_by; }
-  [[nodiscard]] std::string new_partial() const override;
+  [[nodiscard]] PartialPlace new_partial() const override;
+  [[nodiscard]] std::vector<PartialPlace> unfinished() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
+  [[nodiscard]] PartialPlace place(const std::string& tag) const;
+
   UrlSource source_;
   UrlStore store_;
   bool refresh_;

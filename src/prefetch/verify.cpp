@@ -520,7 +520,7 @@ class Verifier {
     for (std::size_t i = 0; i < std::min(of.size(), report.entries.size()); ++i) {
       const EntryReport& told = report.entries[i];
       if (told.error) of[i]->error = told.error;
-      if (told.state != EntryState::kHit && told.state != EntryState::kFetched) continue;
+      if (!succeeded(told.state)) continue;
       of[i]->error.reset();
       of[i]->repaired = true;
       of[i]->path = told.path;

@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "transfer/rate_bucket.h"
+
 namespace fvprefetch {
 namespace {
 
@@ -124,6 +126,11 @@ struct Transfer {
   BodySink& sink;
   std::chrono::milliseconds stall_timeout;
   Clock::TimePoint last_byte = real_clock().now();
+  // The body that came since `slow_since`, to tell a server that only pretends to send.
+  Clock::TimePoint slow_since{};
+  std::uint64_t slow_bytes = 0;
+  RateBucket* bucket = nullptr;  // of all transfers
+  bool paused = false;           // until the bucket has something again
   ResponseHead head;
   HeadParser parser;
   bool head_delivered = false;
@@ -141,6 +148,7 @@ template <typename F>
 std::size_t callback(Transfer& transfer, std::size_t bytes, F&& consume) noexcept {
   constexpr std::size_t kEnd = 0;  // fewer than `bytes`: ends the transfer
   try {
+    transfer.slow_bytes += bytes;
     const bool go_on = consume();
     // After the sink's work, not before: a slow disk is not a silent server.
     transfer.last_byte = real_clock().now();
@@ -174,6 +182,14 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
   auto& transfer = *static_cast<Transfer*>(user);
   const std::size_t bytes = size * count;
   if (bytes == 0) return 0;  // an empty body is no event; 0 of 0 bytes means well
+  if (transfer.bucket != nullptr) {
+    // libcurl keeps these bytes and reads no more.
+    if (transfer.bucket->exhausted()) {
+      transfer.paused = true;
+      return CURL_WRITEFUNC_PAUSE;
+    }
+    transfer.bucket->take(bytes);
+  }
   return callback(transfer, bytes, [&] {
     transfer.refused = !transfer.sink.on_body(std::as_bytes(std::span(data, bytes)));
     return !transfer.refused;
@@ -244,7 +260,9 @@ bool safe_headers(const Request& request) {
 
 class CurlTransport final : public Transport {
  public:
-  explicit CurlTransport(CurlOptions options) : options_(std::move(options)) {}
+  explicit CurlTransport(CurlOptions options) : options_(std::move(options)) {
+    if (options_.limit_rate) bucket_.emplace(*options_.limit_rate, real_clock().now());
+  }
 
   ~CurlTransport() override {
     for (const auto& [id, transfer] : transfers_) {
@@ -267,6 +285,7 @@ class CurlTransport final : public Transport {
     }
     open();
     auto transfer = std::make_unique<Transfer>(id, request, sink);
+    if (bucket_) transfer->bucket = &*bucket_;
     transfer->easy.reset(made(curl_easy_init()));
     configure(*transfer, request);
     CURL* const easy = transfer->easy.get();
@@ -287,6 +306,18 @@ class CurlTransport final : public Transport {
       // Silence is judged by the time before the sockets were read: a sink that took long must not
       // make the others, whose bytes wait in the kernel, look stalled.
       const Clock::TimePoint before = real_clock().now();
+      if (bucket_) {
+        const auto pause = bucket_->wait(before);
+        if (pause.count() > 0) {
+          // Nothing is read: the kernel's buffers fill, and the server is told to send no more.
+          if (stop.stop_requested() || before >= until) return completions;
+          real_clock().sleep_until(
+              std::min({before + pause, until, Clock::TimePoint(before + kSlice)}), stop);
+          forgive(real_clock().now() - before);
+          continue;
+        }
+        go_on();
+      }
       int running = 0;
       check(curl_multi_perform(multi_.get(), &running));
       collect(completions);
@@ -339,7 +370,7 @@ class CurlTransport final : public Transport {
     set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
     set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
     set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    set(easy, CURLOPT_BUFFERSIZE, kReceiveBuffer);
+    set(easy, CURLOPT_BUFFERSIZE, receive_buffer());
     set(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);  // a proxy's 200 is not the answer
     set(easy, CURLOPT_SHARE, share_.get());
     if (!options_.user_agent.empty()) set(easy, CURLOPT_USERAGENT, options_.user_agent.c_str());
@@ -410,11 +441,61 @@ class CurlTransport final : public Transport {
   void end_stalled(Clock::TimePoint now, std::vector<Completion>& completions) {
     for (auto next = transfers_.begin(); next != transfers_.end();) {
       Transfer& transfer = *(next++)->second;
-      if (now - transfer.last_byte < transfer.stall_timeout) continue;
-      finish(transfer, TransportFailure::kStalled,
-             "no byte came for " + std::to_string(transfer.stall_timeout.count() / 1000) + " s",
-             completions);
+      const std::string period = std::to_string(transfer.stall_timeout.count() / 1000) + " s";
+      if (now - transfer.last_byte >= transfer.stall_timeout) {
+        finish(transfer, TransportFailure::kStalled, "no byte came for " + period, completions);
+      } else if (is_slow(transfer, now)) {
+        finish(transfer, TransportFailure::kStalled, "less than 1 KiB/s came for " + period,
+               completions);
+      }
     }
+  }
+
+  // Looked at once in each stall_timeout, from the head of the answer on.
+  [[nodiscard]] static bool is_slow(Transfer& transfer, Clock::TimePoint now) {
+    if (!transfer.head_delivered) return false;
+    if (transfer.slow_since == Clock::TimePoint{}) {
+      transfer.slow_since = now;
+      transfer.slow_bytes = 0;
+    }
+    const auto passed = now - transfer.slow_since;
+    if (passed < transfer.stall_timeout) return false;
+    const double seconds = std::chrono::duration<double>(passed).count();
+    const bool slow = static_cast<double>(transfer.slow_bytes) < kSlowest * seconds;
+    transfer.slow_since = now;
+    transfer.slow_bytes = 0;
+    return slow;
+  }
+
+  // The bucket has something again.
+  void go_on() {
+    // Each time another one is the first, since the first may take all that there is.
+    const auto middle = transfers_.upper_bound(went_first_);
+    if (middle != transfers_.end()) went_first_ = middle->first;
+    const auto unpause = [](Transfer& transfer) {
+      if (!std::exchange(transfer.paused, false)) return;
+      transfer.last_byte = real_clock().now();
+      (void)curl_easy_pause(transfer.easy.get(), CURLPAUSE_CONT);  // delivers what was kept
+    };
+    for (auto next = middle; next != transfers_.end(); ++next) unpause(*next->second);
+    for (auto next = transfers_.begin(); next != middle; ++next) unpause(*next->second);
+    if (middle == transfers_.end()) went_first_ = 0;
+  }
+
+  // Time in which we did not read is nobody's silence.
+  void forgive(Clock::TimePoint::duration pause) {
+    for (const auto& [id, transfer] : transfers_) {
+      transfer->last_byte += pause;
+      if (transfer->slow_since != Clock::TimePoint{}) transfer->slow_since += pause;
+    }
+  }
+
+  // With a limit, not much more in one turn of the loop than it allows in a tenth of a second.
+  [[nodiscard]] long receive_buffer() const {
+    constexpr std::uint64_t kSmallest = 16U << 10U;
+    if (!options_.limit_rate) return kReceiveBuffer;
+    return static_cast<long>(std::clamp(*options_.limit_rate / 10, kSmallest,
+                                        static_cast<std::uint64_t>(kReceiveBuffer)));
   }
 
   void finish(Transfer& transfer, TransportFailure failure, std::string detail,
@@ -428,6 +509,8 @@ class CurlTransport final : public Transport {
   }
 
   CurlOptions options_;
+  std::optional<RateBucket> bucket_;
+  TransferId went_first_ = 0;
   TransferId next_ = 1;
   std::uint64_t requests_ = 0;
   std::vector<Completion> stillborn_;  // completions that wait for the next poll

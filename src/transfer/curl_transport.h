@@ -1,7 +1,9 @@
 // The Transport over libcurl's multi interface, the one place that includes curl's transfer API.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/environment.h"
@@ -15,6 +17,8 @@ struct CurlOptions {
   /// For http:// addresses, where libcurl finds none: it does not read HTTP_PROXY in capitals.
   std::string http_proxy = {};
   std::chrono::milliseconds connect_timeout{30'000};
+  /// Bytes per second of all transfers together.
+  std::optional<std::uint64_t> limit_rate = std::nullopt;
 };
 
 /// HTTP/1.1, `Accept-Encoding: identity`, proxies from the environment as libcurl reads them,

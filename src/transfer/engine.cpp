@@ -1,458 +1,26 @@
 #include "transfer/engine.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 
-#include "base/digest.h"
-#include "base/try.h"
-#include "base/url.h"
+#include "transfer/file.h"
 #include "transfer/retry.h"
-#include "transfer/sniff.h"
+#include "transfer/tuner.h"
 
 namespace fvprefetch {
 namespace {
 
+using engine::File;
+using engine::Outcome;
+using engine::Stream;
 using std::chrono::milliseconds;
 
-// An answer that is no file is kept up to this for the words of its error.
-constexpr std::size_t kMaxErrorBody = 64U << 10U;
-
-// An attempt that brings a file further by this much shows that trying again is worth it: the count
-// of its retries begins anew, or no long file would ever pass a connection that is cut each hour.
-constexpr std::uint64_t kGoodPiece = 1U << 20U;
-
-// The private file and the hash of what lies in it. Bytes are only ever appended, so that the hash
-// keeps up and the file need not be read again. Removes the file unless it is handed out.
-class Partial {
- public:
-  explicit Partial(std::string path) : path_(std::move(path)) {}
-  ~Partial() {
-    if (fd_) (void)posix::remove_file(path_);  // best effort: pruning finds an orphan later
-  }
-  Partial(const Partial&) = delete;
-  Partial& operator=(const Partial&) = delete;
-
-  // Makes the file, or empties it. `size` is that of the whole, where it is known.
-  Status restart(Digest::Kind kind, std::optional<std::uint64_t> size) {
-    forget();
-    if (!fd_) {
-      auto made = posix::create_private(path_);
-      if (!made) return tl::unexpected(std::move(made).error());
-      fd_ = *std::move(made);
-    } else if (auto status = posix::truncate(fd_, 0, path_); !status) {
-      return status;
-    }
-    kind_ = kind;
-    // Git hashes the length before the first byte; where nobody told it the file is read at the
-    // end.
-    if (kind == Digest::Kind::kSha256 || size) hasher_.emplace(kind, size.value_or(0));
-    return {};
-  }
-
-  Status append(std::span<const std::byte> data) {
-    if (auto status = posix::write_at(fd_, size_, data, path_); !status) return status;
-    if (hasher_) hasher_->update(data);
-    size_ += data.size();
-    return {};
-  }
-
-  // What lies there is of no use any more.
-  void forget() {
-    size_ = 0;
-    hasher_.reset();
-  }
-
-  // Hex digest of the whole; call once.
-  Result<std::string> hash() {
-    if (!hasher_) {  // a small file of a Hub that told no size
-      FVP_TRY(HashedFile hashed, hash_file(path_, kind_, {}));
-      return std::move(hashed.hex);
-    }
-    return std::exchange(hasher_, std::nullopt)->finish();
-  }
-
-  [[nodiscard]] std::uint64_t size() const { return size_; }
-  [[nodiscard]] posix::Fd hand_out() { return std::move(fd_); }
-
- private:
-  std::string path_;
-  posix::Fd fd_;
-  std::uint64_t size_ = 0;
-  Digest::Kind kind_ = Digest::Kind::kSha256;
-  std::optional<Hasher> hasher_;
-};
-
-// "bytes 100-199/200"; `total` is empty for "*".
-struct ContentRange {
-  std::uint64_t first = 0;
-  std::optional<std::uint64_t> total;
-};
-
-std::optional<std::uint64_t> number(std::string_view text) {
-  std::uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (text.empty() || error != std::errc() || stopped != end) return std::nullopt;
-  return value;
-}
-
-std::optional<ContentRange> content_range(std::string_view text) {
-  constexpr std::string_view kUnit = "bytes ";
-  if (!text.starts_with(kUnit)) return std::nullopt;
-  text.remove_prefix(kUnit.size());
-  const std::size_t dash = text.find('-');
-  const std::size_t slash = text.find('/');
-  if (dash == std::string_view::npos || slash == std::string_view::npos) return std::nullopt;
-  const auto first = number(text.substr(0, dash));
-  const std::string_view total = text.substr(slash + 1);
-  if (!first || (total != "*" && !number(total))) return std::nullopt;
-  return ContentRange{*first, number(total)};
-}
-
-// An ETag that promises the same bytes; "W/..." promises only the same meaning.
-bool is_strong(std::string_view etag) {
-  return etag.size() >= 2 && etag.front() == '"' && etag.back() == '"';
-}
-
-std::string_view digest_name(Digest::Kind kind) {
-  return kind == Digest::Kind::kSha256 ? "sha256" : "git object id";
-}
-
-// What an attempt came to.
-struct Outcome {
-  enum class Kind {
-    kWhole,
-    kAgain,        // transient
-    kNextAddress,  // this address will not do
-    kMismatch,     // what came is not the file
-    kStop          // no address will do: the disk said no
-  };
-  Kind kind = Kind::kWhole;
-  Error error;  // of all but kWhole
-};
-
-// One download over all its attempts: judges what comes and writes it down. When and where the next
-// attempt is made is not decided here.
-class File final : public BodySink {
- public:
-  explicit File(Download download)
-      : download_(std::move(download)), partial_(download_.partial), total_(spec().size) {}
-
-  // --- the address ---
-
-  [[nodiscard]] const std::string& address() const { return spec().urls[address_]; }
-  [[nodiscard]] bool has_next_address() const { return address_ + 1 < spec().urls.size(); }
-  void next_address() {
-    ++address_;
-    // Another server's ETag says little of these bytes: unless the digest will say the rest.
-    if (!spec().digest) partial_.forget();
-  }
-
-  // --- one attempt ---
-
-  // The request of the next attempt; it goes on where the last one ended when something is kept.
-  Request begin(milliseconds stall_timeout) {
-    phase_ = Phase::kHead;
-    refusal_.reset();
-    error_body_.clear();
-    resumes_ = partial_.size() > 0;
-    Request request;
-    request.url = address();
-    request.headers = download_.headers;
-    request.credential = download_.credential;
-    request.stall_timeout = stall_timeout;
-    if (resumes_) {
-      // If-Range: a file that has changed meanwhile comes whole, as a 200.
-      request.headers.emplace_back("Range", "bytes=" + std::to_string(partial_.size()) + "-");
-      request.headers.emplace_back("If-Range", etag_);
-    }
-    return request;
-  }
-
-  bool on_head(const ResponseHead& head) override {
-    if (head.status < 200 || head.status > 299) {
-      phase_ = Phase::kErrorBody;
-      return true;
-    }
-    const std::string encoding = head.header("content-encoding");
-    if (!encoding.empty() && encoding != "identity") {
-      return refuse(mismatch("came encoded (" + encoding + "), which was not asked for"));
-    }
-    if (head.status == 206 && resumes_) return go_on(head);
-    if (head.status != 200) {
-      return refuse({Outcome::Kind::kNextAddress,
-                     network_error("answered " + std::to_string(head.status) +
-                                   " where 200 and the whole file were asked for")});
-    }
-    return start_over(head);
-  }
-
-  bool on_body(std::span<const std::byte> data) override {
-    const auto* const text = reinterpret_cast<const char*>(data.data());
-    switch (phase_) {
-      case Phase::kHead:
-        return false;  // a transport that breaks its contract
-      case Phase::kErrorBody:
-        error_body_.append(text, std::min(data.size(), kMaxErrorBody - error_body_.size()));
-        return error_body_.size() < kMaxErrorBody;
-      case Phase::kWrongSize:
-        look_at(text, data.size());
-        return beginning_.size() < kSniffBytes;
-      case Phase::kFile:
-        break;
-    }
-    bytes_received_ += data.size();
-    if (spec().size && data.size() > *spec().size - partial_.size()) {
-      return refuse(
-          mismatch("has more than the expected " + std::to_string(*spec().size) + " bytes"));
-    }
-    if (partial_.size() < kSniffBytes) {
-      look_at(text, data.size());
-      if (beginning_.size() == kSniffBytes && is_unwelcome()) return refuse(mismatch({}));
-    }
-    if (auto status = partial_.append(data); !status) {
-      return refuse({Outcome::Kind::kStop, std::move(status).error()});
-    }
-    return true;
-  }
-
-  // Judges the attempt that ended.
-  Outcome conclude(const Completion& completion) {
-    requests_ += completion.requests;
-    Outcome outcome = judge(completion);
-    switch (outcome.kind) {
-      case Outcome::Kind::kWhole:
-        break;
-      case Outcome::Kind::kAgain:
-        if (partial_.size() >= furthest_ + kGoodPiece) {
-          furthest_ = partial_.size();
-          retries = 0;
-        }
-        if (!is_strong(etag_)) partial_.forget();
-        break;
-      case Outcome::Kind::kMismatch:
-        ++mismatches;
-        partial_.forget();
-        break;
-      case Outcome::Kind::kNextAddress:
-        if (!is_strong(etag_)) partial_.forget();
-        break;
-      case Outcome::Kind::kStop:
-        partial_.forget();
-        break;
-    }
-    return outcome;
-  }
-
-  // --- the end ---
-
-  // After kWhole.
-  Downloaded hand_out() {
-    Downloaded downloaded;
-    downloaded.size = partial_.size();
-    downloaded.fd = partial_.hand_out();
-    downloaded.sha256 = sha256_;
-    downloaded.etag = etag_;
-    downloaded.requests = requests_;
-    downloaded.bytes_received = bytes_received_;
-    return downloaded;
-  }
-
-  [[nodiscard]] Error network_error(const std::string& what) const {
-    Error error;
-    error.code = ErrorCode::kNetwork;
-    error.subject = redact(address());
-    error.message = error.subject + " " + what;
-    return error;
-  }
-
-  [[nodiscard]] std::uint64_t bytes_there() const { return partial_.size(); }
-  [[nodiscard]] std::optional<std::uint64_t> total() const { return total_; }
-  [[nodiscard]] std::uint64_t requests() const { return requests_; }
-  [[nodiscard]] std::uint64_t bytes_received() const { return bytes_received_; }
-
-  // The scheduler's notes.
-  std::optional<TransferId> transfer;  // runs
-  Clock::TimePoint embargo{};          // else: not before
-  int retries = 0;                     // of this address
-  int mismatches = 0;                  // of all addresses
-  std::vector<Error> given_up;         // one for each address
-
- private:
-  enum class Phase {
-    kHead,
-    kErrorBody,  // words of an answer that is not the file
-    kWrongSize,  // the length is wrong; a look at the body may tell why
-    kFile
-  };
-
-  [[nodiscard]] const FileSpec& spec() const { return download_.spec; }
-  [[nodiscard]] Digest::Kind digest_kind() const {
-    return spec().digest ? spec().digest->kind : Digest::Kind::kSha256;
-  }
-
-  bool refuse(Outcome outcome) {
-    refusal_ = std::move(outcome);
-    return false;
-  }
-
-  // Without `what` the impostor is all there is to say.
-  Outcome mismatch(const std::string& what) const {
-    const Impostor impostor = sniff(beginning_);
-    const std::string came(describe(impostor));
-    Outcome outcome;
-    outcome.kind = Outcome::Kind::kMismatch;
-    outcome.error.code = ErrorCode::kIntegrity;
-    outcome.error.subject = redact(address());
-    outcome.error.hint = hint(impostor);
-    outcome.error.message = outcome.error.subject;
-    outcome.error.message += what.empty() ? ": " : " " + what + (came.empty() ? "" : "; ");
-    outcome.error.message += came;
-    return outcome;
-  }
-
-  Outcome wrong_size(std::uint64_t actual) const {
-    return mismatch("has " + std::to_string(actual) + " bytes, expected " +
-                    std::to_string(*spec().size));
-  }
-
-  bool start_over(const ResponseHead& head) {
-    beginning_.clear();
-    partial_.forget();
-    etag_ = head.header("etag");
-    const auto length = head.content_length();
-    if (spec().size && length && *length != *spec().size) {
-      // Told before a byte is written. A page in place of the file is the usual reason and has to
-      // be named, so its beginning is let in (and, when it is shorter, its end is awaited).
-      phase_ = Phase::kWrongSize;
-      announced_ = *length;
-      return true;
-    }
-    phase_ = Phase::kFile;
-    total_ = spec().size ? spec().size : length;
-    if (auto status = partial_.restart(digest_kind(), total_); !status) {
-      return refuse({Outcome::Kind::kStop, std::move(status).error()});
-    }
-    return true;
-  }
-
-  bool go_on(const ResponseHead& head) {
-    const auto range = content_range(head.header("content-range"));
-    const std::string etag = head.header("etag");
-    const bool fits = range && range->first == partial_.size() &&
-                      (!range->total || !total_ || *range->total == *total_) &&
-                      (etag.empty() || etag == etag_);
-    if (!fits) {
-      const std::uint64_t offset = partial_.size();
-      partial_.forget();
-      return refuse(
-          {Outcome::Kind::kAgain, network_error("answered with `" + head.header("content-range") +
-                                                "` where the bytes from " + std::to_string(offset) +
-                                                " on were asked for")});
-    }
-    phase_ = Phase::kFile;
-    return true;
-  }
-
-  void look_at(const char* text, std::size_t size) {
-    beginning_.append(text, std::min(size, kSniffBytes - beginning_.size()));
-  }
-
-  // Where a digest is expected it decides alone.
-  [[nodiscard]] bool is_unwelcome() const {
-    return !spec().digest && !may_be(sniff(beginning_), spec().path);
-  }
-
-  Outcome judge(const Completion& completion) {
-    if (phase_ == Phase::kWrongSize) return wrong_size(announced_);  // now with its beginning
-    if (refusal_) return *std::exchange(refusal_, std::nullopt);
-
-    const bool answered = completion.failure == TransportFailure::kNone ||
-                          (completion.failure == TransportFailure::kRefusedBySink &&
-                           phase_ == Phase::kErrorBody);  // we have read enough of it
-    const retry::Attempt attempt{answered ? TransportFailure::kNone : completion.failure,
-                                 completion.head.status, std::nullopt};
-    switch (retry::classify(attempt)) {
-      case retry::Verdict::kDone:
-        return verify();
-      case retry::Verdict::kAgain:
-        return {Outcome::Kind::kAgain, explain(completion, answered)};
-      case retry::Verdict::kNextMirror:
-        if (completion.head.status == 416 && resumes_) {
-          partial_.forget();  // there is less than we have: from the first byte
-          return {Outcome::Kind::kAgain, explain(completion, answered)};
-        }
-        // The address that it led to was signed and is over: led there again, we get a new one.
-        if (answered && is_refusal(completion.head.status) && is_elsewhere(completion.head)) {
-          return {Outcome::Kind::kAgain, explain(completion, answered)};
-        }
-        return {Outcome::Kind::kNextAddress, explain(completion, answered)};
-      case retry::Verdict::kStop:
-        break;
-    }
-    return {Outcome::Kind::kStop, explain(completion, answered)};
-  }
-
-  static bool is_refusal(int status) {
-    return status == 400 || status == 401 || status == 403 || status == 410;
-  }
-
-  // A redirect led to another server, whose words are not those of the one that was asked.
-  [[nodiscard]] bool is_elsewhere(const ResponseHead& head) const {
-    const auto asked = parse_url(address());
-    const auto answered = parse_url(head.url);
-    return asked && answered && asked->origin() != answered->origin();
-  }
-
-  Error explain(const Completion& completion, bool answered) const {
-    if (!answered || !download_.explain || is_elsewhere(completion.head)) {
-      Completion plain = completion;
-      if (answered) plain.failure = TransportFailure::kNone;
-      return retry::to_error(plain);
-    }
-    Error error = download_.explain(Response{completion.head, error_body_});
-    if (!error.retry_after) error.retry_after = retry::wait_asked(completion.head);
-    return error;
-  }
-
-  // All has come that will come.
-  Outcome verify() {
-    if (spec().size && partial_.size() != *spec().size) return wrong_size(partial_.size());
-    if (is_unwelcome()) return mismatch({});
-    auto actual = partial_.hash();
-    if (!actual) return {Outcome::Kind::kStop, std::move(actual).error()};
-    if (spec().digest && !agrees(*spec().digest, *actual)) {
-      const std::string name(digest_name(digest_kind()));
-      const bool prefix = spec().digest->hex.size() < actual->size();
-      return mismatch("has " + name + " " + *actual + ", expected " +
-                      (prefix ? "one that begins with " : "") + spec().digest->hex);
-    }
-    if (digest_kind() == Digest::Kind::kSha256) sha256_ = *actual;
-    return {};
-  }
-
-  Download download_;
-  Partial partial_;
-  std::optional<std::uint64_t> total_;  // of the whole, as far as anybody told
-  std::size_t address_ = 0;
-  std::string etag_;  // of the bytes in partial_
-  std::string sha256_;
-  std::uint64_t furthest_ = 0;
-  std::uint64_t requests_ = 0;
-  std::uint64_t bytes_received_ = 0;
-
-  // Of the attempt that runs.
-  Phase phase_ = Phase::kHead;
-  bool resumes_ = false;
-  std::optional<Outcome> refusal_;
-  std::uint64_t announced_ = 0;  // kWrongSize: by Content-Length
-  std::string beginning_;        // the first bytes of the file, up to kSniffBytes
-  std::string error_body_;
-};
+// How often the number of connections is thought about.
+constexpr milliseconds kTuning(20);
+// How soon a digest that is ready is noticed while bytes of other files arrive.
+constexpr milliseconds kDigestTick(5);
 
 // The first address's error, with the others' behind it.
 Error sum_up(std::vector<Error> given_up) {
@@ -466,13 +34,37 @@ Error sum_up(std::vector<Error> given_up) {
 }  // namespace
 
 struct Engine::Impl {
+  using Files = std::map<DownloadId, std::unique_ptr<File>>;
+
   Impl(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
-      : transport_(transport), clock_(clock), options_(options), random_(random) {}
+      : transport_(transport), clock_(clock), options_(options), random_(random) {
+    if (options_.worker == nullptr) {
+      own_worker_ = make_worker();
+      options_.worker = own_worker_.get();
+    }
+  }
 
   ~Impl() {
     // The transport outlives us and must not call sinks of ours.
+    for (const auto& [id, file] : files_) stop_all(*file);
+  }
+
+  void stop_all(const File& file) {
+    for (const auto& stream : file.streams()) {
+      if (stream->transfer) transport_.cancel(*std::exchange(stream->transfer, std::nullopt));
+    }
+  }
+
+  // --- the steps of poll() -----------------------------------------------------------------------
+
+  // Looks for what an earlier download has left, and goes on with copying it.
+  void adopt() {
     for (const auto& [id, file] : files_) {
-      if (file->transfer) transport_.cancel(*file->transfer);
+      if (!std::exchange(file->looked, true)) file->partial().adopt(file->others, file->address());
+      if (file->partial().copying()) file->partial().copy_some();
+      if (std::string note = file->partial().take_note(); !note.empty()) {
+        notes_.push_back({id, std::move(note)});
+      }
     }
   }
 
@@ -480,64 +72,216 @@ struct Engine::Impl {
   void start_due() {
     const Clock::TimePoint now = clock_.now();
     for (const auto& [id, file] : files_) {
-      if (file->transfer || file->embargo > now) continue;
-      file->transfer = transport_.start(file->begin(options_.stall_timeout), *file);
+      if (file->partial().copying() || file->complete()) continue;
+      if (file->streams().empty()) file->open();
+      for (const auto& stream : file->streams()) {
+        if (stream->transfer || stream->embargo > now) continue;
+        stream->transfer = transport_.start(file->begin(*stream, options_.stall_timeout), *stream);
+      }
     }
   }
 
-  [[nodiscard]] bool any_runs() const {
-    return std::any_of(files_.begin(), files_.end(),
-                       [](const auto& entry) { return entry.second->transfer.has_value(); });
+  // What is complete is judged as soon as its digest is made; nothing waits for that.
+  void verify() {
+    for (auto next = files_.begin(); next != files_.end();) {
+      const auto& [id, file] = *next++;
+      if (!file->complete() || !idle(*file)) continue;
+      if (auto outcome = file->verify()) end_of(id, *std::move(outcome));
+    }
   }
 
-  // When a waiting file or the deadline wants attention; `until` at the latest.
-  [[nodiscard]] Clock::TimePoint next_wake(Clock::TimePoint until) const {
+  // Nothing of it runs or waits.
+  [[nodiscard]] static bool idle(const File& file) {
+    return std::none_of(file.streams().begin(), file.streams().end(),
+                        [](const auto& stream) { return stream->transfer.has_value(); });
+  }
+
+  // More connections, or fewer.
+  void tune() {
+    Tuner::Sample sample;
+    sample.now = clock_.now();
+    sample.bytes = ended_bytes_;
+    sample.all_deliver = true;
+    for (const auto& [id, file] : files_) {
+      sample.bytes += file->bytes_received();
+      const int now = static_cast<int>(file->streams().size());
+      sample.most += most_of(*file) - now;
+      for (const auto& stream : file->streams()) {
+        if (!stream->transfer) continue;
+        ++sample.running;
+        sample.all_deliver = sample.all_deliver && stream->delivers();
+        sample.latency = std::max(sample.latency, stream->latency());
+      }
+    }
+    sample.most += sample.running;
+    if (sample.running == 0) return;
+    int change = tuner_.wanted(sample) - sample.running;
+    while (change > 0 && add_stream()) --change;
+    while (change < 0 && drop_stream()) ++change;
+    start_due();
+  }
+
+  [[nodiscard]] int most_of(const File& file) const {
+    const int now = static_cast<int>(file.streams().size());
+    return std::max(now, std::min(file.most(), options_.connections));
+  }
+
+  // To the file whose connections have most to do.
+  bool add_stream() {
+    File* best = nullptr;
+    std::uint64_t most_left = 0;
+    for (const auto& [id, file] : files_) {
+      if (most_of(*file) <= static_cast<int>(file->streams().size()) || idle(*file)) continue;
+      const std::uint64_t left = (*file->total() - file->bytes_there()) / file->streams().size();
+      if (left <= most_left) continue;
+      most_left = left;
+      best = file.get();
+    }
+    return best != nullptr && best->open_another();
+  }
+
+  // The one that came last, of the file that has most.
+  bool drop_stream() {
+    File* most = nullptr;
+    for (const auto& [id, file] : files_) {
+      if (file->alone() || !file->streams().back()->transfer) continue;
+      if (most == nullptr || file->streams().size() > most->streams().size()) most = file.get();
+    }
+    if (most == nullptr) return false;
+    drop(*most, *most->streams().back());
+    return true;
+  }
+
+  void drop(File& file, Stream& stream) {
+    if (stream.transfer) transport_.cancel(*std::exchange(stream.transfer, std::nullopt));
+    file.close(stream);
+  }
+
+  void wait(Clock::TimePoint until, const std::stop_token& stop) {
+    bool runs = false;
+    bool copies = false;
+    bool digests = false;
+    bool may_grow = false;
     Clock::TimePoint wake = std::min(until, options_.deadline);
     for (const auto& [id, file] : files_) {
-      if (!file->transfer) wake = std::min(wake, file->embargo);
+      copies = copies || file->partial().copying();
+      digests = digests || file->complete();
+      may_grow = may_grow || !file->alone() || most_of(*file) > 1 || file->undecided();
+      for (const auto& stream : file->streams()) {
+        if (stream->transfer) {
+          runs = true;
+        } else {
+          wake = std::min(wake, stream->embargo);
+        }
+      }
     }
-    return wake;
+    const Clock::TimePoint now = clock_.now();
+    if (copies) wake = now;
+    if (digests && runs) wake = std::min(wake, now + kDigestTick);
+    if (may_grow && runs) wake = std::min(wake, now + kTuning);
+    if (runs) {
+      for (const Completion& completion : transport_.poll(wake, stop)) settle(completion);
+    } else if (digests) {
+      options_.worker->wait(wake, stop);
+    } else if (!copies) {
+      clock_.sleep_until(wake, stop);
+    }
   }
 
+  // --- what an attempt came to -------------------------------------------------------------------
+
   void settle(const Completion& completion) {
-    const auto found = std::find_if(files_.begin(), files_.end(), [&](const auto& entry) {
-      return entry.second->transfer == completion.id;
-    });
-    if (found == files_.end()) return;  // not ours
-    const auto& [id, file] = *found;
-    file->transfer.reset();
-    Outcome outcome = file->conclude(completion);
+    for (const auto& [id, file] : files_) {
+      for (const auto& stream : file->streams()) {
+        if (stream->transfer != completion.id) continue;
+        stream->transfer.reset();
+        return conclude(id, *file, *stream, completion);
+      }
+    }
+  }
+
+  void conclude(DownloadId id, File& file, Stream& stream, const Completion& completion) {
+    Outcome outcome = file.conclude(stream, completion);
+    if (outcome.kind == Outcome::Kind::kWhole) return go_on(file, stream);
+    if (file.alone() || outcome.kind == Outcome::Kind::kStop) {
+      return end_of(id, std::move(outcome));
+    }
+    leave(id, file, stream, outcome);
+  }
+
+  // A stream has brought all of its range.
+  void go_on(File& file, Stream& stream) {
+    stream.embargo = {};
+    if (file.complete()) {  // what others still bring is there already
+      stop_all(file);
+      while (!file.alone()) file.close(*file.streams().back());
+    } else if (!file.give_more(stream) && !file.alone()) {
+      file.close(stream);
+    }
+  }
+
+  // One of several streams has failed: its range is asked for again, or left to the others.
+  void leave(DownloadId id, File& file, Stream& stream, const Outcome& outcome) {
+    const bool again = outcome.kind == Outcome::Kind::kAgain;
+    // The usual answers to one connection too many.
+    if (again && (outcome.status == 429 || outcome.status == 503)) {
+      file.at_most(static_cast<int>(file.streams().size()) - 1);
+      return drop(file, stream);
+    }
+    if (again && ++stream.retries <= options_.retries &&
+        hold(id, stream, retry::delay(stream.retries, outcome.error.retry_after, random_),
+             outcome.error)) {
+      return;
+    }
+    drop(file, stream);
+    file.one_by_one();
+  }
+
+  // False when the deadline comes before the end of the delay.
+  bool hold(DownloadId id, Stream& stream, milliseconds delay, const Error& why) {
+    const Clock::TimePoint now = clock_.now();
+    if (delay >= options_.deadline - now) return false;
+    stream.embargo = now + delay;
+    retried_.push_back({id, why.message, delay});
+    return true;
+  }
+
+  // The only stream of a file has ended with `outcome`, or the whole file was judged.
+  void end_of(DownloadId id, Outcome outcome) {
+    File& file = *files_.at(id);
+    if (file.streams().empty()) file.open();  // adopted whole, and yet not right
+    Stream& stream = *file.streams().front();
     switch (outcome.kind) {
       case Outcome::Kind::kWhole:
-        return finish(id, file->hand_out());
+        return finish(id, file.hand_out());
       case Outcome::Kind::kStop:
-        return finish(id, tl::unexpected(std::move(outcome.error)));
+        return refuse(id, std::move(outcome.error));
       case Outcome::Kind::kNextAddress:
+      case Outcome::Kind::kNoRange:
         return give_up_address(id, std::move(outcome.error));
       case Outcome::Kind::kMismatch: {
+        // What an earlier run left may be wrong without any fault of the server's.
+        const bool of_another = file.partial().adopted() > 0;
+        file.partial().forget();
+        if (!of_another) ++file.mismatches;
         // Once more from somewhere else, or else from the same place: bits flip on the way, too.
-        const bool once_more = !file->has_next_address() && file->mismatches == 1;
-        if (once_more && wait(id, retry::delay(1, std::nullopt, random_), outcome.error)) return;
-        return give_up_address(id, std::move(outcome.error));
-      }
-      case Outcome::Kind::kAgain: {
-        const bool once_more = ++file->retries <= options_.retries;
-        if (once_more && wait(id, retry::delay(file->retries, outcome.error.retry_after, random_),
-                              outcome.error)) {
+        const bool once_more = of_another || (!file.has_next_address() && file.mismatches == 1);
+        if (once_more && hold(id, stream, retry::delay(1, std::nullopt, random_), outcome.error)) {
           return;
         }
         return give_up_address(id, std::move(outcome.error));
       }
+      case Outcome::Kind::kAgain: {
+        const bool once_more = ++stream.retries <= options_.retries;
+        if (once_more &&
+            hold(id, stream, retry::delay(stream.retries, outcome.error.retry_after, random_),
+                 outcome.error)) {
+          return;
+        }
+        file.was_transient = true;
+        return give_up_address(id, std::move(outcome.error));
+      }
     }
-  }
-
-  // False when the deadline comes before the end of the wait.
-  bool wait(DownloadId id, milliseconds delay, const Error& why) {
-    const Clock::TimePoint now = clock_.now();
-    if (delay >= options_.deadline - now) return false;
-    files_.at(id)->embargo = now + delay;
-    retried_.push_back({id, why.message, delay});
-    return true;
   }
 
   void give_up_address(DownloadId id, Error error) {
@@ -545,10 +289,13 @@ struct Engine::Impl {
     file.given_up.push_back(std::move(error));
     if (file.has_next_address()) {
       file.next_address();
-      file.retries = 0;
-      if (wait(id, milliseconds(0), file.given_up.back())) return;
+      Stream& stream = *file.streams().front();
+      stream.retries = 0;
+      if (hold(id, stream, milliseconds(0), file.given_up.back())) return;
     }
-    finish(id, tl::unexpected(sum_up(std::move(file.given_up))));
+    Error all = sum_up(std::move(file.given_up));
+    if (file.was_transient) return finish(id, tl::unexpected(std::move(all)));
+    refuse(id, std::move(all));
   }
 
   // Ends everything when the deadline is over. (What waits never waits beyond it.)
@@ -556,7 +303,7 @@ struct Engine::Impl {
     if (clock_.now() < options_.deadline) return;
     while (!files_.empty()) {
       const auto& [id, file] = *files_.begin();
-      if (file->transfer) transport_.cancel(*file->transfer);
+      stop_all(*file);
       Error error = file->network_error(
           "was not there when the deadline came: " + std::to_string(file->bytes_there()) + " of " +
           (file->total() ? std::to_string(*file->total()) : "?") + " bytes");
@@ -565,28 +312,41 @@ struct Engine::Impl {
     }
   }
 
+  // For good: nobody shall go on with it.
+  void refuse(DownloadId id, Error error) {
+    files_.at(id)->partial().discard();
+    finish(id, tl::unexpected(std::move(error)));
+  }
+
   void finish(DownloadId id, Result<Downloaded> result) {
     const auto found = files_.find(id);
     const File& file = *found->second;
+    stop_all(file);
     if (result) finished_bytes_ += result->size;
+    ended_bytes_ += file.bytes_received();
     Finished finished;
     finished.id = id;
     finished.requests = file.requests();
     finished.bytes_received = file.bytes_received();
     finished.result = std::move(result);
     finished_.push_back(std::move(finished));
-    files_.erase(found);  // removes the partial unless it was handed out
+    files_.erase(found);  // what becomes of the partial is its own decision
   }
 
   Transport& transport_;
   Clock& clock_;
   EngineOptions options_;
   std::mt19937& random_;
+  std::unique_ptr<Worker> own_worker_;
+  std::unique_ptr<Worker> here_ = make_inline_worker();
   DownloadId next_ = 1;
-  std::map<DownloadId, std::unique_ptr<File>> files_;  // not yet finished
+  Files files_;  // not yet finished; after the workers: goes first
+  Tuner tuner_;
   std::vector<Finished> finished_;
   std::vector<Retried> retried_;
+  std::vector<Note> notes_;
   std::uint64_t finished_bytes_ = 0;
+  std::uint64_t ended_bytes_ = 0;  // received by downloads that have ended
 };
 
 Engine::Engine(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
@@ -598,9 +358,10 @@ DownloadId Engine::add(Download download) {
   const DownloadId id = impl_->next_++;
   const bool has_address = !download.spec.urls.empty();
   const std::string path = download.spec.path;
-  impl_->files_.emplace(id, std::make_unique<File>(std::move(download)));
+  const Partial::Workers workers{*impl_->options_.worker, *impl_->here_};
+  impl_->files_.emplace(id, std::make_unique<File>(std::move(download), workers, impl_->clock_));
   if (!has_address) {
-    impl_->finish(id, fail(ErrorCode::kInternal, "no address to fetch " + path + " from"));
+    impl_->refuse(id, fail(ErrorCode::kInternal, "no address to fetch " + path + " from").value());
   }
   return id;
 }
@@ -608,7 +369,8 @@ DownloadId Engine::add(Download download) {
 void Engine::cancel(DownloadId id) {
   const auto found = impl_->files_.find(id);
   if (found == impl_->files_.end()) return;
-  if (found->second->transfer) impl_->transport_.cancel(*found->second->transfer);
+  impl_->stop_all(*found->second);
+  impl_->ended_bytes_ += found->second->bytes_received();
   impl_->files_.erase(found);
 }
 
@@ -616,17 +378,15 @@ std::vector<Finished> Engine::poll(Clock::TimePoint until, const std::stop_token
   const std::size_t retried_before = impl_->retried_.size();
   for (;;) {
     impl_->end_overdue();
+    if (!stop.stop_requested()) {
+      impl_->adopt();
+      impl_->verify();
+    }
     const bool something = !impl_->finished_.empty() || impl_->retried_.size() > retried_before;
     if (something || impl_->files_.empty() || stop.stop_requested()) break;
     impl_->start_due();
-    const Clock::TimePoint wake = impl_->next_wake(until);
-    if (impl_->any_runs()) {
-      for (const Completion& completion : impl_->transport_.poll(wake, stop)) {
-        impl_->settle(completion);
-      }
-    } else {
-      impl_->clock_.sleep_until(wake, stop);
-    }
+    impl_->tune();
+    impl_->wait(until, stop);
     if (impl_->clock_.now() >= until) break;
   }
   return std::exchange(impl_->finished_, {});
@@ -634,6 +394,10 @@ std::vector<Finished> Engine::poll(Clock::TimePoint until, const std::stop_token
 
 std::vector<Retried> Engine::take_retried() {
   return std::exchange(impl_->retried_, {});
+}
+
+std::vector<Note> Engine::take_notes() {
+  return std::exchange(impl_->notes_, {});
 }
 
 std::size_t Engine::active() const {

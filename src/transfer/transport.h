@@ -34,6 +34,9 @@ struct Credential {
 /// an empty token and for what is no URL.
 [[nodiscard]] bool may_see(const Credential& credential, const std::string& url);
 
+/// Bytes per second that a body has to bring on average, or else its server only pretends to send.
+inline constexpr std::uint64_t kSlowest = 1024;
+
 struct Request {
   enum class Method { kGet, kHead };
   Method method = Method::kGet;
@@ -45,7 +48,7 @@ struct Request {
   /// Only the head of a 2xx answer is wanted: a Fetcher ends the transfer there. (HEAD would be
   /// another request than the one that matters, and servers treat it as such.)
   bool head_only = false;
-  /// No byte for this long ends the transfer (kStalled).
+  /// No byte for this long, or fewer than kSlowest over it, ends the transfer (kStalled).
   std::chrono::milliseconds stall_timeout{60'000};
 };
 
@@ -79,7 +82,7 @@ enum class TransportFailure {
   kConnect,        ///< refused, unreachable, timed out, or ended during the TLS handshake
   kTls,            ///< the certificate is not trusted, or the trust store cannot be used
   kProxy,
-  kStalled,   ///< no byte for stall_timeout
+  kStalled,   ///< no byte, or next to none, for stall_timeout
   kCut,       ///< connection ended before the body did
   kProtocol,  ///< malformed answer
   kUrl        ///< not a URL that can be asked for

@@ -257,6 +257,28 @@ TEST_P(TransportContract, EndsATransferThatIsSilentForTooLong) {
   EXPECT_EQ(sink.body, "half");
 }
 
+TEST_P(TransportContract, EndsATransferThatOnlyTrickles) {
+  Answer answer(200);
+  answer.header("content-length", "9999");
+  for (int i = 0; i < 40; ++i) answer.body("x").pause(milliseconds(50));
+  Request request = get(world->serve("/a", answer));
+  request.stall_timeout = milliseconds(400);
+  EXPECT_EQ(fetch(request).failure, TransportFailure::kStalled);
+  EXPECT_GE(sink.body.size(), 1U);
+  EXPECT_LT(sink.body.size(), 40U);
+}
+
+TEST_P(TransportContract, LetsATransferThatIsSlowButNotThatSlowComeToItsEnd) {
+  Answer answer(200);
+  const std::string piece(500, 'x');
+  answer.header("content-length", std::to_string(12 * piece.size()));
+  for (int i = 0; i < 12; ++i) answer.body(piece).pause(milliseconds(50));
+  Request request = get(world->serve("/a", answer));
+  request.stall_timeout = milliseconds(200);
+  EXPECT_EQ(fetch(request).failure, TransportFailure::kNone);
+  EXPECT_EQ(sink.body.size(), 12 * piece.size());
+}
+
 TEST_P(TransportContract, EndsATransferWhoseServerNeverAnswers) {
   Request request = get(world->serve("/a", Answer::none(TransportFailure::kStalled)));
   request.stall_timeout = milliseconds(300);
@@ -506,6 +528,26 @@ TEST_F(CurlTransportTest, CompletesWhatIsNoTlsAsAFailedConnection) {
   request.stall_timeout = milliseconds(300);  // neither side says anything that the other knows
   const TransportFailure failure = fetch(request).failure;
   EXPECT_TRUE(failure == TransportFailure::kConnect || failure == TransportFailure::kStalled);
+}
+
+TEST_F(CurlTransportTest, BringsEveryByteUnderARateLimit) {
+  CurlOptions options;
+  options.limit_rate = 4U << 20U;
+  transport = make_curl_transport(options);
+  const std::string body(1U << 20U, 'x');
+  EXPECT_EQ(fetch(get(server.serve("/a", with_length(body)))).failure, TransportFailure::kNone);
+  EXPECT_EQ(sink.body.size(), body.size());
+}
+
+TEST_F(CurlTransportTest, DoesNotTakeItsOwnPausesForASilentServer) {
+  CurlOptions options;
+  options.limit_rate = 40U << 10U;
+  transport = make_curl_transport(options);
+  const std::string body(60U << 10U, 'x');
+  Request request = get(server.serve("/a", with_length(body)));
+  request.stall_timeout = milliseconds(150);
+  EXPECT_EQ(fetch(request).failure, TransportFailure::kNone);
+  EXPECT_EQ(sink.body.size(), body.size());
 }
 
 TEST_F(CurlTransportTest, KeepsConnections) {

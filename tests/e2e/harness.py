@@ -199,7 +199,7 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(done.returncode, code, f"stdout:\n{done.stdout}\nstderr:\n{done.stderr}")
 
     def unfinished(self):
-        """Private files that a run left behind."""
+        """Private files that a run left behind: to be gone on with, if it was not the server's fault."""
         return [p for p in self.dir.rglob("*") if p.name.endswith((".fvprefetch-part", ".incomplete"))]
 
     def site_bytes(self):

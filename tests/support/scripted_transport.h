@@ -98,6 +98,10 @@ class ScriptedTransport : public Transport {
 
   explicit ScriptedTransport(FakeClock& clock) : clock_(clock) {}
 
+  /// Makes the answers of an address whose script is used up: a server with a mind of its own.
+  void serve(const std::string& url, std::function<Answer(const Sent&)> make) {
+    servers_[url] = std::move(make);
+  }
   void on(const std::string& url, Answer answer) { script_[url].push_back(std::move(answer)); }
 
   [[nodiscard]] const std::vector<Sent>& sent() const { return sent_; }
@@ -111,12 +115,16 @@ class ScriptedTransport : public Transport {
 
   TransferId start(const Request& request, BodySink& sink) override {
     const TransferId id = next_++;
-    Transfer transfer{request, &sink, Answer::none(TransportFailure::kUrl), {}, 0, 0, false, 0};
+    Transfer transfer{request, &sink, Answer::none(TransportFailure::kUrl), {}, 0, 0, false, 0,
+                      {},      0};
     transfer.due = clock_.now();
     if (parse_url(request.url)) {
       sent_.push_back({request, may_see(request.credential, request.url)});
       auto& answers = script_[request.url];
-      if (answers.empty()) {
+      if (const auto server = servers_.find(request.url);
+          answers.empty() && server != servers_.end()) {
+        transfer.answer = server->second(sent_.back());
+      } else if (answers.empty()) {
         ADD_FAILURE() << "no answer in the script: " << request.url;
         transfer.answer.failure = TransportFailure::kConnect;
       } else {
@@ -163,11 +171,17 @@ class ScriptedTransport : public Transport {
     std::size_t position;
     bool head_delivered;
     std::uint64_t body_bytes;
+    Clock::TimePoint slow_since{};
+    std::uint64_t slow_bytes = 0;
   };
 
   // The next thing that happens in a transfer; its completion when it was the last.
   std::optional<Completion> step(TransferId id, Transfer& transfer) {
     transfer.turn = ++turns_;
+    if (is_slow(transfer)) {
+      transfer.answer.failure = TransportFailure::kStalled;
+      transfer.answer.steps.clear();
+    }
     ResponseHead head;
     head.status = transfer.answer.status;
     head.url = transfer.request.url;
@@ -209,6 +223,22 @@ class ScriptedTransport : public Transport {
     return complete(transfer.answer.failure);
   }
 
+  // As transport.h says: looked at once in each stall_timeout, from the head of the answer on.
+  [[nodiscard]] bool is_slow(Transfer& transfer) const {
+    if (!transfer.head_delivered) {
+      transfer.slow_since = clock_.now();
+      return false;
+    }
+    const auto passed = clock_.now() - transfer.slow_since;
+    if (passed < transfer.request.stall_timeout) return false;
+    const double seconds = std::chrono::duration<double>(passed).count();
+    const auto bytes = static_cast<double>(transfer.body_bytes - transfer.slow_bytes);
+    transfer.slow_since = clock_.now();
+    transfer.slow_bytes = transfer.body_bytes;
+    const bool more = transfer.position < transfer.answer.steps.size();
+    return more && bytes < static_cast<double>(kSlowest) * seconds;
+  }
+
   // From now to the next step, or to the end.
   [[nodiscard]] static std::chrono::nanoseconds delay_of_next(const Transfer& transfer) {
     if (transfer.position < transfer.answer.steps.size()) {
@@ -221,6 +251,7 @@ class ScriptedTransport : public Transport {
 
   FakeClock& clock_;
   std::map<std::string, std::deque<Answer>> script_;
+  std::map<std::string, std::function<Answer(const Sent&)>> servers_;
   std::vector<Sent> sent_;
   std::map<TransferId, Transfer> transfers_;
   TransferId next_ = 1;

@@ -9,7 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <set>
@@ -56,7 +58,8 @@ class WireServer {
 
   /// The address of `path`, which will be answered once with `answer`.
   std::string serve(const std::string& path, Answer answer) {
-    return serve_raw(path, {to_bytes(answer), answer.failure});
+    return serve_raw(
+        path, {to_bytes(answer), answer.failure, {first_pause(answer), answer.steps.cend()}});
   }
   /// The same with bytes of the test's own; the connection is closed after them.
   std::string serve_bytes(const std::string& path, std::string bytes) {
@@ -77,6 +80,7 @@ class WireServer {
   struct Reply {
     std::string bytes;
     TransportFailure end;
+    std::vector<Answer::Step> later{};  // what is sent after a pause
   };
 
   std::string serve_raw(const std::string& path, Reply reply) {
@@ -85,10 +89,16 @@ class WireServer {
     return origin() + path;
   }
 
+  // From the first pause on.
+  static std::vector<Answer::Step>::const_iterator first_pause(const Answer& answer) {
+    return std::find_if(answer.steps.begin(), answer.steps.end(),
+                        [](const Answer::Step& step) { return step.after.count() > 0; });
+  }
+
   static std::string to_bytes(const Answer& answer) {
     if (answer.status == 0) return {};
     std::string body;
-    for (const Answer::Step& step : answer.steps) body += step.body;
+    for (auto step = answer.steps.begin(); step != first_pause(answer); ++step) body += step->body;
     std::string bytes = "HTTP/1.1 " + std::to_string(answer.status) + " Said\r\n";
     for (const auto& [name, value] : answer.headers) bytes += name + ": " + value + "\r\n";
     return bytes + "\r\n" + body;
@@ -128,7 +138,11 @@ class WireServer {
       }
       // A HEAD and a 304 have the headers of a body and no body.
       if (head.starts_with("HEAD ")) reply.bytes.erase(reply.bytes.find("\r\n\r\n") + 4);
-      if (!send_all(socket, reply.bytes) || reply.end == TransportFailure::kCut) break;
+      bool sent = send_all(socket, reply.bytes);
+      for (auto step = reply.later.begin(); sent && step != reply.later.end(); ++step) {
+        sent = stays_for(socket, step->after) && send_all(socket, step->body);
+      }
+      if (!sent || reply.end == TransportFailure::kCut) break;
       if (reply.end == TransportFailure::kStalled) {
         char byte = 0;
         while (::recv(socket, &byte, 1, 0) > 0) {
@@ -149,6 +163,13 @@ class WireServer {
       received.append(buffer, static_cast<std::size_t>(got));
     }
     return true;
+  }
+
+  // False: the other side has gone meanwhile.
+  static bool stays_for(int socket, std::chrono::nanoseconds time) {
+    pollfd watched{socket, POLLRDHUP, 0};
+    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(time).count();
+    return ms == 0 || ::poll(&watched, 1, static_cast<int>(ms)) == 0;
   }
 
   static bool send_all(int socket, std::string_view bytes) {

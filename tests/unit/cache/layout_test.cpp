@@ -127,6 +127,8 @@ TEST(HubRepo, KeepsItsOwnStateWhereNoScannerLooks) {
   const HubRepo repo("/hub", "model", "o/n");
   EXPECT_EQ(repo.partial("abc", "00c0ffee"),
             "/hub/models--o--n/blobs/abc.00c0ffee.fvprefetch-part");
+  EXPECT_EQ(repo.journal("abc", "00c0ffee"),
+            "/hub/models--o--n/.fvprefetch/partials/abc.00c0ffee.json");
   EXPECT_EQ(repo.temporary("00c0ffee"), "/hub/models--o--n/.fvprefetch/tmp/00c0ffee");
   EXPECT_EQ(repo.receipt(kCommit, "all"),
             "/hub/models--o--n/.fvprefetch/receipts/" + std::string(kKeyOfAll) + ".json");
@@ -142,6 +144,8 @@ TEST(UrlFile, NamesTheFileAndWhatLiesBesideIt) {
   EXPECT_EQ(file.path(), "/eval/models/amt-s.pth");
   EXPECT_EQ(file.directory(), "/eval/models");
   EXPECT_EQ(file.partial("00c0ffee"), "/eval/models/.amt-s.pth.00c0ffee.fvprefetch-part");
+  EXPECT_EQ(file.journal("00c0ffee"),
+            "/eval/.fvprefetch/partials/" + std::string(kKeyOfAmt) + ".00c0ffee.json");
   EXPECT_EQ(file.lock(), "/eval/.fvprefetch/locks/" + std::string(kKeyOfAmt) + ".lock");
   EXPECT_EQ(file.receipt(), "/eval/.fvprefetch/receipts/" + std::string(kKeyOfAmt) + ".json");
 }
@@ -182,6 +186,13 @@ TEST_P(PartialName, IsRecognised) {
   EXPECT_EQ(is_partial_of(GetParam().file, "abc"), GetParam().partial);
 }
 INSTANTIATE_TEST_SUITE_P(Rows, PartialName, ::testing::ValuesIn(kPartials), row_name<Partial>);
+
+TEST(Partials, AreKnownByTheirTag) {
+  EXPECT_EQ(layout::partial_tag("abc.00c0ffee.fvprefetch-part", "abc"), "00c0ffee");
+  EXPECT_EQ(layout::partial_tag(".abc.00c0ffee.fvprefetch-part", "abc"), "00c0ffee");
+  EXPECT_EQ(layout::partial_tag("abc.00c0ffee.incomplete", "abc"), "");
+  EXPECT_EQ(layout::partial_tag("abcd.00c0ffee.fvprefetch-part", "abc"), "");
+}
 
 }  // namespace
 }  // namespace fvprefetch::layout

@@ -112,15 +112,40 @@ TEST_F(PrefetchTest, TheFirstRequiredFailureStopsNewWork) {
   EXPECT_EQ(wire.urls(), std::vector<std::string>{"https://host/a"});
 }
 
-TEST_F(PrefetchTest, WhatRunsWhenAnotherEntryFailsIsCancelledAndLeavesNothing) {
-  wire.on("https://host/a",
-          Answer(200).header("content-length", "9").body("xxx").pause(std::chrono::hours(1)));
+TEST_F(PrefetchTest, WhatRunsWhenAnotherEntryFailsIsCancelledAndGoneOnWithByTheNextRun) {
+  wire.on("https://host/a", Answer(200)
+                                .header("content-length", "9")
+                                .header("etag", "\"v1\"")
+                                .body("xxx")
+                                .pause(std::chrono::hours(1)));
   wire.on("https://host/b", Answer(404));
   const Report report = run(R"([{"name": "a", "source": "https://host/a"},
                                 {"name": "b", "source": "https://host/b"}])");
   EXPECT_EQ(report.code(), ErrorCode::kNotFound);
   EXPECT_EQ(report.entries[0].state, EntryState::kSkipped);
   EXPECT_EQ(wire.running(), 0U);
+  EXPECT_FALSE(std::filesystem::exists(dir / "eval/models/a"));
+
+  wire.on("https://host/a", Answer(206)
+                                .header("content-range", "bytes 3-8/9")
+                                .header("etag", "\"v1\"")
+                                .body("yyyyyy"));
+  const Report next = run(R"([{"name": "a", "source": "https://host/a"}])");
+  ASSERT_EQ(next.code(), ErrorCode::kOk);
+  EXPECT_EQ(next.entries[0].state, EntryState::kResumed);
+  EXPECT_EQ(next.entries[0].bytes_fetched, 6U);
+  EXPECT_EQ(wire.sent().back().header("Range"), "bytes=3-");
+  EXPECT_EQ(dir.read("eval/models/a"), "xxxyyyyyy");
+  for (const std::string& file : dir.files("eval")) EXPECT_EQ(file.find("part"), std::string::npos);
+}
+
+TEST_F(PrefetchTest, WhatIsNotResumableLeavesNothingWhenAnotherEntryFails) {
+  wire.on("https://host/a",
+          Answer(200).header("content-length", "9").body("xxx").pause(std::chrono::hours(1)));
+  wire.on("https://host/b", Answer(404));
+  const Report report = run(R"([{"name": "a", "source": "https://host/a"},
+                                {"name": "b", "source": "https://host/b"}])");
+  EXPECT_EQ(report.entries[0].state, EntryState::kSkipped);
   for (const std::string& file : dir.files("eval")) EXPECT_EQ(file.find("part"), std::string::npos);
 }
 

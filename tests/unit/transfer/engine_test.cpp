@@ -221,11 +221,21 @@ TEST_F(EngineTest, SendsTheHeadersAndTheStallTimeoutItWasGiven) {
 TEST_F(EngineTest, FetchesACutFileAgainFromItsBeginningWithoutAStrongValidator) {
   wire.on(kA, Answer(200).header("etag", "W/\"v1\"").body("the bytes XX").cut());
   wire.on(kA, Answer::whole(kText));
-  const Finished finished = fetch(checked());
+  const Finished finished = fetch(download());
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(content(partial), kText);
   EXPECT_EQ(wire.sent()[1].header("Range"), "");
   EXPECT_EQ(finished.result->bytes_received, 12 + kText.size());
+}
+
+TEST_F(EngineTest, GoesOnWithoutAValidatorWhereADigestWillDecide) {
+  wire.on(kA, Answer(200).body("the bytes ").cut());
+  wire.on(kA, Answer(206).header("content-range", "bytes 10-24/25").body("of a checkpoint"));
+  const Finished finished = fetch(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(content(partial), kText);
+  EXPECT_EQ(wire.sent()[1].header("Range"), "bytes=10-");
+  EXPECT_EQ(wire.sent()[1].header("If-Range"), "");
 }
 
 TEST_F(EngineTest, GoesOnWhereACutFileEndedWithAStrongValidator) {
@@ -325,7 +335,7 @@ TEST_F(EngineTest, CountsTheRetriesAnewAfterAGoodPieceOfTheFile) {
     const std::string first = std::to_string(i * (1 << 20));
     wire.on(kA, Answer(206)
                     .header("etag", "\"v1\"")
-                    .header("content-range", "bytes " + first + "-4194303/4194304")
+                    .header("content-range", "bytes " + first + "-5242879/5242880")
                     .body(piece)
                     .cut());
   }
@@ -744,13 +754,177 @@ TEST_F(EngineTest, TheNextAddressGoesOnWhereTheFirstOneEnded) {
   EXPECT_EQ(finished.bytes_received, kText.size());
 }
 
+// --- what an earlier run left --------------------------------------------------------------------
+
+class EngineResume : public EngineTest {
+ protected:
+  // A run that ended after the first ten bytes.
+  void leave(Download what) {
+    what.partial = left.data;
+    what.journal = left.journal;
+    wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").pause(seconds(50)));
+    make_engine();
+    engine->add(std::move(what));
+    EXPECT_TRUE(engine->poll(clock.now() + seconds(1), {}).empty());
+    engine.reset();
+    EXPECT_EQ(content(left.data), "the bytes ");
+  }
+  Finished next(Download what) {
+    what.journal = dir.path() + "/journal";
+    what.others = {left};
+    return fetch(std::move(what));
+  }
+  static Answer rest() {
+    return Answer(206)
+        .header("etag", "\"v1\"")
+        .header("content-range", "bytes 10-24/25")
+        .body("of a checkpoint");
+  }
+
+  PartialPlace left{dir.path() + "/.file.left", dir.path() + "/left.json"};
+};
+
+TEST_F(EngineResume, GoesOnWhereItEnded) {
+  leave(checked());
+  wire.on(kA, rest());
+  const Finished finished = next(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(content(partial), kText);
+  EXPECT_EQ(wire.sent().back().header("Range"), "bytes=10-");
+  EXPECT_EQ(wire.sent().back().header("If-Range"), "\"v1\"");
+  EXPECT_EQ(finished.result->resumed, 10U);
+  EXPECT_EQ(finished.bytes_received, 15U);
+}
+
+TEST_F(EngineResume, GoesOnWithoutADigestByTheValidator) {
+  leave(download());
+  wire.on(kA, rest());
+  const Finished finished = next(download());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(finished.result->resumed, 10U);
+  EXPECT_EQ(finished.result->sha256, sha256_hex(kText));
+}
+
+TEST_F(EngineResume, BeginsAnewWhenTheFileIsAnother) {
+  leave(download());
+  wire.on(kA, Answer::whole("another text").header("etag", "\"v2\""));
+  const Finished finished = next(download());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(content(partial), "another text");
+  EXPECT_EQ(finished.result->resumed, 0U);
+}
+
+TEST_F(EngineResume, DoesNotSpliceAnotherFilesEnd) {
+  leave(download());
+  wire.on(kA, Answer(206)
+                  .header("etag", "\"v2\"")
+                  .header("content-range", "bytes 10-24/25")
+                  .body("OF A CHECKPOINT"));
+  wire.on(kA, Answer::whole(kText));
+  ASSERT_TRUE(IsOk(next(download()).result));
+  EXPECT_EQ(content(partial), kText);
+}
+
+TEST_F(EngineResume, DoesNotHoldWrongBytesOfAnEarlierRunAgainstTheServer) {
+  leave(checked());
+  std::fstream(left.data, std::ios::in | std::ios::out | std::ios::binary) << "XXX";
+  wire.on(kA, rest());
+  std::string flipped = kText;
+  flipped[3] = static_cast<char>(~flipped[3]);
+  wire.on(kA, Answer::whole(flipped));  // and then a byte is flipped on the way
+  wire.on(kA, Answer::whole(kText));
+  ASSERT_TRUE(IsOk(next(checked()).result));
+  EXPECT_EQ(content(partial), kText);
+}
+
+TEST_F(EngineResume, AsksNothingWhereAllIsThere) {
+  leave(checked());
+  std::ofstream(left.data) << kText;
+  std::ifstream file(left.journal);
+  std::string journal{std::istreambuf_iterator<char>(file), {}};
+  journal.replace(journal.find("[[0,10]]"), 8, "[[0,25]]");
+  std::ofstream(left.journal) << journal;
+  const std::size_t before = wire.sent().size();
+  const Finished finished = next(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(wire.sent().size(), before);
+  EXPECT_EQ(finished.result->resumed, 25U);
+}
+
+TEST_F(EngineResume, LeavesNothingOfWhatTheServerHasNoMore) {
+  leave(checked());
+  wire.on(kA, Answer(404));
+  EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kNotFound));
+  EXPECT_TRUE(dir.files().empty());
+}
+
+TEST_F(EngineResume, LeavesNothingOfWhatIsNotTheFile) {
+  leave(checked());
+  wire.on(kA, rest());
+  for (int i = 0; i < 2; ++i) wire.on(kA, Answer::whole("other bytes of no use at "));
+  std::fstream(left.data, std::ios::in | std::ios::out | std::ios::binary) << "XXX";
+  EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kIntegrity));
+  EXPECT_TRUE(dir.files().empty());
+}
+
+TEST_F(EngineResume, StaysAsItIsWhileTheServerIsDown) {
+  leave(checked());
+  options.retries = 0;
+  wire.on(kA, Answer(503));
+  EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kNetwork));
+  EXPECT_EQ(content(partial), "the bytes ");
+  EXPECT_TRUE(std::filesystem::exists(dir.path() + "/journal"));
+}
+
+TEST_F(EngineResume, StaysAtTheDeadlineAndWhenItIsCancelled) {
+  leave(checked());
+  wire.on(kA, Answer(206)
+                  .header("etag", "\"v1\"")
+                  .header("content-range", "bytes 10-24/25")
+                  .body("of ")
+                  .pause(seconds(40)));
+  options.deadline = clock.now() + seconds(30);
+  EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kNetwork));
+  EXPECT_EQ(content(partial), "the bytes of ");
+}
+
+TEST_F(EngineResume, SaysSoWhereThereIsNoSpaceForACopy) {
+  const testing::TinyDisk disk;
+  left = {disk.dir().path() + "/.file.left", disk.dir().path() + "/left.json"};
+  partial = disk.dir().path() + "/.file.part";
+  leave(checked());
+  std::ifstream file(left.journal);
+  std::string journal{std::istreambuf_iterator<char>(file), {}};
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    ASSERT_NE(journal.find(from), std::string::npos) << journal;
+    journal.replace(journal.find(from), from.size(), to);
+  };
+  replace("\"durable\":[]", "\"durable\":[[0,10]]");
+  replace("\"owner\":null",
+          "\"owner\":{\"host\":\"node17\",\"boot\":\"x\","
+          "\"pid_namespace\":\"y\",\"pid\":7,\"started\":7}");
+  replace("\"total\":25", "\"total\":25");
+  std::ofstream(left.journal) << journal;
+  disk.fill();
+  wire.on(kA, Answer::whole(kText));
+  Download what = checked();
+  what.others = {left};
+  what.journal = disk.dir().path() + "/journal";
+  const Finished finished = fetch(std::move(what));
+  const auto notes = engine->take_notes();
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_NE(notes[0].message.find("no space"), std::string::npos);
+  EXPECT_TRUE(FailsWith(finished.result, ErrorCode::kNoSpace));
+  EXPECT_EQ(content(left.data), "the bytes ");
+}
+
 // --- numbers -------------------------------------------------------------------------------------
 
 TEST_F(EngineTest, TellsHowManyBytesAreThereAndToCome) {
   wire.on(kA, Answer(200)
                   .header("content-length", "25")
                   .body("the bytes ")
-                  .pause(seconds(60))
+                  .pause(seconds(50))
                   .body("of a checkpoint"));
   make_engine();
   const DownloadId id = engine->add(download());
@@ -766,7 +940,9 @@ TEST_F(EngineTest, DoesNotCountBytesThatWereThrownAway) {
   wire.on(kA, Answer(200).body("the bytes ").cut());
   wire.on(kA, Answer::whole(kText));
   make_engine();
-  const DownloadId id = engine->add(checked());
+  Download what = download();
+  what.spec.size = kText.size();
+  const DownloadId id = engine->add(std::move(what));
   EXPECT_TRUE(engine->poll(Clock::TimePoint::max(), {}).empty());
   EXPECT_EQ(engine->bytes_done(), 0U);
   EXPECT_EQ(engine->size_of(id), 25U);

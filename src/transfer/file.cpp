@@ -1,0 +1,477 @@
+#include "transfer/file.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <utility>
+
+#include "base/digest.h"
+#include "base/url.h"
+#include "transfer/retry.h"
+#include "transfer/sniff.h"
+
+namespace fvprefetch::engine {
+namespace {
+
+using std::chrono::milliseconds;
+
+// An answer that is no file is kept up to this for the words of its error.
+constexpr std::size_t kMaxErrorBody = 64U << 10U;
+
+// An attempt that brings a file further by this much shows that trying again is worth it: the count
+// of its retries begins anew, or no long file would ever pass a connection that is cut each hour.
+constexpr std::uint64_t kGoodPiece = 1U << 20U;
+
+// So much of a file is worth a connection of its own: the first bytes of one cost a handshake, at
+// the Hub a redirect as well, and the time that it takes to come up to speed.
+constexpr std::uint64_t kWorthAConnection = 8U << 20U;
+// A connection that is there already takes less.
+constexpr std::uint64_t kSmallestShare = 4U << 20U;
+
+// "bytes 100-199/200"; `total` is empty for "*".
+struct ContentRange {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+  std::optional<std::uint64_t> total;
+};
+
+std::optional<std::uint64_t> number(std::string_view text) {
+  std::uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  if (text.empty() || error != std::errc() || stopped != end) return std::nullopt;
+  return value;
+}
+
+std::optional<ContentRange> content_range(std::string_view text) {
+  constexpr std::string_view kUnit = "bytes ";
+  if (!text.starts_with(kUnit)) return std::nullopt;
+  text.remove_prefix(kUnit.size());
+  const std::size_t dash = text.find('-');
+  const std::size_t slash = text.find('/');
+  if (dash == std::string_view::npos || slash == std::string_view::npos || slash < dash) {
+    return std::nullopt;
+  }
+  const auto first = number(text.substr(0, dash));
+  const auto last = number(text.substr(dash + 1, slash - dash - 1));
+  const std::string_view total = text.substr(slash + 1);
+  if (!first || !last || *last < *first || *last == kNoEnd) return std::nullopt;
+  if (total != "*" && !number(total)) return std::nullopt;
+  return ContentRange{*first, *last, number(total)};
+}
+
+bool is_refusal(int status) {
+  return status == 400 || status == 401 || status == 403 || status == 410;
+}
+
+std::string_view digest_name(Digest::Kind kind) {
+  return kind == Digest::Kind::kSha256 ? "sha256" : "git object id";
+}
+
+}  // namespace
+
+bool Stream::on_head(const ResponseHead& head) {
+  return file_.on_head(*this, head);
+}
+bool Stream::on_body(std::span<const std::byte> data) {
+  return file_.on_body(*this, data);
+}
+
+File::File(Download download, Partial::Workers workers, Clock& clock)
+    : others(std::move(download.others)),
+      download_(std::move(download)),
+      partial_({download_.partial, download_.journal}, download_.spec, workers, clock),
+      clock_(clock) {}
+
+void File::next_address() {
+  ++address_;
+  serves_ranges_ = false;
+  // Another server's ETag says little of these bytes: unless the digest will say the rest.
+  if (!spec().digest) partial_.forget();
+}
+
+// --- streams -------------------------------------------------------------------------------------
+
+std::vector<Range> File::busy() const {
+  std::vector<Range> busy;
+  for (const auto& stream : streams_) busy.push_back(stream->piece_);
+  return busy;
+}
+
+void File::open() {
+  streams_.push_back(std::make_unique<Stream>(*this, Range{0, total().value_or(kNoEnd)}));
+}
+
+bool File::open_another() {
+  const auto share = next_share(partial_.done(), *total(), busy(), kSmallestShare);
+  if (!share) return false;
+  if (share->taken_from) streams_[*share->taken_from]->piece_.end = share->range.begin;
+  streams_.push_back(std::make_unique<Stream>(*this, share->range));
+  return true;
+}
+
+bool File::give_more(Stream& stream) {
+  std::vector<Range> others_busy;
+  std::vector<Stream*> owners;
+  for (const auto& other : streams_) {
+    if (other.get() == &stream) continue;
+    others_busy.push_back(other->piece_);
+    owners.push_back(other.get());
+  }
+  const auto share = next_share(partial_.done(), total().value_or(kNoEnd), others_busy,
+                                serves_ranges_ ? kSmallestShare : kNoEnd / 2);
+  if (!share) return false;
+  if (share->taken_from) owners[*share->taken_from]->piece_.end = share->range.begin;
+  stream.piece_ = share->range;
+  return true;
+}
+
+void File::close(const Stream& stream) {
+  std::erase_if(streams_, [&](const auto& one) { return one.get() == &stream; });
+}
+
+void File::one_by_one() {
+  most_ = 1;
+  serves_ranges_ = false;
+  // Who was answered with the whole file brings it all, also what others have brought.
+  for (const auto& stream : streams_) {
+    if (!stream->ranged_ && stream->phase_ == Stream::Phase::kFile) {
+      stream->piece_.end = std::max(stream->piece_.end, stream->served_to_);
+    }
+  }
+}
+
+int File::most() const {
+  const int now = static_cast<int>(streams_.size());
+  if (!serves_ranges_ || !total() || !partial_.resumable()) return now;
+  const auto worth =
+      static_cast<int>(std::min<std::uint64_t>(*total() / kWorthAConnection, 1U << 10U));
+  return std::max(now, std::min(most_, worth));
+}
+
+bool File::undecided() const {
+  return alone() && !streams_.empty() && !streams_.front()->delivers_ &&
+         total().value_or(kNoEnd) >= 2 * kWorthAConnection;
+}
+
+Request File::begin(Stream& stream, milliseconds stall_timeout) {
+  stream.phase_ = Stream::Phase::kHead;
+  stream.refusal_.reset();
+  stream.enough_ = false;
+  stream.delivers_ = false;
+  stream.begun_ = clock_.now();
+  stream.error_body_.clear();
+  const std::uint64_t end = total().value_or(kNoEnd);
+  if (alone()) {  // it may have been left with anything
+    const auto missing = partial_.done().missing({0, end});
+    stream.piece_ = missing.empty() ? Range{0, end} : missing.front();
+  }
+  stream.served_to_ = stream.piece_.end;
+  stream.ranged_ = partial_.done().bytes() > 0 || !alone();
+  Request request;
+  request.url = address();
+  request.headers = download_.headers;
+  request.credential = download_.credential;
+  request.stall_timeout = stall_timeout;
+  if (stream.ranged_) {
+    std::string range = "bytes=" + std::to_string(stream.piece_.begin) + "-";
+    if (stream.piece_.end < end) range += std::to_string(stream.piece_.end - 1);
+    request.headers.emplace_back("Range", std::move(range));
+    // A file that has changed meanwhile comes whole, as a 200. Another server has an ETag of its
+    // own; there the digest decides, or next_address() has forgotten all.
+    if (is_strong(partial_.etag()) && partial_.came_from(address())) {
+      request.headers.emplace_back("If-Range", partial_.etag());
+    }
+  }
+  return request;
+}
+
+// --- what comes ----------------------------------------------------------------------------------
+
+bool File::refuse(Stream& stream, Outcome outcome) {
+  stream.refusal_ = std::move(outcome);
+  return false;
+}
+
+bool File::on_head(Stream& stream, const ResponseHead& head) {
+  if (head.status < 200 || head.status > 299) {
+    stream.phase_ = Stream::Phase::kErrorBody;
+    return true;
+  }
+  stream.latency_ = clock_.now() - stream.begun_;
+  const std::string encoding = head.header("content-encoding");
+  if (!encoding.empty() && encoding != "identity") {
+    return refuse(stream, mismatch("came encoded (" + encoding + "), which was not asked for"));
+  }
+  if (head.status == 206 && stream.ranged_) return go_on(stream, head);
+  if (head.status != 200) {
+    return refuse(stream, {Outcome::Kind::kNextAddress,
+                           network_error("answered " + std::to_string(head.status) +
+                                         " where 200 and the whole file were asked for")});
+  }
+  if (!alone()) {
+    return refuse(stream,
+                  {Outcome::Kind::kNoRange,
+                   network_error("answered with the whole file where a range was asked for")});
+  }
+  return start_over(stream, head);
+}
+
+bool File::start_over(Stream& stream, const ResponseHead& head) {
+  beginning_.clear();
+  partial_.forget();
+  const auto length = head.content_length();
+  if (spec().size && length && *length != *spec().size) {
+    // Told before a byte is written. A page in place of the file is the usual reason and has to
+    // be named, so its beginning is let in (and, when it is shorter, its end is awaited).
+    stream.phase_ = Stream::Phase::kWrongSize;
+    stream.announced_ = *length;
+    return true;
+  }
+  stream.phase_ = Stream::Phase::kFile;
+  stream.ranged_ = false;
+  const auto size = spec().size ? spec().size : length;
+  stream.piece_ = {0, size.value_or(kNoEnd)};
+  stream.served_to_ = stream.piece_.end;
+  serves_ranges_ = head.header("accept-ranges") == "bytes";
+  if (auto status = partial_.restart(address(), head.header("etag"), size); !status) {
+    return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
+  }
+  return true;
+}
+
+bool File::go_on(Stream& stream, const ResponseHead& head) {
+  const auto range = content_range(head.header("content-range"));
+  const std::string etag = head.header("etag");
+  const bool same = etag.empty() || etag == partial_.etag() || !partial_.came_from(address());
+  const bool fits = same && range && range->first == stream.piece_.begin &&
+                    range->last < stream.served_to_ &&
+                    (!range->total || *range->total > range->last) &&
+                    (!range->total || !total() || *range->total == *total());
+  if (!fits) {
+    Error error =
+        network_error("answered with `" + head.header("content-range") + "` where the bytes from " +
+                      std::to_string(stream.piece_.begin) + " on were asked for");
+    if (!alone()) return refuse(stream, {Outcome::Kind::kNoRange, std::move(error)});
+    partial_.forget();
+    return refuse(stream, {Outcome::Kind::kAgain, std::move(error)});
+  }
+  if (range->total && !total()) {
+    partial_.set_total(*range->total);
+    stream.piece_.end = std::min(stream.piece_.end, *range->total);
+  }
+  stream.served_to_ = range->last + 1;
+  stream.phase_ = Stream::Phase::kFile;
+  serves_ranges_ = most_ > 1;
+  return true;
+}
+
+bool File::on_body(Stream& stream, std::span<const std::byte> data) {
+  const auto* const text = reinterpret_cast<const char*>(data.data());
+  switch (stream.phase_) {
+    case Stream::Phase::kHead:
+      return false;  // a transport that breaks its contract
+    case Stream::Phase::kErrorBody: {
+      std::string& words = stream.error_body_;
+      words.append(text, std::min(data.size(), kMaxErrorBody - words.size()));
+      return words.size() < kMaxErrorBody;
+    }
+    case Stream::Phase::kWrongSize:
+      look_at(text, data.size());
+      return beginning_.size() < kSniffBytes;
+    case Stream::Phase::kFile:
+      break;
+  }
+  bytes_received_ += data.size();
+  stream.delivers_ = true;
+  return write(stream, data);
+}
+
+bool File::write(Stream& stream, std::span<const std::byte> data) {
+  Range& piece = stream.piece_;
+  if (data.size() > piece.end - piece.begin) {
+    if (!stream.ranged_ && spec().size == piece.end) {
+      return refuse(stream, mismatch("has more than the expected " + std::to_string(*spec().size) +
+                                     " bytes"));
+    }
+    data = data.first(piece.end - piece.begin);  // the rest is another stream's
+  }
+  if (piece.begin == beginning_.size() && piece.begin < kSniffBytes) {
+    look_at(reinterpret_cast<const char*>(data.data()), data.size());
+    if (beginning_.size() == kSniffBytes && is_unwelcome()) return refuse(stream, mismatch({}));
+  }
+  if (auto status = partial_.write(piece.begin, data); !status) {
+    return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
+  }
+  piece.begin += data.size();
+  stream.brought_ += data.size();
+  if (stream.brought_ >= kGoodPiece && bytes_there() > furthest_) {  // not the same bytes again
+    furthest_ = bytes_there();
+    stream.brought_ = 0;
+    stream.retries = 0;
+  }
+  // Its end was given to another stream. (One that ends by itself leaves its connection to the
+  // next request.)
+  stream.enough_ = piece.begin == piece.end ? piece.end < stream.served_to_ : complete();
+  return !stream.enough_;
+}
+
+// --- judging -------------------------------------------------------------------------------------
+
+Outcome File::conclude(Stream& stream, const Completion& completion) {
+  requests_ += completion.requests;
+  Outcome outcome = judge(stream, completion);
+  stream.phase_ = Stream::Phase::kHead;
+  stream.delivers_ = false;
+  if (!alone()) return outcome;
+  switch (outcome.kind) {
+    case Outcome::Kind::kWhole:
+      break;
+    case Outcome::Kind::kAgain:
+    case Outcome::Kind::kNextAddress:
+    case Outcome::Kind::kNoRange:
+      if (!partial_.resumable()) partial_.forget();
+      break;
+    case Outcome::Kind::kMismatch:
+    case Outcome::Kind::kStop:
+      partial_.forget();
+      break;
+  }
+  return outcome;
+}
+
+Outcome File::judge(Stream& stream, const Completion& completion) {
+  if (stream.phase_ == Stream::Phase::kWrongSize) {
+    return wrong_size(stream.announced_);  // now with its beginning
+  }
+  if (stream.refusal_) return *std::exchange(stream.refusal_, std::nullopt);
+  const bool is_file = stream.phase_ == Stream::Phase::kFile;
+  // However the connection ended then.
+  if (is_file && (stream.enough_ || stream.piece_.begin == stream.piece_.end)) return {};
+
+  const bool answered = completion.failure == TransportFailure::kNone ||
+                        (completion.failure == TransportFailure::kRefusedBySink &&
+                         stream.phase_ == Stream::Phase::kErrorBody);  // we have read enough of it
+  const int status = completion.head.status;
+  const retry::Attempt attempt{answered ? TransportFailure::kNone : completion.failure, status,
+                               std::nullopt};
+  switch (retry::classify(attempt)) {
+    case retry::Verdict::kDone:
+      if (stream.piece_.end == kNoEnd) {
+        partial_.set_total(stream.piece_.begin);
+        return {};
+      }
+      if (!stream.ranged_) return wrong_size(stream.piece_.begin);
+      return {Outcome::Kind::kAgain, network_error("ended before the range that was asked for did"),
+              status};
+    case retry::Verdict::kAgain:
+      return {Outcome::Kind::kAgain, explain(stream, completion, answered), answered ? status : 0};
+    case retry::Verdict::kNextMirror:
+      if (status == 416 && stream.ranged_ && alone()) {
+        partial_.forget();  // there is less than we have: from the first byte
+        return {Outcome::Kind::kAgain, explain(stream, completion, answered), status};
+      }
+      // The address that it led to was signed and is over: led there again, we get a new one.
+      if (answered && is_refusal(status) && is_elsewhere(completion.head)) {
+        return {Outcome::Kind::kAgain, explain(stream, completion, answered), status};
+      }
+      return {Outcome::Kind::kNextAddress, explain(stream, completion, answered), status};
+    case retry::Verdict::kStop:
+      break;
+  }
+  return {Outcome::Kind::kStop, explain(stream, completion, answered)};
+}
+
+Error File::network_error(const std::string& what) const {
+  Error error;
+  error.code = ErrorCode::kNetwork;
+  error.subject = redact(address());
+  error.message = error.subject + " " + what;
+  return error;
+}
+
+// Without `what` the impostor is all there is to say.
+Outcome File::mismatch(const std::string& what) const {
+  const Impostor impostor = sniff(beginning_);
+  const std::string came(describe(impostor));
+  Outcome outcome;
+  outcome.kind = Outcome::Kind::kMismatch;
+  outcome.error.code = ErrorCode::kIntegrity;
+  outcome.error.subject = redact(address());
+  outcome.error.hint = hint(impostor);
+  outcome.error.message = outcome.error.subject;
+  outcome.error.message += what.empty() ? ": " : " " + what + (came.empty() ? "" : "; ");
+  outcome.error.message += came;
+  return outcome;
+}
+
+Outcome File::wrong_size(std::uint64_t actual) const {
+  return mismatch("has " + std::to_string(actual) + " bytes, expected " +
+                  std::to_string(spec().size ? *spec().size : total().value_or(0)));
+}
+
+void File::look_at(const char* text, std::size_t size) {
+  beginning_.append(text, std::min(size, kSniffBytes - beginning_.size()));
+}
+
+// Where a digest is expected it decides alone.
+bool File::is_unwelcome() const {
+  return !spec().digest && !may_be(sniff(beginning_), spec().path);
+}
+
+// A redirect led to another server, whose words are not those of the one that was asked.
+bool File::is_elsewhere(const ResponseHead& head) const {
+  const auto asked = parse_url(address());
+  const auto answered = parse_url(head.url);
+  return asked && answered && asked->origin() != answered->origin();
+}
+
+Error File::explain(const Stream& stream, const Completion& completion, bool answered) const {
+  if (!answered || !download_.explain || is_elsewhere(completion.head)) {
+    Completion plain = completion;
+    if (answered) plain.failure = TransportFailure::kNone;
+    return retry::to_error(plain);
+  }
+  Error error = download_.explain(Response{completion.head, stream.error_body_});
+  if (!error.retry_after) error.retry_after = retry::wait_asked(completion.head);
+  return error;
+}
+
+// --- the end -------------------------------------------------------------------------------------
+
+bool File::complete() const {
+  return total() && !partial_.copying() && partial_.begun() &&
+         (*total() == 0 || partial_.done().has({0, *total()}));
+}
+
+std::optional<Outcome> File::verify() {
+  const std::uint64_t size = *total();
+  if (spec().size && size != *spec().size) return wrong_size(size);
+  if (beginning_.size() < kSniffBytes) beginning_ = partial_.beginning(kSniffBytes);
+  if (is_unwelcome()) return mismatch({});
+  auto actual = partial_.digest(size);
+  if (!actual) return std::nullopt;
+  if (!*actual) return Outcome{Outcome::Kind::kStop, std::move(*actual).error()};
+  if (spec().digest && !agrees(*spec().digest, **actual)) {
+    const std::string name(digest_name(digest_kind()));
+    const bool prefix = spec().digest->hex.size() < (*actual)->size();
+    return mismatch("has " + name + " " + **actual + ", expected " +
+                    (prefix ? "one that begins with " : "") + spec().digest->hex);
+  }
+  if (digest_kind() == Digest::Kind::kSha256) sha256_ = **actual;
+  return Outcome{};
+}
+
+Downloaded File::hand_out() {
+  Downloaded downloaded;
+  downloaded.size = *total();
+  downloaded.fd = partial_.hand_out();
+  downloaded.sha256 = sha256_;
+  downloaded.etag = partial_.etag();
+  downloaded.requests = requests_;
+  downloaded.bytes_received = bytes_received_;
+  downloaded.resumed = partial_.adopted();
+  return downloaded;
+}
+
+}  // namespace fvprefetch::engine

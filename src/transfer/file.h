@@ -1,0 +1,182 @@
+// One download over all its attempts and connections: asks, judges what comes, writes it down. When
+// and where an attempt is made, and how many connections there are, is decided by the engine.
+// Private to it.
+//
+// A connection is a Stream. One alone may do everything: begin the file anew, go to the next
+// address, take a whole file for an answer. Of several each fetches its own range, and what goes
+// wrong with one is that one's matter: the bytes that it leaves are fetched by another.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "fvprefetch/error.h"
+#include "transfer/engine.h"
+#include "transfer/partial.h"
+#include "transfer/ranges.h"
+#include "transfer/transport.h"
+
+namespace fvprefetch::engine {
+
+/// What an attempt came to.
+struct Outcome {
+  enum class Kind {
+    kWhole,        ///< all that the stream was to bring has come
+    kAgain,        ///< transient
+    kNextAddress,  ///< this address will not do
+    kNoRange,      ///< one of several streams was answered with something else than its range
+    kMismatch,     ///< what came is not the file
+    kStop          ///< no address will do: the disk said no
+  };
+  Kind kind = Kind::kWhole;
+  Error error;     ///< of all but kWhole
+  int status = 0;  ///< HTTP's, when that is why
+};
+
+class File;
+
+/// One request at a time, and the range that it is for.
+class Stream final : public BodySink {
+ public:
+  Stream(File& file, Range piece) : file_(file), piece_(piece) {}
+  bool on_head(const ResponseHead& head) override;
+  bool on_body(std::span<const std::byte> data) override;
+
+  [[nodiscard]] const Range& piece() const { return piece_; }
+  /// The current answer has brought bytes of the file.
+  [[nodiscard]] bool delivers() const { return delivers_; }
+  [[nodiscard]] std::chrono::nanoseconds latency() const { return latency_; }
+
+  // The engine's notes.
+  std::optional<TransferId> transfer;  ///< runs
+  Clock::TimePoint embargo{};          ///< else: not before
+  int retries = 0;                     ///< since it last brought a good piece
+
+ private:
+  friend class File;
+  enum class Phase {
+    kHead,
+    kErrorBody,  // words of an answer that is not the file
+    kWrongSize,  // the length is wrong; a look at the body may tell why
+    kFile
+  };
+
+  File& file_;
+  Range piece_;                  // what is still to come
+  std::uint64_t served_to_ = 0;  // where the answer ends; behind piece_.end when that was shortened
+  bool ranged_ = false;          // asked for a range
+  Phase phase_ = Phase::kHead;
+  bool enough_ = false;  // ended by us, with all that it was to bring
+  bool delivers_ = false;
+  Clock::TimePoint begun_{};
+  std::chrono::nanoseconds latency_{0};
+  std::uint64_t brought_ = 0;  // since `retries` began to count
+  std::optional<Outcome> refusal_;
+  std::uint64_t announced_ = 0;  // kWrongSize: by Content-Length
+  std::string error_body_;
+};
+
+class File {
+ public:
+  File(Download download, Partial::Workers workers, Clock& clock);
+
+  // --- the address ---
+
+  [[nodiscard]] const std::string& address() const { return spec().urls[address_]; }
+  [[nodiscard]] bool has_next_address() const { return address_ + 1 < spec().urls.size(); }
+  void next_address();
+
+  // --- streams ---
+
+  [[nodiscard]] const std::vector<std::unique_ptr<Stream>>& streams() const { return streams_; }
+  [[nodiscard]] bool alone() const { return streams_.size() <= 1; }
+  /// The first one, for whatever is missing.
+  void open();
+  /// One more, when there is a range for it.
+  bool open_another();
+  /// What a stream that has brought its range does next; false: nothing that pays.
+  bool give_more(Stream& stream);
+  /// Its range is left to the others. Its transfer must have ended or been cancelled.
+  void close(const Stream& stream);
+  /// From now on one stream after the other: this server does not serve ranges as it said.
+  void one_by_one();
+  /// The server said that there are too many.
+  void at_most(int streams) { most_ = std::min(most_, std::max(1, streams)); }
+  /// How many streams could be of use now.
+  [[nodiscard]] int most() const;
+  /// No answer yet that tells whether more than one could.
+  [[nodiscard]] bool undecided() const;
+
+  /// The request of a stream's next attempt.
+  Request begin(Stream& stream, std::chrono::milliseconds stall_timeout);
+  /// Judges the attempt that ended.
+  Outcome conclude(Stream& stream, const Completion& completion);
+
+  // --- the end ---
+
+  /// Every byte is there.
+  [[nodiscard]] bool complete() const;
+  /// Complete: size and digest against what was expected; nullopt while the digest is being made.
+  [[nodiscard]] std::optional<Outcome> verify();
+  /// After kWhole.
+  Downloaded hand_out();
+
+  [[nodiscard]] Partial& partial() { return partial_; }
+  [[nodiscard]] const FileSpec& spec() const { return download_.spec; }
+  [[nodiscard]] Error network_error(const std::string& what) const;
+  [[nodiscard]] std::uint64_t bytes_there() const { return partial_.done().bytes(); }
+  [[nodiscard]] std::optional<std::uint64_t> total() const { return partial_.total(); }
+  [[nodiscard]] std::uint64_t requests() const { return requests_; }
+  [[nodiscard]] std::uint64_t bytes_received() const { return bytes_received_; }
+
+  // The engine's notes.
+  std::vector<PartialPlace> others;  ///< to be looked at before the first request
+  bool looked = false;
+  int mismatches = 0;           ///< of all addresses
+  std::vector<Error> given_up;  ///< one for each address
+  bool was_transient = false;   ///< one of those may answer later
+
+ private:
+  friend class Stream;
+
+  [[nodiscard]] Digest::Kind digest_kind() const {
+    return spec().digest ? spec().digest->kind : Digest::Kind::kSha256;
+  }
+  [[nodiscard]] std::vector<Range> busy() const;
+
+  bool on_head(Stream& stream, const ResponseHead& head);
+  bool on_body(Stream& stream, std::span<const std::byte> data);
+  bool start_over(Stream& stream, const ResponseHead& head);
+  bool go_on(Stream& stream, const ResponseHead& head);
+  bool write(Stream& stream, std::span<const std::byte> data);
+  static bool refuse(Stream& stream, Outcome outcome);
+
+  [[nodiscard]] Outcome mismatch(const std::string& what) const;
+  [[nodiscard]] Outcome wrong_size(std::uint64_t actual) const;
+  void look_at(const char* text, std::size_t size);
+  [[nodiscard]] bool is_unwelcome() const;
+  [[nodiscard]] Outcome judge(Stream& stream, const Completion& completion);
+  [[nodiscard]] bool is_elsewhere(const ResponseHead& head) const;
+  [[nodiscard]] Error explain(const Stream& stream, const Completion& completion,
+                              bool answered) const;
+
+  Download download_;
+  Partial partial_;
+  Clock& clock_;
+  std::vector<std::unique_ptr<Stream>> streams_;
+  std::size_t address_ = 0;
+  bool serves_ranges_ = false;  // as far as the server says
+  int most_ = 1 << 20;
+  std::string sha256_;
+  std::string beginning_;       // the first bytes of the file, up to kSniffBytes
+  std::uint64_t furthest_ = 0;  // bytes that were there when a stream's retries began anew
+  std::uint64_t requests_ = 0;
+  std::uint64_t bytes_received_ = 0;
+};
+
+}  // namespace fvprefetch::engine

@@ -1,0 +1,43 @@
+// The digest of a file that is being written: it follows the part that is there without a hole, on
+// the worker, reading it again from the page cache. What is hashed is thus what lies in the file,
+// and memory does not grow however far it falls behind.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/digest.h"
+#include "base/posix.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/plan.h"
+#include "transfer/worker.h"
+
+namespace fvprefetch {
+
+class FrontDigest {
+ public:
+  /// `fd` is its own (posix::duplicate). For kGitSha1 `size` must be that of the whole file.
+  /// `worker` must outlive it.
+  FrontDigest(Worker& worker, posix::Fd fd, std::string path, Digest::Kind kind,
+              std::uint64_t size);
+  ~FrontDigest();  ///< does not wait
+  FrontDigest(const FrontDigest&) = delete;
+  FrontDigest& operator=(const FrontDigest&) = delete;
+
+  /// The file is there up to `front`.
+  void advance(std::uint64_t front);
+  /// All is there, and `size` bytes are all: the hex digest, or nullopt while it is being made. Not
+  /// to be called again after a value.
+  [[nodiscard]] std::optional<Result<std::string>> finish(std::uint64_t size);
+
+ private:
+  struct State;
+  void post_if_behind(std::uint64_t by);
+
+  Worker& worker_;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace fvprefetch

@@ -1,0 +1,352 @@
+#include "transfer/partial.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "base/digest.h"
+#include "base/try.h"
+
+namespace fvprefetch {
+namespace {
+
+// A file of at most this is hashed in less time than another thread takes to wake up.
+constexpr std::uint64_t kSmall = 512U << 10U;
+// A journal each 1 MiB would be hundreds a second on a fast link, and each costs a metadata server
+// a rename.
+constexpr std::chrono::milliseconds kBetweenRecords(100);
+// Of a copy, between two looks at the network.
+constexpr std::uint64_t kCopyPiece = 16U << 20U;
+constexpr std::uint64_t kLargestJournal = 1U << 20U;
+
+std::string digest_text(const std::optional<Digest>& digest) {
+  if (!digest) return {};
+  return (digest->kind == Digest::Kind::kSha256 ? "sha256:" : "git-sha1:") + digest->hex;
+}
+
+std::optional<Journal> read_journal(const std::string& path) {
+  if (path.empty()) return std::nullopt;
+  const auto text = posix::read_small(path, kLargestJournal);
+  if (!text || !*text) return std::nullopt;
+  return parse_journal(**text);
+}
+
+void remove_both(const PartialPlace& place) {
+  // Best effort: pruning finds an orphan later. The data first: a journal alone harms nobody.
+  (void)posix::remove_file(place.data);
+  if (!place.journal.empty()) (void)posix::remove_file(place.journal);
+}
+
+}  // namespace
+
+bool is_strong(std::string_view etag) {
+  return etag.size() >= 2 && etag.front() == '"' && etag.back() == '"';
+}
+
+// A copy of another's data on its way into our file.
+struct Partial::Copy {
+  posix::Fd from;
+  std::string path;
+  RangeSet wanted;
+  std::vector<Range> left;  // in order from the back
+  Journal journal;
+};
+
+// What the worker syncs, and whether it has.
+struct Partial::Syncing {
+  posix::Fd fd;
+  std::string path;
+  RangeSet ranges;
+  std::atomic<bool> running{false};
+  bool ok = false;  // of the worker while `running`
+};
+
+Partial::Partial(PartialPlace place, const FileSpec& spec, Workers workers, Clock& clock)
+    : place_(std::move(place)),
+      kind_(spec.digest ? spec.digest->kind : Digest::Kind::kSha256),
+      workers_(workers),
+      clock_(clock) {
+  journal_.size = spec.size;
+  journal_.total = spec.size;
+  journal_.digest = digest_text(spec.digest);
+  if (has_journal()) {
+    journal_.owner = this_process();
+    journal_.boot = journal_.owner->boot;
+  }
+}
+
+Partial::~Partial() {
+  if (!fd_) return;
+  copy_.reset();
+  if (keep_ && has_journal() && resumable() && journal_.done.bytes() > 0) {
+    // Closed first: a network file system's client sends now what it still has.
+    const Status closed = fd_.close(place_.data);
+    if (closed) {
+      journal_.owner.reset();
+      record(clock_.now());
+      return;
+    }
+  }
+  remove_both(place_);
+}
+
+// --- adoption ------------------------------------------------------------------------------------
+
+bool Partial::takes(const Journal& other, const std::string& address) const {
+  if (other.size && journal_.size && other.size != journal_.size) return false;
+  if (other.total && journal_.total && other.total != journal_.total) return false;
+  if (!journal_.digest.empty()) return other.digest == journal_.digest;
+  return is_strong(other.etag) && other.address == sha256_hex(address);
+}
+
+void Partial::adopt(const std::vector<PartialPlace>& others, const std::string& address) {
+  struct Candidate {
+    const PartialPlace* place;
+    Journal journal;
+    std::uint64_t bytes;
+  };
+  if (!has_journal()) return;
+  const std::string& here = journal_.boot;
+  std::vector<Candidate> candidates;
+  for (const PartialPlace& place : others) {
+    auto journal = read_journal(place.journal);
+    if (!journal || !takes(*journal, address)) continue;
+    const std::uint64_t bytes = journal->reliable(here).bytes();
+    if (bytes > 0) candidates.push_back({&place, *std::move(journal), bytes});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.bytes > b.bytes; });
+  for (Candidate& candidate : candidates) {
+    const auto& owner = candidate.journal.owner;
+    const Liveness owner_is = owner ? liveness(*owner) : Liveness::kGone;
+    if (owner_is == Liveness::kAlive) continue;
+    if (owner_is == Liveness::kGone ? take_in_place(*candidate.place, std::move(candidate.journal))
+                                    : begin_copy(*candidate.place, candidate.journal)) {
+      return;
+    }
+  }
+}
+
+bool Partial::take_in_place(const PartialPlace& other, Journal journal) {
+  // Our journal before our data, the other's journal last: killed between any two of these steps we
+  // leave one journal that has its data, and at worst one more that has none.
+  const RangeSet ranges = journal.reliable(journal_.boot);
+  Journal ours = journal_;
+  set_adopted(ranges, journal);
+  record(clock_.now());
+  if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
+    (void)posix::remove_file(place_.journal);
+    journal_ = std::move(ours);
+    adopted_ = 0;
+    begun_ = false;
+    return false;
+  }
+  (void)posix::remove_file(other.journal);  // best effort: without its data nobody heeds it
+  auto fd = posix::open_private(place_.data);
+  const auto info = fd ? posix::stat(*fd, place_.data) : fail(fd.error());
+  if (!info || !info->regular) {
+    remove_both(place_);
+    journal_ = std::move(ours);
+    adopted_ = 0;
+    begun_ = false;
+    return false;
+  }
+  fd_ = *std::move(fd);
+  // A journal that says more than there is was not written by us, or its data was cut by somebody.
+  journal_.done.clip(info->size);
+  journal_.durable.clip(info->size);
+  adopted_ = journal_.done.bytes();
+  follow_front();
+  return true;
+}
+
+bool Partial::begin_copy(const PartialPlace& other, const Journal& journal) {
+  auto from = posix::open_read(other.data);
+  if (!from) return false;
+  const auto info = posix::stat(*from, other.data);
+  if (!info) return false;
+  auto copy = std::make_unique<Copy>();
+  copy->wanted = journal.reliable(journal_.boot);
+  copy->wanted.clip(info->size);
+  if (copy->wanted.bytes() == 0) return false;
+  auto made = posix::create_private(place_.data);
+  if (!made) return false;
+  fd_ = *std::move(made);
+  if (posix::clone(*from, fd_)) {
+    set_adopted(copy->wanted, journal);
+    journal_.durable.clear();
+    record(clock_.now());
+    follow_front();
+    return true;
+  }
+  // The whole of the file has to find a place beside the old one.
+  const std::uint64_t needed = std::max(copy->wanted.bytes(), journal_.total.value_or(0));
+  const auto free = posix::free_bytes(posix::parent(place_.data));
+  if (free && *free < needed) {
+    note_ = "an unfinished download of " + std::to_string(copy->wanted.bytes()) +
+            " bytes is not gone on with: there is no space for a copy of it";
+    return true;  // the smaller ones would find none either, or not be worth it
+  }
+  copy->from = *std::move(from);
+  copy->path = other.data;
+  copy->left.assign(copy->wanted.ranges().rbegin(), copy->wanted.ranges().rend());
+  copy->journal = journal;
+  copy_ = std::move(copy);
+  return true;
+}
+
+void Partial::copy_some() {
+  Range& next = copy_->left.back();
+  const std::uint64_t size = std::min(next.size(), kCopyPiece);
+  if (const Status status = posix::copy(copy_->from, fd_, next.begin, size, place_.data); !status) {
+    note_ = "an unfinished download is not gone on with: " + status.error().message;
+    copy_.reset();
+    (void)posix::truncate(fd_, 0, place_.data);  // best effort: restart() does it again
+    return;
+  }
+  next.begin += size;
+  if (next.size() == 0) copy_->left.pop_back();
+  if (!copy_->left.empty()) return;
+  const std::unique_ptr<Copy> copied = std::move(copy_);
+  set_adopted(copied->wanted, copied->journal);
+  journal_.durable.clear();  // the copy is not
+  record(clock_.now());
+  follow_front();
+}
+
+void Partial::set_adopted(RangeSet ranges, const Journal& journal) {
+  journal_.address = journal.address;
+  journal_.etag = journal.etag;
+  if (!journal_.total) journal_.total = journal.total;
+  journal_.durable = journal.durable;
+  journal_.done = std::move(ranges);
+  adopted_ = journal_.done.bytes();
+  begun_ = true;
+}
+
+// --- writing -------------------------------------------------------------------------------------
+
+Status Partial::restart(const std::string& address, std::string etag,
+                        std::optional<std::uint64_t> total) {
+  forget();
+  if (!fd_) {
+    auto made = posix::create_private(place_.data);
+    if (!made) return tl::unexpected(std::move(made).error());
+    fd_ = *std::move(made);
+  } else if (auto status = posix::truncate(fd_, 0, place_.data); !status) {
+    return status;
+  }
+  journal_.address = has_journal() ? sha256_hex(address) : address;
+  journal_.etag = std::move(etag);
+  journal_.total = total;
+  begun_ = true;
+  return {};
+}
+
+Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
+  FVP_CHECK_OK(posix::write_at(fd_, offset, data, place_.data));
+  journal_.done.add({offset, offset + data.size()});
+  follow_front();
+  if (!has_journal() || !resumable()) return {};
+  unrecorded_ += data.size();
+  undurable_ += data.size();
+  if (undurable_ >= kDurableBlock) make_durable();
+  if (unrecorded_ >= kBlock) {
+    if (const Clock::TimePoint now = clock_.now(); now >= next_record_) record(now);
+  }
+  return {};
+}
+
+void Partial::forget() {
+  digest_.reset();
+  syncing_.reset();
+  journal_.done.clear();
+  journal_.durable.clear();
+  adopted_ = 0;
+  begun_ = false;
+  undurable_ = 0;
+  // What is told of the bytes that are gone would be believed by the next process.
+  if (next_record_ != Clock::TimePoint{}) (void)posix::remove_file(place_.journal);
+  unrecorded_ = 0;
+  next_record_ = {};
+}
+
+bool Partial::came_from(const std::string& address) const {
+  return journal_.address == (has_journal() ? sha256_hex(address) : address);
+}
+
+bool Partial::resumable() const {
+  return !journal_.digest.empty() || is_strong(journal_.etag);
+}
+
+std::string Partial::beginning(std::size_t size) const {
+  std::string text(std::min<std::uint64_t>(size, journal_.done.front()), '\0');
+  const auto bytes = std::as_writable_bytes(std::span(text.data(), text.size()));
+  const auto length = posix::read_at(fd_, 0, bytes, place_.data);
+  text.resize(length ? *length : 0);  // only looked at: the digest finds what cannot be read
+  return text;
+}
+
+void Partial::follow_front() {
+  const std::uint64_t front = journal_.done.front();
+  if (!digest_) {
+    // Git hashes the length before the first byte, so somebody has to tell it.
+    const bool can_begin = kind_ == Digest::Kind::kSha256 || journal_.total;
+    if (front <= kSmall || !can_begin) return;
+    auto fd = posix::duplicate(fd_, place_.data);
+    if (!fd) return;  // digest() tries again, and tells
+    digest_ = std::make_unique<FrontDigest>(workers_.beside, *std::move(fd), place_.data, kind_,
+                                            journal_.total.value_or(0));
+  }
+  digest_->advance(front);
+}
+
+void Partial::make_durable() {
+  if (syncing_ && syncing_->running) return;  // the disk is slower than the network: next time
+  if (syncing_ && syncing_->ok) journal_.durable = syncing_->ranges;
+  undurable_ = 0;
+  if (!syncing_) {
+    auto fd = posix::duplicate(fd_, place_.data);
+    if (!fd) return;  // then nothing is durable, which is safe
+    syncing_ = std::make_shared<Syncing>();
+    syncing_->fd = *std::move(fd);
+    syncing_->path = place_.data;
+  }
+  syncing_->ranges = journal_.done;
+  syncing_->running = true;
+  workers_.beside.post([state = syncing_] {
+    state->ok = posix::sync_data(state->fd, state->path).has_value();
+    state->running = false;
+  });
+}
+
+// Best effort: where it cannot be written the download cannot be gone on with, that is all.
+void Partial::record(Clock::TimePoint now) {
+  if (syncing_ && !syncing_->running && syncing_->ok) journal_.durable = syncing_->ranges;
+  // Beside the journal and not of its name: what pruning takes for a journal is one.
+  (void)posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_));
+  unrecorded_ = 0;
+  next_record_ = now + kBetweenRecords;
+}
+
+// --- the end -------------------------------------------------------------------------------------
+
+std::optional<Result<std::string>> Partial::digest(std::uint64_t size) {
+  if (!digest_) {
+    auto fd = posix::duplicate(fd_, place_.data);
+    if (!fd) return Result<std::string>(tl::unexpected(std::move(fd).error()));
+    Worker& worker = size <= kSmall ? workers_.here : workers_.beside;
+    digest_ = std::make_unique<FrontDigest>(worker, *std::move(fd), place_.data, kind_, size);
+  }
+  auto hex = digest_->finish(size);
+  // Here and now where it is done at once: finish() has posted, and the task has run.
+  if (!hex && size <= kSmall) hex = digest_->finish(size);
+  return hex;
+}
+
+posix::Fd Partial::hand_out() {
+  if (has_journal() && resumable() && journal_.done.bytes() >= kBlock) record(clock_.now());
+  return std::move(fd_);
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,154 @@
+#include "transfer/tuner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "transfer/rate_bucket.h"
+
+namespace fvprefetch {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A link whose rate depends on the number of connections.
+class Link {
+ public:
+  explicit Link(std::function<double(int)> rate) : rate_(std::move(rate)) {}
+
+  void run(milliseconds time) {
+    constexpr milliseconds kStep(20);
+    for (milliseconds passed(0); passed < time; passed += kStep) {
+      sample_.now += kStep;
+      sample_.bytes += static_cast<std::uint64_t>(rate_(sample_.running) * 0.02);
+      sample_.most = std::max(most, sample_.running);
+      sample_.running = tuner_.wanted(sample_);
+      highest = std::max(highest, sample_.running);
+    }
+  }
+  [[nodiscard]] int running() const { return sample_.running; }
+  void set_running(int running) { sample_.running = running; }
+  Tuner::Sample& sample() { return sample_; }
+
+  int most = 8;
+  int highest = 1;
+
+ private:
+  std::function<double(int)> rate_;
+  Tuner tuner_;
+  Tuner::Sample sample_{Clock::TimePoint(std::chrono::hours(1)), 0, 1, 8, true, {}};
+};
+
+constexpr double kRate = 40e6;
+
+TEST(Tuner, AddsConnectionsWhileTheyPay) {
+  Link link([](int connections) { return connections * kRate; });
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 8);
+}
+
+TEST(Tuner, KeepsOneWhereMoreBringNothing) {
+  Link link([](int) { return kRate; });
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 1);
+  EXPECT_EQ(link.highest, 2);
+}
+
+TEST(Tuner, GoesBackToWhatPaidLast) {
+  Link link([](int connections) { return std::min(connections, 4) * kRate; });
+  link.run(seconds(2));
+  EXPECT_EQ(link.running(), 4);
+  EXPECT_EQ(link.highest, 8);
+}
+
+TEST(Tuner, GoesBackWhereMoreBringLess) {
+  Link link([](int connections) { return kRate / connections; });
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 1);
+}
+
+TEST(Tuner, StaysBelowWhatIsOfUse) {
+  Link link([](int connections) { return connections * kRate; });
+  link.most = 3;
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 3);
+}
+
+TEST(Tuner, LooksAgainAfterAWhile) {
+  double pays_from = 2;
+  Link link(
+      [&](int connections) { return connections >= pays_from ? kRate : connections * kRate; });
+  pays_from = 1;
+  link.run(seconds(1));
+  ASSERT_EQ(link.running(), 1);
+  pays_from = 100;
+  link.run(seconds(7));
+  EXPECT_EQ(link.running(), 8);
+}
+
+TEST(Tuner, JudgesNoConnectionThatHasNotBegunToDeliver) {
+  Link link([](int) { return kRate; });
+  link.run(milliseconds(120));
+  ASSERT_EQ(link.running(), 2);
+  link.sample().all_deliver = false;
+  link.run(seconds(5));
+  EXPECT_EQ(link.running(), 2);
+}
+
+TEST(Tuner, TakesLongerOverALongWay) {
+  Link link([](int connections) { return connections * kRate; });
+  link.sample().latency = milliseconds(100);
+  link.run(milliseconds(500));
+  EXPECT_EQ(link.running(), 1);
+  link.run(milliseconds(200));
+  EXPECT_EQ(link.running(), 2);
+}
+
+TEST(Tuner, BeginsAnewWhenFilesHaveEnded) {
+  Link link([](int connections) { return std::min(connections, 8) * kRate; });
+  link.set_running(8);
+  link.run(seconds(1));
+  ASSERT_EQ(link.running(), 8);
+  link.set_running(1);
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 8);
+}
+
+// --- the rate limit ------------------------------------------------------------------------------
+
+const Clock::TimePoint kBegin{std::chrono::hours(1)};
+
+TEST(RateBucket, LetsTheFirstBytesPass) {
+  RateBucket bucket(1000, kBegin);
+  EXPECT_EQ(bucket.wait(kBegin).count(), 0);
+}
+
+TEST(RateBucket, WaitsForWhatWasTakenInAdvance) {
+  RateBucket bucket(1000, kBegin);
+  bucket.take(500);
+  EXPECT_EQ(bucket.wait(kBegin), milliseconds(500));
+  EXPECT_EQ(bucket.wait(kBegin + milliseconds(200)), milliseconds(300));
+  EXPECT_EQ(bucket.wait(kBegin + milliseconds(500)).count(), 0);
+}
+
+TEST(RateBucket, KeepsNoMoreThanATenthOfASecond) {
+  RateBucket bucket(1000, kBegin);
+  EXPECT_EQ(bucket.wait(kBegin + seconds(60)).count(), 0);
+  bucket.take(600);
+  EXPECT_EQ(bucket.wait(kBegin + seconds(60)), milliseconds(500));
+}
+
+TEST(RateBucket, HoldsTheRateOverAllThatWasTaken) {
+  RateBucket bucket(1000, kBegin);
+  Clock::TimePoint now = kBegin;
+  for (int i = 0; i < 100; ++i) {
+    bucket.take(37);
+    now += bucket.wait(now);
+  }
+  EXPECT_EQ(std::chrono::round<milliseconds>(now - kBegin), milliseconds(3700));
+}
+
+}  // namespace
+}  // namespace fvprefetch
