@@ -69,6 +69,10 @@ struct Options {
   /// Bytes per second of all connections together.
   std::optional<std::uint64_t> limit_rate;
 
+  /// Begin only when what is missing fits the free space of the caches' file systems, as far as
+  /// sizes are told and the file system's word can be believed.
+  bool space_check = true;
+
   Observer* observer = nullptr;  ///< not owned; may be null
   std::stop_token stop;          ///< asks the run to end with `stop_signal`
   /// The signal to report when `stop` was asked; read after `stop` fires. Default SIGTERM.

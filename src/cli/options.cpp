@@ -207,6 +207,13 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.refresh); }},
     OptionSpec{"frozen", "", Group::kHow, "take only what a manifest pins; see `lock`",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.frozen); }},
+    OptionSpec{"no-space-check", "", Group::kHow, "begin though what is missing may not fit",
+               [](std::string_view v, Draft& d) {
+                 bool unchecked = !d.call.options.space_check;
+                 const Applied applied = flag(v, unchecked);
+                 d.call.options.space_check = !unchecked;
+                 return applied;
+               }},
     OptionSpec{"keep-going", "", Group::kHow, "finish the rest after an entry failed",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.keep_going); }},
     OptionSpec{"lock", "KIND", Group::kHow, "auto, flock or none",

@@ -198,7 +198,57 @@ class Run : public FetchListener {
     if (aborted_) return;
     check_access();
     if (aborted_) return;
-    fetch_all(jobs(), session_, *this, lock_);
+    std::vector<FetchJob> wanted = jobs();
+    if (session_.options().space_check) check_space(wanted);
+    if (aborted_) return;
+    fetch_all(std::move(wanted), session_, *this, lock_);
+  }
+
+  /// Before the first body: an entry that has no room is not begun. Required ones come first. What
+  /// lies there unfinished counts as there already; what nobody tells does not count.
+  void check_space(const std::vector<FetchJob>& wanted) {
+    std::vector<std::uint64_t> needs(items_.size(), 0);  // of what is fetched for this entry first
+    std::vector<std::string> places(items_.size());
+    for (const FetchJob& job : wanted) {
+      const std::size_t entry = job.entries.front();
+      const std::uint64_t size = job.download.spec.size.value_or(0);
+      needs[entry] += size - std::min(size, job.target->partial_bytes());
+      places[entry] = posix::parent(job.target->final_path());
+    }
+    std::map<std::string, std::uint64_t> taken;  // by file system
+    for (const bool optional : {false, true}) {
+      for (std::size_t i = 0; i < items_.size(); ++i) {
+        if (needs[i] == 0 || items_[i].report.optional != optional) continue;
+        const auto free = posix::free_bytes(places[i]);
+        if (!free) continue;
+        std::uint64_t& others = taken[device_of(places[i])];
+        if (needs[i] <= *free - std::min(*free, others)) {
+          others += needs[i];
+          continue;
+        }
+        fail_entry(
+            i, fail(ErrorCode::kNoSpace,
+                    "what is missing needs " + std::to_string(needs[i]) +
+                        " bytes; the file system of " + places[i] + " has " +
+                        std::to_string(*free) + " free" +
+                        (others > 0 ? ", " + std::to_string(others) + " of them for other entries"
+                                    : ""),
+                    "free space, choose another place with --cache-dir or --hf-cache-dir, or "
+                    "begin all the same with --no-space-check")
+                   .value());
+      }
+    }
+  }
+
+  /// Tells file systems apart by the nearest directory that is there.
+  static std::string device_of(std::string directory) {
+    for (;;) {
+      const auto info = posix::stat(directory);
+      if (info && *info) return std::to_string((*info)->device);
+      const std::string above = posix::parent(directory);
+      if (above == directory) return {};
+      directory = above;
+    }
   }
 
   /// Before the first large body: whether each repository lets us have its files. It costs nothing,

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "support/tiny_disk.h"
 #include "unit/prefetch/fixture.h"
 
 namespace fvprefetch {
@@ -126,10 +127,9 @@ TEST_F(PrefetchTest, WhatRunsWhenAnotherEntryFailsIsCancelledAndGoneOnWithByTheN
   EXPECT_EQ(wire.running(), 0U);
   EXPECT_FALSE(std::filesystem::exists(dir / "eval/models/a"));
 
-  wire.on("https://host/a", Answer(206)
-                                .header("content-range", "bytes 3-8/9")
-                                .header("etag", "\"v1\"")
-                                .body("yyyyyy"));
+  wire.on(
+      "https://host/a",
+      Answer(206).header("content-range", "bytes 3-8/9").header("etag", "\"v1\"").body("yyyyyy"));
   const Report next = run(R"([{"name": "a", "source": "https://host/a"}])");
   ASSERT_EQ(next.code(), ErrorCode::kOk);
   EXPECT_EQ(next.entries[0].state, EntryState::kResumed);
@@ -323,6 +323,26 @@ TEST_F(PrefetchTest, ProgressKnowsSizesThatOnlyAServerTold) {
     EXPECT_TRUE(!told.bytes_exact || told.bytes_done <= told.bytes_total);
   }
   EXPECT_EQ(seen.all<BytesArrived>().back().bytes_total, 6U);
+}
+
+TEST_F(PrefetchTest, AnEntryThatDoesNotFitIsNotBegunUnlessToldTo) {
+  const TinyDisk disk;  // 1 MiB
+  options.cache_dir = disk.dir().path();
+  wire.on("https://host/small", Answer::whole("small"));
+  const std::string entries = R"([
+    {"name": "big", "source": "https://host/big", "size": 4000000, "optional": true},
+    {"name": "small", "source": "https://host/small", "size": 5}])";
+  const Report report = run(entries);
+  EXPECT_EQ(report.code(), ErrorCode::kPartial);
+  ASSERT_TRUE(report.entries[0].error);
+  EXPECT_EQ(report.entries[0].error->code, ErrorCode::kNoSpace);
+  EXPECT_NE(report.entries[0].error->message.find("4000000"), std::string::npos);
+  EXPECT_EQ(report.entries[1].state, EntryState::kFetched);
+  EXPECT_EQ(wire.sent().size(), 1U);
+
+  options.space_check = false;
+  wire.on("https://host/big", Answer(404));
+  EXPECT_EQ(run(entries).entries[0].error->code, ErrorCode::kNotFound);
 }
 
 }  // namespace
