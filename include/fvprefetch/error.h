@@ -53,6 +53,11 @@ enum class ErrorCode : int {
   kSignalBase = 128,
 };
 
+/// Beginnings of Error::reason: "HTTP 503"; no route, no name, no trust, or silence; a proxy's no.
+inline constexpr std::string_view kHttpStatus = "HTTP ";
+inline constexpr std::string_view kUnreachable = "Unreachable";
+inline constexpr std::string_view kProxyFailed = "Proxy";
+
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
   /// What failed, on what, expected and actual. No trailing period, no secret.
@@ -64,8 +69,8 @@ struct Error {
   /// The redacted URL, path or entry that the error is about; may be empty.
   std::string subject;
   /// Finer than `code`, for programs; may be empty. The Hub's word for it ("RepoNotFound",
-  /// "RevisionNotFound", "EntryNotFound", "GatedRepo"), or "Proxy" when it was not reached by way
-  /// of one.
+  /// "RevisionNotFound", "EntryNotFound", "GatedRepo"), else kHttpStatus and the number; when there
+  /// was no answer kUnreachable, or kProxyFailed.
   std::string reason;
   /// When the server said to come back.
   std::optional<std::chrono::seconds> retry_after;

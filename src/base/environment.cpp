@@ -44,6 +44,7 @@ constexpr auto kVariables = std::to_array<Variable>({
     {"CURL_CA_BUNDLE", "certificates to trust, when SSL_CERT_FILE is not set"},
     {"REQUESTS_CA_BUNDLE", "certificates to trust, when the two above are not set"},
     {"SSL_CERT_DIR", "directory of certificates to trust"},
+    {"http_proxy", "the proxy; also https_proxy, all_proxy, no_proxy, each in capitals too"},
     {"SLURM_STEP_ID",
      "what the launcher told; also SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_NODEID, "
      "SLURM_MPI_TYPE, OMPI_COMM_WORLD_*, PMI_*, PMIX_*, PALS_*, FLUX_*, MPI_LOCALNRANKS, "
@@ -278,6 +279,11 @@ TrustStore trust_store(const EnvironmentLookup& env) {
                                    [](const char* bundle) { return posix::exists(bundle); });
   if (found != kBundles.end()) store.file = *found;
   return store;
+}
+
+std::string http_proxy_in_capitals(const EnvironmentLookup& env) {
+  if (env("http_proxy")) return {};
+  return env("HTTP_PROXY").value_or("");
 }
 
 std::string job_id(const EnvironmentLookup& env) {

@@ -57,6 +57,10 @@ struct TrustStore {
   std::string directory;  ///< SSL_CERT_DIR; may be empty
 };
 [[nodiscard]] TrustStore trust_store(const EnvironmentLookup& env);
+/// HTTP_PROXY, when http_proxy is not set: libcurl reads every other proxy variable in both cases,
+/// but not this one, which a web server sets from what a client sends; fvprefetch is never run by
+/// one.
+[[nodiscard]] std::string http_proxy_in_capitals(const EnvironmentLookup& env);
 /// The id of the batch job that this process belongs to, "" when none is told.
 [[nodiscard]] std::string job_id(const EnvironmentLookup& env);
 /// "~", "~/x" and "~user/x" as Python's expanduser has it.

@@ -9,11 +9,13 @@ namespace fvprefetch {
 /// Why `path` must not be appended to a directory, as the end of a sentence ("has an empty
 /// segment"); empty when it is safe: relative, no empty, "." or ".." segment (also between
 /// backslashes, which some clients take for separators), no control character, no segment over
-/// 255 bytes.
+/// 255 bytes, at most 2,048 bytes in all.
 [[nodiscard]] constexpr std::string_view relative_path_fault(std::string_view path) {
   constexpr std::size_t kLongestSegment = 255;  // NAME_MAX of every file system we met
   if (path.empty()) return "is empty";
   if (path.front() == '/') return "is absolute";
+  constexpr std::size_t kLongest = 2048;  // PATH_MAX, with room for the directory before it
+  if (path.size() > kLongest) return "has more than 2048 bytes";
   for (const char c : path) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return "has a control character";
   }

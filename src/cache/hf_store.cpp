@@ -130,7 +130,7 @@ HubStore::HubStore(std::string cache, std::string_view repo_type, std::string_vi
                    Links links)
     : paths_(std::move(cache), repo_type, repo_id), links_(links) {}
 
-Result<std::optional<std::string>> HubStore::read_ref(const std::string& revision) const {
+Result<std::optional<HubStore::Ref>> HubStore::read_ref(const std::string& revision) const {
   if (!layout::safe_revision(revision)) return std::nullopt;
   const std::string path = paths_.ref(revision);
   FVP_TRY(const auto info, posix::stat(path));
@@ -142,7 +142,8 @@ Result<std::optional<std::string>> HubStore::read_ref(const std::string& revisio
   if (first == std::string::npos) return std::nullopt;  // Python truncates it before it writes
   std::string commit = text->substr(first, text->find_last_not_of(kSpace) - first + 1);
   if (!is_commit(commit)) return std::nullopt;
-  return commit;
+  const bool exact = commit.size() == text->size();
+  return Ref{std::move(commit), exact};
 }
 
 std::string HubStore::ref_time(const std::string& revision) const {

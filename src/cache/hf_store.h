@@ -38,7 +38,11 @@ class HubStore {
 
   /// The commit that refs/<revision> holds; surrounding white space is forgiven, anything but 40
   /// hex digits is as if absent.
-  [[nodiscard]] Result<std::optional<std::string>> read_ref(const std::string& revision) const;
+  struct Ref {
+    std::string commit;
+    bool exact = true;  ///< false: white space was forgiven, which no other reader does
+  };
+  [[nodiscard]] Result<std::optional<Ref>> read_ref(const std::string& revision) const;
   /// When that ref was last written, RFC 3339 UTC; "" when it is not there.
   [[nodiscard]] std::string ref_time(const std::string& revision) const;
   /// trees/<commit>.json, when it is there, readable and of format_version 1.

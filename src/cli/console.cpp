@@ -288,7 +288,10 @@ void Console::failure(std::string_view text) {
 
 void Console::error(const Error& error) {
   line(Tone::kError, "error: ", describe(error));
-  if (const std::string_view remedy = hint(error); !remedy.empty()) {
+  if (error.retry_after) {
+    line(Tone::kHint, "hint: ",
+         fmt::format("run the same command again in {}", duration_text(*error.retry_after)));
+  } else if (const std::string_view remedy = hint(error); !remedy.empty()) {
     line(Tone::kHint, "hint: ", remedy);
   }
 }

@@ -85,7 +85,7 @@ class FetchLoop {
     const Result<bool> before = target.present();
     if (!before) return finish(slot, before.error());
     if (const Status ready = target.prepare(); !ready) return finish(slot, ready.error());
-    if (*before) return adopt(slot);
+    if (*before && target.visible()) return adopt(slot);
     if (!acquire(slot)) return;
     // Another node may have published it since the look above; this node must not go by memory.
     posix::look_afresh(posix::parent(target.final_path()));
@@ -95,7 +95,6 @@ class FetchLoop {
     start(slot);
   }
 
-  /// Needs no lock: links are made by rename, and everybody makes the same ones.
   void adopt(Slot& slot) {
     slot.brought_by_others = true;
     FetchOutcome outcome;

@@ -99,8 +99,9 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
   } else if (pinned) {
     survey.commit = source.revision;
   } else if (told.cached_ref || !session.options().refresh || session.offline()) {
-    FVP_TRY(const std::optional<std::string> ref, store.read_ref(source.revision));
-    survey.commit = ref.value_or("");
+    FVP_TRY(const std::optional<HubStore::Ref> ref, store.read_ref(source.revision));
+    if (ref) survey.commit = ref->commit;
+    survey.ref_inexact = ref && !ref->exact;
   }
   if (survey.commit.empty()) {
     survey.need = Survey::Need::kRevision;
@@ -134,8 +135,16 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
       return survey;
     }
     survey.verified_by = "tree";
-    FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), *tree));
-    for (const RepoFile& file : selected) survey.files.push_back(hub::to_file_spec(file));
+    Result<std::vector<RepoFile>> selected = select(without_pins(source), *tree);
+    const bool by_ref = !pinned && !told.commit && !told.cached_ref && !session.offline();
+    if (!selected && selected.error().code == ErrorCode::kNotFound && by_ref) {
+      // What the branch was when the cache last heard of it says nothing of what it lacks now.
+      Survey unknown;
+      unknown.need = Survey::Need::kRevision;
+      return unknown;
+    }
+    if (!selected) return fail(std::move(selected).error());
+    for (const RepoFile& file : *selected) survey.files.push_back(hub::to_file_spec(file));
   }
   survey.tree = told.tree;
   return survey;
@@ -175,12 +184,12 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
     const std::string path = store.paths().pointer(survey.commit, file.path);
     if (!store.has_file(survey.commit, file) || session.rejects(path)) {
       survey.missing.push_back(i);
-    } else if (!source.files.empty() && !receipt && !store.links_to_blob(survey.commit, file)) {
+    } else if (!source.files.empty() && !receipt) {
+      // Once, as for a URL with a sha256: other clients name blobs by what they hope to have got.
       if (hashing == Hashing::kForbidden) {
         survey.unchecked = true;
         continue;
       }
-      // A copy, or a blob that another client gave another name.
       FVP_TRY(const bool right, has_digest(file, path, stop_of(session)));
       if (right) continue;
       survey.missing.push_back(i);
@@ -225,7 +234,24 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   return survey;
 }
 
-Result<Survey> look_path(const PathSource& source) {
+/// A path is taken as it is; a frozen run takes nothing that is not what the manifest pins.
+Status check_frozen_path(const PathSource& source, const Session& session) {
+  if (!session.options().frozen) return {};
+  FVP_TRY(const auto info, posix::stat(source.path));
+  if (!info) return {};
+  const auto wrong = [&source](const std::string& has, const std::string& expected) -> Status {
+    return fail(ErrorCode::kIntegrity, source.path + " has " + has + ", expected " + expected);
+  };
+  if (source.size && info->size != *source.size) {
+    return wrong(std::to_string(info->size) + " bytes", std::to_string(*source.size));
+  }
+  if (source.sha256.empty()) return {};
+  FVP_TRY(const HashedFile actual, hash_file(source.path, Digest::Kind::kSha256, stop_of(session)));
+  return actual.hex == source.sha256 ? Status{} : wrong("sha256 " + actual.hex, source.sha256);
+}
+
+Result<Survey> look_path(const PathSource& source, const Session& session, Hashing hashing) {
+  if (hashing == Hashing::kAllowed) FVP_CHECK_OK(check_frozen_path(source, session));
   Survey survey;
   survey.path = source.path;
   survey.verified_by = "present";
@@ -398,7 +424,8 @@ Error pin_error(const std::string& sha256, const FileSpec& file) {
 
 Result<Survey> look(const Source& source, const Session& session, Hashing hashing,
                     const Told& told) {
-  if (const auto* path = std::get_if<PathSource>(&source)) return look_path(*path);
+  if (const auto* path = std::get_if<PathSource>(&source))
+    return look_path(*path, session, hashing);
   if (const auto* url = std::get_if<UrlSource>(&source)) return look_url(*url, session, hashing);
   return look_hub(std::get<HubSource>(source), session, hashing, told);
 }
@@ -421,48 +448,47 @@ Result<Survey> ask(const Source& source, const Survey& known, Session& session, 
 }
 
 /// Whether the real client would look into the cache after this answer (hf-contract sections 6 and
-/// 7): not when the Hub says that the revision or the file is not there, nor when a proxy fails,
-/// which somebody has to mend.
+/// 7): when the Hub is not reached, and after any answer of HTTP but that the revision or the file
+/// is not there. Not when a proxy fails or the connection breaks, which somebody has to mend.
 bool may_fall_back(const Error& error) {
-  if (error.reason == "RevisionNotFound" || error.reason == "EntryNotFound") return false;
-  if (error.reason == "Proxy") return false;
-  switch (error.code) {
-    case ErrorCode::kNetwork:
-    case ErrorCode::kRateLimited:
-    case ErrorCode::kAccess:
-      return true;
-    case ErrorCode::kNotFound:
-      return error.reason == "RepoNotFound";
-    default:
-      return false;
-  }
+  return error.reason == kUnreachable || error.reason == "RepoNotFound" ||
+         error.reason == "GatedRepo" || error.reason.starts_with(kHttpStatus);
 }
 
-/// The Hub gave no answer: what the cache has, if that is complete as far as anybody can tell.
-Result<Survey> fall_back(const HubSource& source, const Session& session, Hashing hashing,
-                         const Error& why) {
+/// Should the Hub give no answer: what the cache has, if that is complete as far as anybody can
+/// tell.
+Result<Survey> fall_back(const HubSource& source, const Session& session, Hashing hashing) {
   Told told;
   told.cached_ref = true;
   FVP_TRY(Survey survey, look_hub(source, session, hashing, told));
   if (survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree) {
     FVP_TRY(survey, look_offline(source, session, survey, hashing));
   }
-  if (survey.need != Survey::Need::kNothing) return fail(why);
-  survey.warnings.push_back("the Hub was not to be asked (" + why.message +
-                            "); taking what the cache has, commit " + survey.commit +
-                            (survey.resolved_at.empty() ? "" : " of " + survey.resolved_at));
-  return survey;
+  if (survey.need == Survey::Need::kNothing) return survey;
+  return fail(ErrorCode::kOfflineMissing, "not complete");
 }
 
 }  // namespace
 
 Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
                        Hashing hashing) {
-  Result<Survey> survey = ask(source, known, session, hashing);
-  if (survey || !may_fall_back(survey.error()) || session.must_stop()) return survey;
   const auto& hub = std::get<HubSource>(source);
-  const Result<Survey> cached = fall_back(hub, session, hashing, survey.error());
-  return cached ? cached : survey;
+  // Looked at first: who has a substitute need not be patient with a Hub that is away.
+  const Result<Survey> cached = fall_back(hub, session, hashing);
+  session.be_patient(!cached);
+  Result<Survey> survey = ask(source, known, session, hashing);
+  session.be_patient(true);
+  if (survey || !cached || session.must_stop() || !may_fall_back(survey.error())) return survey;
+  // Once the Hub has named a commit, that is the one.
+  if (known.need == Survey::Need::kRevision && session.knows_commit(hub.repo, hub.revision)) {
+    return survey;
+  }
+  Survey substitute = *cached;
+  substitute.warnings.push_back(
+      "the Hub was not to be asked (" + survey.error().message +
+      "); taking what the cache has, commit " + substitute.commit +
+      (substitute.resolved_at.empty() ? std::string() : " of " + substitute.resolved_at));
+  return substitute;
 }
 
 namespace {
@@ -514,6 +540,9 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
     if (found.error().code != ErrorCode::kNotFound) return tl::unexpected(found.error());
     return fail(ErrorCode::kOfflineMissing, what);
   }
+  survey.warnings.push_back("nothing lists the files of " + what + ": " +
+                            (found->size() == 1 ? "the one" : std::to_string(found->size())) +
+                            " that the cache has is taken as it is");
   for (const FileSpec& file : *found) {
     if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,

@@ -37,6 +37,8 @@ struct Survey {
   bool wants_receipt = false;
   /// The Hub was asked for the commit or its files in this run: refs and receipt may be behind.
   bool asked = false;
+  /// The ref has white space in it, with which no other client finds the commit.
+  bool ref_inexact = false;
   /// The whole listing of the commit, when it was asked for in this run.
   std::optional<std::vector<RepoFile>> tree;
   /// Taken for complete although the manifest pins a digest that was not checked: hashing was

@@ -36,9 +36,14 @@ class NamedEntries {
   std::string list_;
 };
 
-/// Why the manifest does not say which bytes the entry is; "" when it does.
+/// Why the manifest does not say which bytes the entry is, or something else stands in for them; ""
+/// when all is well.
 std::string looseness(const Entry& entry, const Source& source) {
-  if (std::holds_alternative<PathSource>(source)) return {};
+  if (const auto* path = std::get_if<PathSource>(&source)) {
+    const bool is_hub = !entry.files.empty() || !entry.revision.empty() ||
+                        !entry.filename.empty() || !entry.repo_type.empty();
+    return is_hub ? "the path `" + printable(path->path) + "` stands in for the repository" : "";
+  }
   if (std::holds_alternative<UrlSource>(source)) return entry.sha256.empty() ? "no `sha256`" : "";
   return entry.files.empty() ? "no `files`" : "";
 }
@@ -101,6 +106,9 @@ class Locking {
         return {};
       }
       FVP_TRY(survey, ask_hub(source, survey, session_, Hashing::kForbidden));
+    }
+    if (survey.verified_by == "unverified") {  // the Hub did not answer: its warning says why
+      return fail(ErrorCode::kNetwork, "cannot pin it: " + survey.warnings.back());
     }
     if (!hub::is_commit(source.revision)) entry.locked_from = source.revision;
     entry.revision = survey.commit;

@@ -161,12 +161,20 @@ class Run : public FetchListener {
   }
 
   /// As the real client does, so that others need not ask for the file either.
-  void note_absent(const Source& source, const Error& error) const {
+  void note_absent(const Source& source, const Error& error) {
     const auto* hub = std::get_if<HubSource>(&source);
     if (hub == nullptr || hub->filename.empty() || error.code != ErrorCode::kNotFound) return;
     const auto commit = session_.commit_without(hub->repo, hub->revision, hub->filename);
+    if (!commit) return;
     // Best effort: it saves others a request.
-    if (commit) (void)session_.store(hub->repo).write_absent(*commit, hub->filename);
+    const HubStore store = session_.store(hub->repo);
+    if (!store.write_absent(*commit, hub->filename) || hub->revision == *commit) return;
+    // Readers find the note by the branch. One that leads to another commit is left: it may be
+    // complete, and this one is not.
+    const auto ref = store.read_ref(hub->revision);
+    if (!ref || *ref) return;
+    const auto tree = session_.tree_of(hub->repo, *commit);  // known, else there were no note
+    if (tree && store.write_tree(*commit, *tree)) (void)store.write_ref(hub->revision, *commit);
   }
 
   static Error missing_offline(const Item& item) {
@@ -206,6 +214,7 @@ class Run : public FetchListener {
         ++sources;
         continue;
       }
+      if (!first_to_fetch(items_[i])) continue;  // its bytes are all there
       auto& entries =
           snapshots[session_.store(hub->repo).paths().snapshot(items_[i].survey.commit)];
       if (entries.empty()) ++sources;
@@ -223,15 +232,26 @@ class Run : public FetchListener {
     }
   }
 
-  /// Begins the request of one missing file, a large one if there is any.
+  /// The first file whose bytes the cache has not got, a large one if there is any.
+  std::optional<std::size_t> first_to_fetch(const Item& item) const {
+    const HubStore store = session_.store(std::get<HubSource>(item.source).repo);
+    std::optional<std::size_t> first;
+    for (const std::size_t i : item.survey.missing) {
+      const FileSpec& file = item.survey.files[i];
+      if (store.has_blob(file)) continue;
+      if (file.digest && file.digest->kind == Digest::Kind::kSha256) return i;
+      if (!first) first = i;
+    }
+    return first;
+  }
+
+  /// Begins the request of that file.
   Status open_first(Item& item) {
     const auto& hub = std::get<HubSource>(item.source);
     const Survey& survey = item.survey;
-    const auto is_large = [&survey](std::size_t i) {
-      return survey.files[i].digest && survey.files[i].digest->kind == Digest::Kind::kSha256;
-    };
-    const auto large = std::find_if(survey.missing.begin(), survey.missing.end(), is_large);
-    const std::size_t first = large == survey.missing.end() ? survey.missing.front() : *large;
+    const std::optional<std::size_t> to_fetch = first_to_fetch(item);
+    if (!to_fetch) return {};
+    const std::size_t first = *to_fetch;
     FVP_TRY(hub::Client * client, session_.hub());
     const std::uint64_t before = session_.requests();
     Result<std::string> address =
@@ -281,7 +301,7 @@ class Run : public FetchListener {
     }
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
-      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index};
+      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index, !source.files.empty()};
       auto target = std::make_unique<HubTarget>(store, pointer, session_);
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {
@@ -361,6 +381,10 @@ class Run : public FetchListener {
     }
     if (!std::holds_alternative<HubSource>(item.source)) return {};
     const bool fetched = !item.survey.missing.empty();
+    if (item.survey.ref_inexact) {
+      const auto& hub = std::get<HubSource>(item.source);
+      (void)session_.store(hub.repo).write_ref(hub.revision, item.survey.commit);  // best effort
+    }
     if (!fetched && !item.survey.wants_receipt && !item.survey.asked) return {};
     const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey);
     return fetched ? kept : Status{};

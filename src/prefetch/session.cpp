@@ -55,6 +55,7 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
       constexpr std::chrono::seconds kConnect(10);  // as the real client has it
       curl.connect_timeout = timeouts_.answer.value_or(kConnect);
       curl.limit_rate = options_.limit_rate;
+      curl.http_proxy = environment::http_proxy_in_capitals(env_);
       curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
       return make_curl_transport(std::move(curl));
     };
@@ -102,22 +103,29 @@ EngineOptions Session::engine_options() const {
 }
 
 Fetcher& Session::fetcher() {
-  if (!fetcher_) fetcher_ = new_fetcher(transport());
+  if (!fetcher_) fetcher_ = new_fetcher(transport(), options_.retries);
   return *fetcher_;
 }
 
 Fetcher& Session::hops() {
   if (!hops_) {
     (void)transport();  // makes what it stands on
-    hops_ = new_fetcher(*obedient_);
+    hops_ = new_fetcher(*obedient_, options_.retries);
   }
   return *hops_;
 }
 
-std::unique_ptr<Fetcher> Session::new_fetcher(Transport& transport) {
+std::unique_ptr<Fetcher> Session::new_fetcher(Transport& transport, int retries) {
   EngineOptions patience = engine_options();
+  patience.retries = retries;
   if (timeouts_.answer) patience.stall_timeout = *timeouts_.answer;
-  return make_fetcher(transport, clock_, patience, random_, options_.stop, options_.stop_signal);
+  const auto on_wait = [this](const std::string& why, std::chrono::milliseconds delay) {
+    constexpr std::chrono::seconds kWorthALine(5);
+    if (delay < kWorthALine) return emit(FileRetried{"", "", why, delay});
+    emit(Warned{"", why + "; asking again in " + std::to_string(delay.count() / 1000) + " s"});
+  };
+  return make_fetcher(transport, clock_, patience, random_, options_.stop, options_.stop_signal,
+                      on_wait);
 }
 
 HubStore Session::store(const hub::Repo& repo) const {
@@ -133,23 +141,49 @@ Result<hub::Client*> Session::hub() {
                   "write it as https://huggingface.co, with its scheme");
     }
     FVP_TRY(Secret token, environment::hub_token(env_));
+    brief_fetcher_ = new_fetcher(transport(), 0);
+    brief_hub_ = std::make_unique<hub::Client>(*brief_fetcher_, endpoint, token);
     hub_ = std::make_unique<hub::Client>(fetcher(), endpoint, std::move(token));
   }
   return hub_.get();
 }
 
+Result<hub::Client*> Session::asked_hub() {
+  if (unreachable_) return fail(*unreachable_);
+  if (!patient_ && unreachable_once_) return fail(*unreachable_once_);
+  FVP_TRY(hub::Client * client, hub());
+  return patient_ ? client : brief_hub_.get();
+}
+
+void Session::note(const Error& error) {
+  if (error.reason == kUnreachable) (patient_ ? unreachable_ : unreachable_once_) = error;
+}
+
+bool Session::knows_commit(const hub::Repo& repo, const std::string& revision) const {
+  const auto known = commits_.find({std::string(type_name(repo.type)) + "/" + repo.id, revision});
+  return known != commits_.end() && known->second;
+}
+
 Result<std::string> Session::commit_of(const hub::Repo& repo, const std::string& revision) {
   const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, revision};
   if (const auto known = commits_.find(key); known != commits_.end()) return known->second;
-  FVP_TRY(hub::Client * client, hub());
-  return commits_.emplace(key, client->resolve_revision(repo, revision)).first->second;
+  FVP_TRY(hub::Client * client, asked_hub());
+  auto told = client->resolve_revision(repo, revision);
+  if (!told) note(told.error());
+  // One that was not patient has not found out for those who have no substitute.
+  if (told || patient_) commits_.emplace(key, told);
+  return told;
 }
 
 Result<std::vector<RepoFile>> Session::tree_of(const hub::Repo& repo, const std::string& commit) {
   const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, commit};
   if (const auto known = trees_.find(key); known != trees_.end()) return known->second;
-  FVP_TRY(hub::Client * client, hub());
-  return trees_.emplace(key, client->list_tree(repo, commit)).first->second;
+  FVP_TRY(hub::Client * client, asked_hub());
+  auto told = client->list_tree(repo, commit);
+  if (!told) note(told.error());
+  // One that was not patient has not found out for those who have no substitute.
+  if (told || patient_) trees_.emplace(key, told);
+  return told;
 }
 
 std::optional<std::string> Session::commit_without(const hub::Repo& repo,

@@ -70,7 +70,12 @@ class Session {
   /// The repository in the Hub cache.
   [[nodiscard]] HubStore store(const hub::Repo& repo) const;
 
-  /// Asked once per run for each repo and revision, whoever wants it.
+  /// false: requests for revisions and trees are sent once; there is something else to take.
+  void be_patient(bool patient) { patient_ = patient; }
+  /// Whether the Hub has named the commit in this run.
+  [[nodiscard]] bool knows_commit(const hub::Repo& repo, const std::string& revision) const;
+  /// Asked once per run for each repo and revision, whoever wants it. A Hub that was not reached
+  /// once is not tried again for the next.
   [[nodiscard]] Result<std::string> commit_of(const hub::Repo& repo, const std::string& revision);
   [[nodiscard]] Result<std::vector<RepoFile>> tree_of(const hub::Repo& repo,
                                                       const std::string& commit);
@@ -82,7 +87,11 @@ class Session {
   [[nodiscard]] std::uint64_t requests() const;
 
  private:
-  [[nodiscard]] std::unique_ptr<Fetcher> new_fetcher(Transport& transport);
+  [[nodiscard]] std::unique_ptr<Fetcher> new_fetcher(Transport& transport, int retries);
+  /// The client to ask for a revision or a tree now.
+  [[nodiscard]] Result<hub::Client*> asked_hub();
+  /// Remembers that the Hub was not reached.
+  void note(const Error& error);
 
   const Options& options_;
   EnvironmentLookup env_;
@@ -104,6 +113,11 @@ class Session {
   std::unique_ptr<Fetcher> fetcher_;
   std::unique_ptr<Fetcher> hops_;
   std::unique_ptr<hub::Client> hub_;
+  std::unique_ptr<Fetcher> brief_fetcher_;
+  std::unique_ptr<hub::Client> brief_hub_;
+  bool patient_ = true;
+  std::optional<Error> unreachable_;       ///< after all retries
+  std::optional<Error> unreachable_once_;  ///< at the one try of who has a substitute
   std::map<std::pair<std::string, std::string>, Result<std::string>> commits_;
   std::map<std::pair<std::string, std::string>, Result<std::vector<RepoFile>>> trees_;
 };

@@ -59,9 +59,11 @@ bool HubTarget::has_pointer(const Pointer& pointer) const {
 
 Result<bool> HubTarget::trusts_blob() {
   if (session_.rejects(final_path())) return false;
-  // By its size, as at any hit; a run that repairs looks into it.
+  // By its size, as at any hit; a run that repairs looks into it, and one that was told the digest.
   const std::optional<Digest>& digest = pointers_.front().file.digest;
-  if (!session_.repairs() || !digest) return true;
+  const bool pinned = std::any_of(pointers_.begin(), pointers_.end(),
+                                  [](const Pointer& pointer) { return pointer.pinned; });
+  if (!(session_.repairs() || pinned) || !digest) return true;
   FVP_TRY(const auto now, posix::stat(final_path()));
   if (!now) return false;
   if (!judged_ || !same_file(*judged_, *now)) {
@@ -70,6 +72,13 @@ Result<bool> HubTarget::trusts_blob() {
     judged_good_ = agrees(*digest, hashed.hex);
   }
   return judged_good_;
+}
+
+bool HubTarget::visible() const {
+  if (!store_.has_blob(pointers_.front().file)) return true;  // every pointer is a file of its own
+  return std::all_of(pointers_.begin(), pointers_.end(), [this](const Pointer& pointer) {
+    return refused_.contains(pointer.entry) || store_.links_to_blob(pointer.commit, pointer.file);
+  });
 }
 
 Status HubTarget::adopt() {

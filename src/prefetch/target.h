@@ -32,7 +32,9 @@ class Target {
   [[nodiscard]] virtual Status prepare() = 0;
   /// The right file is there (perhaps another process brought it). Reads only.
   [[nodiscard]] virtual Result<bool> present() = 0;
-  /// Under the lock, when present(): whatever else makes it visible.
+  /// After present(): nothing is left that adopt() would have to write. Reads only.
+  [[nodiscard]] virtual bool visible() const = 0;
+  /// When present(): whatever else makes it visible. Under the lock, unless visible().
   [[nodiscard]] virtual Status adopt() = 0;
   /// After adopt(): how it is known to be right, as in the report.
   [[nodiscard]] virtual std::string adopted_by() const = 0;
@@ -57,6 +59,7 @@ class HubTarget : public Target {
     FileSpec file;
     std::string sha256;     ///< pinned by the manifest besides git's digest; may be empty
     std::size_t entry = 0;  ///< whose it is
+    bool pinned = false;    ///< the manifest has the file's digest: the cache's word is not enough
   };
   /// `session` must outlive the target.
   HubTarget(HubStore store, Pointer first, const Session& session);
@@ -68,6 +71,7 @@ class HubTarget : public Target {
   [[nodiscard]] unsigned lock_mode() const override { return 0664; }
   [[nodiscard]] Status prepare() override;
   [[nodiscard]] Result<bool> present() override;
+  [[nodiscard]] bool visible() const override;
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return "tree"; }
   [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
@@ -111,6 +115,7 @@ class UrlTarget : public Target {
   [[nodiscard]] unsigned lock_mode() const override { return 0666; }
   [[nodiscard]] Status prepare() override;
   [[nodiscard]] Result<bool> present() override;
+  [[nodiscard]] bool visible() const override { return true; }
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return verdict_.verified_by; }
   [[nodiscard]] PartialPlace new_partial() const override;

@@ -22,6 +22,7 @@ constexpr std::size_t kCommitDigits = 40;
 constexpr std::size_t kSha256Digits = 64;
 constexpr std::size_t kMostPages = 10'000;  // a server that sends more is broken
 constexpr std::size_t kMostFiles = 2'000'000;
+constexpr std::size_t kMostBytes = 512U << 20U;
 
 bool is_word(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
@@ -196,6 +197,10 @@ Credential Client::credential() const {
   // huggingface_hub's HF_URL_HOSTS, and httpx's exception for a host that moves up to https.
   credential.origins = {endpoint->origin(), "https://huggingface.co:443", "https://hf.co:443",
                         "https://hub-ci.huggingface.co:443"};
+  if (endpoint->has_user) {  // it says itself who asks, as httpx has it
+    credential.origins.erase(credential.origins.begin());
+    return credential;
+  }
   if (endpoint->scheme == "http" && endpoint->port == 80) {
     credential.origins.push_back("https://" + endpoint->host + ":443");
   }
@@ -281,9 +286,10 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
   const bool secure = request.url.starts_with("https://");
 
   std::vector<RepoFile> files;
-  std::set<std::string> asked;
+  std::set<std::string> asked;  // digests: addresses may be long
+  std::size_t bytes = 0;
   while (true) {
-    if (!asked.insert(request.url).second || asked.size() > kMostPages) {
+    if (!asked.insert(sha256_hex(request.url)).second || asked.size() > kMostPages) {
       return fail(not_a_hub(request.url, endpoint_, "its pages of files do not end"));
     }
     FVP_TRY(const Response response, fetcher_.fetch(request));
@@ -304,7 +310,8 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
       files.push_back(std::move(*file));
     }
 
-    if (files.size() > kMostFiles) {
+    bytes += response.body.size();
+    if (files.size() > kMostFiles || bytes > kMostBytes) {
       return fail(not_a_hub(request.url, endpoint_, "its list of files does not end"));
     }
     const std::string next = next_link(response.head);
@@ -375,6 +382,7 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
 
   Error error;
   error.subject = head.url.empty() ? page : redact(head.url);
+  error.reason = std::string(kHttpStatus) + std::to_string(head.status);
   for (const char* known : {"RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo"}) {
     if (error_code == known) error.reason = error_code;
   }

@@ -252,7 +252,7 @@ Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
                        const std::string& eval_cache) {
   FVP_CHECK_OK(validate(entry));
   const std::string& source = entry.source;
-  if (posix::exists(source)) return PathSource{source};
+  if (posix::exists(source)) return PathSource{source, lower_hex(entry.sha256), entry.size};
   if (is_url(source)) return resolve_url_entry(entry, environment::or_process(env), eval_cache);
   if (means_path(source)) {
     FVP_CHECK_OK(may_look_at(source));

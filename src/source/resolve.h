@@ -20,6 +20,8 @@ namespace fvprefetch {
 /// A source that exists on disk already.
 struct PathSource {
   std::string path;
+  std::string sha256;  ///< as the manifest has it; may be empty
+  std::optional<std::uint64_t> size;
 };
 struct UrlSource {
   std::string root;         ///< the eval cache, or TORCH_HOME

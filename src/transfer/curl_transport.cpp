@@ -375,6 +375,10 @@ class CurlTransport final : public Transport {
     set(easy, CURLOPT_SHARE, share_.get());
     if (!options_.user_agent.empty()) set(easy, CURLOPT_USERAGENT, options_.user_agent.c_str());
     trust(easy);
+    // no_proxy counts here as well.
+    if (!options_.http_proxy.empty() && request.url.starts_with("http:")) {
+      set(easy, CURLOPT_PROXY, options_.http_proxy.c_str());
+    }
 
     // As a header and not by CURLOPT_ACCEPT_ENCODING, which would decode what comes encoded all the
     // same: the engine must see that the bytes are not those of the file.

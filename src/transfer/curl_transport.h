@@ -14,6 +14,8 @@ namespace fvprefetch {
 struct CurlOptions {
   environment::TrustStore trust;
   std::string user_agent;
+  /// For http:// addresses, where libcurl finds none: it does not read HTTP_PROXY in capitals.
+  std::string http_proxy = {};
   std::chrono::milliseconds connect_timeout{30'000};
   /// Bytes per second of all transfers together.
   std::optional<std::uint64_t> limit_rate = std::nullopt;

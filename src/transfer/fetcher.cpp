@@ -51,13 +51,14 @@ class Running {
 class PatientFetcher final : public Fetcher {
  public:
   PatientFetcher(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random,
-                 std::stop_token stop, std::function<int()> stop_signal)
+                 std::stop_token stop, std::function<int()> stop_signal, OnWait on_wait)
       : transport_(transport),
         clock_(clock),
         options_(options),
         random_(random),
         stop_(std::move(stop)),
-        stop_signal_(std::move(stop_signal)) {}
+        stop_signal_(std::move(stop_signal)),
+        on_wait_(std::move(on_wait)) {}
 
   Result<Response> fetch(const Request& request) override {
     for (int retry = 1;; ++retry) {
@@ -80,6 +81,7 @@ class PatientFetcher final : public Fetcher {
         const auto delay = retry::delay(retry, wait, random_);
         const Clock::TimePoint now = clock_.now();
         if (delay < options_.deadline - now) {
+          if (on_wait_) on_wait_(retry::to_error(completion).message, delay);
           clock_.sleep_until(now + delay, stop_);
           continue;
         }
@@ -123,15 +125,16 @@ class PatientFetcher final : public Fetcher {
   std::mt19937& random_;
   std::stop_token stop_;
   std::function<int()> stop_signal_;
+  OnWait on_wait_;
 };
 
 }  // namespace
 
 std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock, EngineOptions options,
                                       std::mt19937& random, std::stop_token stop,
-                                      std::function<int()> stop_signal) {
+                                      std::function<int()> stop_signal, OnWait on_wait) {
   return std::make_unique<PatientFetcher>(transport, clock, options, random, std::move(stop),
-                                          std::move(stop_signal));
+                                          std::move(stop_signal), std::move(on_wait));
 }
 
 }  // namespace fvprefetch

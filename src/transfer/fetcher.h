@@ -12,6 +12,9 @@
 
 namespace fvprefetch {
 
+/// Told before each wait: what failed, and how long until it is tried again.
+using OnWait = std::function<void(const std::string& why, std::chrono::milliseconds delay)>;
+
 /// A Fetcher on `transport` (which follows redirects, or else they are answers): transient failures
 /// are tried again by `options`, whose stall timeout counts; bodies are at most 64 MiB. A 429 that
 /// remains is kRateLimited; any other answer that remains is a value. `stop` ends a fetch with the
@@ -22,6 +25,7 @@ namespace fvprefetch {
 [[nodiscard]] std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock,
                                                     EngineOptions options, std::mt19937& random,
                                                     std::stop_token stop,
-                                                    std::function<int()> stop_signal);
+                                                    std::function<int()> stop_signal,
+                                                    OnWait on_wait = {});
 
 }  // namespace fvprefetch

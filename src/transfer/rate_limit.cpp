@@ -118,6 +118,13 @@ class ObedientTransport final : public Transport {
       completion.requests = 0;
       completion.head = closed_.at(waiting.origin).answer;
       completion.head.url = waiting.request.url;
+      // Its words were about a time that has partly passed.
+      std::erase_if(completion.head.headers, [](const auto& header) {
+        return header.first == "ratelimit" || header.first == "retry-after";
+      });
+      const auto left =
+          std::chrono::ceil<std::chrono::seconds>(closed_.at(waiting.origin).until - clock_.now());
+      completion.head.headers.emplace_back("retry-after", std::to_string(left.count()));
       if (!waiting.sink->on_head(completion.head)) {
         completion.failure = TransportFailure::kRefusedBySink;
       }

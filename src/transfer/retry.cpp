@@ -146,6 +146,20 @@ std::string_view hint_of(TransportFailure failure) {
   }
 }
 
+std::string_view reason_of(TransportFailure failure) {
+  switch (failure) {
+    case TransportFailure::kResolve:
+    case TransportFailure::kConnect:
+    case TransportFailure::kTls:
+    case TransportFailure::kStalled:
+      return kUnreachable;
+    case TransportFailure::kProxy:
+      return kProxyFailed;
+    default:
+      return {};
+  }
+}
+
 }  // namespace
 
 Verdict classify(const Attempt& attempt) {
@@ -203,6 +217,7 @@ Error to_error(const Completion& completion) {
     error.code = code_of(completion.head.status);
     error.message = status_text(completion.head.status) + " from " + address;
     error.retry_after = wait_asked(completion.head);
+    error.reason = std::string(kHttpStatus) + std::to_string(completion.head.status);
     if (error.code == ErrorCode::kNotFound) {
       error.hint = "check the address; `mirrors` may name others of the same file";
     }
@@ -216,7 +231,7 @@ Error to_error(const Completion& completion) {
         completion.failure == TransportFailure::kUrl ? ErrorCode::kUsage : ErrorCode::kNetwork;
     error.message = "cannot fetch " + address + ": " + completion.detail;
     error.hint = hint_of(completion.failure);
-    if (completion.failure == TransportFailure::kProxy) error.reason = "Proxy";
+    error.reason = reason_of(completion.failure);
   }
   return error;
 }

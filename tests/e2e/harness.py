@@ -108,7 +108,7 @@ class EndToEnd(unittest.TestCase):
         self.hub = self.make_hub()
         self.eval_cache = self.dir / "eval"
         self.hf_cache = self.dir / "hf"
-        foreign = ("SLURM_", "PMI", "OMPI_", "HF_", "HUGGING", "TRANSFORMERS_", "FVPREFETCH_", "PALS_", "FLUX_")
+        foreign = ("SSL_CERT", "CURL_CA", "REQUESTS_CA", "SLURM_", "PMI", "OMPI_", "HF_", "HUGGING", "TRANSFORMERS_", "FVPREFETCH_", "PALS_", "FLUX_")
         self.env = {
             k: v
             for k, v in os.environ.items()

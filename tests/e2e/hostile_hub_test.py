@@ -132,6 +132,19 @@ class HostileHub(harness.EndToEnd):
                 self.server.answers[self.TREE] = body(listing({"path": path}))
                 self.fails(8, "path")
 
+    def test_names_of_megabytes_page_after_page(self):
+        def answer(handler):
+            page = int(handler.path.partition("page=")[2] or 0)
+            data = listing({"path": f"{page}/" + "a/" * 2_000_000 + "b"}).encode()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.send_header("Link", f'<{self.TREE}?page={page + 1}>; rel="next"')
+            handler.end_headers()
+            handler.wfile.write(data)
+
+        self.server.answers[self.TREE] = answer
+        self.fails(8, "more than 2048 bytes")
+
     def test_digests_that_are_no_digests(self):
         for file in ({"oid": "../escaped"}, {"oid": "A" * 39}, {"lfs": {"oid": "../escaped", "size": 3}}, {"size": -1}, {"size": "3"}):
             with self.subTest(file=file):

@@ -103,10 +103,14 @@ class Node:
 
 class Rust:
     name = "hf-hub"
-    version = (HERE / "rust/Cargo.toml").read_text().split('version = "=')[1].split('"')[0]
 
-    def program(self):
-        return harness.BUILD / "interop/rust/debug/fvprefetch-interop"
+    def __init__(self, generation):
+        self.generation = generation
+        pins = (HERE / "rust/Cargo.toml").read_text()
+        self.version = pins.split(f"hf-hub-{generation} = ")[1].split('version = "=')[1].split('"')[0]
+
+    def argv(self):
+        return [harness.BUILD / "interop/rust/debug/fvprefetch-interop", self.generation]
 
 
 HUB_0 = Python("venv-hub-0", HERE / "oracles/hub-0.txt")
@@ -114,7 +118,9 @@ HUB_1 = Python("venv-hub-1", HERE / "oracles/hub-1.txt")
 NEWEST = Python("venv", HERE.parent / "support/oracles.txt")
 PYTHONS = (HUB_0, HUB_1, NEWEST)
 NODE = Node()
-RUST = Rust()
+RUST_0 = Rust("0")
+RUST_1 = Rust("1")
+RUSTS = (RUST_0, RUST_1)
 
 
 def for_each(clients, scope):
@@ -167,20 +173,23 @@ SMALL = {"config.json": b'{"small": true}\n', "w.bin": noise("small", 8_000)}
 
 def fill(hub):
     folders = {"main": ".", "dev": "_dev", "v1.0": "_tag", "refs/pr/1": "_pr"}
-    hub.put("models/org/model/.testhub.json", json.dumps({"branches": folders}).encode())
-    for branch, files in MODEL.items():
-        for path, data in files.items():
-            hub.put(f"models/org/model/{folders[branch]}/{path}", data)
+    for repo, xet in (("models/org/model", True), ("models/org/plain", False)):
+        hub.put(f"{repo}/.testhub.json", json.dumps({"branches": folders, "xet": xet}).encode())
+        for branch, files in MODEL.items():
+            for path, data in files.items():
+                hub.put(f"{repo}/{folders[branch]}/{path}", data)
     for repo, files in {
         "models/org/names": NAMES,
         "models/org/many": {f"part{i % 3}/f{i:02}.txt": b"%d\n" % i for i in range(MANY)},
         "models/org/gated": SMALL,
         "models/bare": SMALL,
         "datasets/org/data": SMALL,
+        "datasets/org/plaindata": SMALL,
         "spaces/org/space": SMALL,
     }.items():
         for path, data in files.items():
             hub.put(f"{repo}/{path}", data)
+    hub.put("datasets/org/plaindata/.testhub.json", b'{"xet": false}')
     hub.put("models/org/gated/.testhub.json", json.dumps({"gated": True, "token": TOKEN}).encode())
     hub.put("models/old/name/.testhub.json", json.dumps({"renamed_to": "org/model"}).encode())
 
@@ -192,6 +201,7 @@ def content(files):
 class Interop(harness.EndToEnd):
     """One hub for a class, caches of its own for each test."""
 
+    maxDiff = None
     client = None
     direction = ""
     servers = {}
@@ -243,7 +253,7 @@ class Interop(harness.EndToEnd):
 
     def rust(self, how, cache, revision, files, repo="org/model", repo_type="model"):
         """Paths of `files`, by the real hf-hub: "cached" or "get"."""
-        done = self.run_command([RUST.program(), how, cache, self.hub.url, repo_type, repo, revision, *files])
+        done = self.run_command([*self.client.argv(), how, cache, self.hub.url, repo_type, repo, revision, *files])
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout.splitlines()
 

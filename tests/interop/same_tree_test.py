@@ -25,7 +25,7 @@ def chosen(path, ours, theirs):
         return "receipts"
     if inside == ["trees"] and (theirs is None or (both and ours[2] == theirs[2] and theirs[1] == "0o600")):
         return "trees"
-    if path == "CACHEDIR.TAG" and (theirs is None or (both and other_lines(ours[2]) == other_lines(theirs[2]))):
+    if path == "CACHEDIR.TAG" and (theirs is None or (both and but_comment(ours) == but_comment(theirs))):
         return "cachedir tag"
     if parts[0] == ".locks" and path.endswith(".lock") and ours == ("file", "0o664", b""):
         if theirs is None or theirs == ("file", "0o644", b""):
@@ -40,9 +40,10 @@ def short(entry):
     return entry and (*entry[:2], entry[2] and entry[2][:50])
 
 
-def other_lines(tag):
-    lines = tag.splitlines(keepends=True)
-    return lines[:1] + lines[2:]
+def but_comment(tag):
+    kind, mode, text = tag
+    lines = text.splitlines(keepends=True)
+    return kind, mode, lines[:1] + lines[2:]
 
 
 class Both(interop.Interop):

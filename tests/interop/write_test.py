@@ -178,34 +178,38 @@ class WriteByNode(TheirCache):
         self.hit(path, None, {"source": "org/model", "revision": commit, "filename": "config.json"}, requests=1)
 
 
-@interop.for_each((interop.RUST,), globals())
+@interop.for_each(interop.RUSTS, globals())
 class WriteByRust(TheirCache):
+    """1.x takes its bytes over Xet where the Hub offers it, and this hub does not speak it: so from a
+    repository as before Xet."""
+
+    repo = "org/plain"
+
     def snapshot(self, files, entry, revision="main", **args):
-        paths = self.rust("get", self.hf_cache, revision, list(files), **args)
+        paths = self.rust("get", self.hf_cache, revision, list(files), **{"repo": self.repo, **args})
         folder = paths[0][: -len(list(files)[0]) - 1]
-        self.hit(folder, files, entry, 1)
+        self.hit(folder, files, {"source": self.repo, **entry}, 1)
 
     def test_main(self):
-        self.snapshot(MODEL["main"], {"source": "org/model"})
+        self.snapshot(MODEL["main"], {})
 
     def test_a_branch(self):
-        self.snapshot(MODEL["dev"], {"source": "org/model", "revision": "dev"}, revision="dev")
+        self.snapshot(MODEL["dev"], {"revision": "dev"}, revision="dev")
 
     def test_a_pull_request(self):
-        self.snapshot(MODEL["refs/pr/1"], {"source": "org/model", "revision": "refs/pr/1"}, revision="refs/pr/1")
+        self.snapshot(MODEL["refs/pr/1"], {"revision": "refs/pr/1"}, revision="refs/pr/1")
 
     def test_a_dataset(self):
-        self.snapshot(
-            SMALL, {"source": "org/data", "repo_type": "dataset"}, repo="org/data", repo_type="dataset"
-        )
+        data = "org/plaindata"
+        self.snapshot(SMALL, {"source": data, "repo_type": "dataset"}, repo=data, repo_type="dataset")
 
     def test_one_file(self):
-        path = self.rust("get", self.hf_cache, "main", ["config.json"])[0]
-        self.hit(path, None, {"source": "org/model", "filename": "config.json"}, 1)
+        path = self.rust("get", self.hf_cache, "main", ["config.json"], self.repo)[0]
+        self.hit(path, None, {"source": self.repo, "filename": "config.json"}, 1)
 
     def test_offline_at_once(self):
-        path = self.rust("get", self.hf_cache, "main", list(MODEL["main"]))[0]
-        self.offline_at_once(path[: -len("/config.json")], {"source": "org/model"})
+        path = self.rust("get", self.hf_cache, "main", list(MODEL["main"]), self.repo)[0]
+        self.offline_at_once(path[: -len("/config.json")], {"source": self.repo})
 
 
 if __name__ == "__main__":

@@ -198,9 +198,8 @@ Json tree_json(const std::string& path, const TreeEntry& entry, const Repo& repo
 
 // One commit is all the history that a repository has here.
 Json last_commit(const Snapshot& snapshot) {
-  return {{"id", snapshot.commit},
-          {"title", "Add files"},
-          {"date", iso_date(snapshot.modified_ns)}};
+  return {
+      {"id", snapshot.commit}, {"title", "Add files"}, {"date", iso_date(snapshot.modified_ns)}};
 }
 
 }  // namespace
@@ -401,8 +400,7 @@ Reply HubRoutes::tree(const Request& request, const Repo& repo, const Address& a
 }
 
 // {"paths": [...], "expand": bool}; a path that is not there has no entry in the answer.
-Reply HubRoutes::paths_info(const Request& request, const Repo& repo,
-                            const std::string& revision) {
+Reply HubRoutes::paths_info(const Request& request, const Repo& repo, const std::string& revision) {
   const auto snapshot = store_.snapshot(repo, revision);
   if (!snapshot) return missing_revision(Style::kApi, revision);
   const Json asked = Json::parse(request.content, nullptr, false);

@@ -92,14 +92,17 @@ TEST_P(HubRef, IsReadAsTheRowSays) {
   dir_.write(kRepo + "/refs/main", GetParam().text);
   const auto commit = store_.read_ref("main");
   ASSERT_TRUE(IsOk(commit));
-  EXPECT_EQ(*commit, GetParam().read ? std::optional(kCommit) : std::nullopt);
+  ASSERT_EQ(commit->has_value(), GetParam().read);
+  if (!GetParam().read) return;
+  EXPECT_EQ((*commit)->commit, kCommit);
+  EXPECT_EQ((*commit)->exact, GetParam().text == kCommit);
 }
 INSTANTIATE_TEST_SUITE_P(Rows, HubRef, ::testing::ValuesIn(kRefs), row_name<Ref>);
 
 TEST_F(HubStoreTest, MissingRefIsAbsent) {
   const auto commit = store_.read_ref("main");
   ASSERT_TRUE(IsOk(commit));
-  EXPECT_EQ(*commit, std::nullopt);
+  EXPECT_FALSE(commit->has_value());
   EXPECT_EQ(store_.ref_time("main"), "");
 }
 
@@ -107,15 +110,15 @@ TEST_F(HubStoreTest, DirectoryOfRefsIsNoRef) {
   dir_.write(kRepo + "/refs/refs/pr/1", kCommit);
   const auto commit = store_.read_ref("refs");
   ASSERT_TRUE(IsOk(commit));
-  EXPECT_EQ(*commit, std::nullopt);
-  EXPECT_EQ(store_.read_ref("refs/pr/1").value(), kCommit);
+  EXPECT_FALSE(commit->has_value());
+  EXPECT_EQ(store_.read_ref("refs/pr/1").value()->commit, kCommit);
 }
 
 TEST_F(HubStoreTest, RevisionThatLeadsOutOfRefsIsNotRead) {
   dir_.write("outside", kCommit);
   const auto commit = store_.read_ref("../../outside");
   ASSERT_TRUE(IsOk(commit));
-  EXPECT_EQ(*commit, std::nullopt);
+  EXPECT_FALSE(commit->has_value());
 }
 
 TEST_F(HubStoreTest, RefTimeIsThatOfItsFile) {

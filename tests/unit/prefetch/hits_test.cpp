@@ -245,6 +245,35 @@ TEST_F(HitsTest, AFifoInPlaceOfAFileIsAnErrorAndIsNotWaitedFor) {
   EXPECT_EQ(report.code(), ErrorCode::kUsage);
 }
 
+TEST_F(HitsTest, ARefWithANewlineIsMendedAtAHit) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const std::string one = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(one).ok());
+  for (const bool offline : {false, true}) {
+    dir.write("hub/models--org--model/refs/main", kCommit + "\n");
+    options.offline = offline;
+    EXPECT_EQ(run(one).entries[0].state, EntryState::kHit);
+    EXPECT_EQ(dir.read("hub/models--org--model/refs/main"), kCommit);
+  }
+}
+
+TEST_F(HitsTest, AFileThatTheCachedListingLacksIsAskedFor) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  ASSERT_TRUE(run(R"([{"name": "m", "source": "org/model"}])").ok());
+  // The branch has moved on to a commit that has it.
+  const std::string newer(40, 'd');
+  wire.on(kApi + "/revision/main", Answer::whole(R"({"sha": ")" + newer + R"("})"));
+  wire.on(kApi + "/tree/" + newer + "?recursive=true&expand=false",
+          Answer::whole("[{\"type\":\"file\",\"path\":\"new.bin\",\"size\":3,\"oid\":\"" +
+                        git_sha1_hex("new") + "\"}]"));
+  wire.on("https://hub.test/org/model/resolve/" + newer + "/new.bin", Answer::whole("new"));
+  const Report report = run(R"([{"name": "n", "source": "org/model", "filename": "new.bin"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].commit, newer);
+}
+
 // --- The Hub does not answer ---------------------------------------------------------------------
 
 class FallBackTest : public HitsTest {
@@ -276,6 +305,41 @@ TEST_F(FallBackTest, ARefusedOrVanishedRepositoryIsTakenFromTheCacheToo) {
   EXPECT_TRUE(run(branch).ok());
   wire.on(revision, Answer(503));
   EXPECT_TRUE(run(branch).ok());
+}
+
+TEST_F(FallBackTest, AnAnswerWithoutAWordForItIsOneOfHttpAndFallsBack) {
+  wire.on(revision, Answer(404));
+  EXPECT_TRUE(run(branch).ok());
+}
+
+TEST_F(FallBackTest, WhoHasASubstituteAsksOnceAndAHubThatIsAwayIsNotAskedForTheNext) {
+  options.retries = 5;
+  const std::size_t before = wire.sent().size();
+  wire.on(revision, Answer::none(TransportFailure::kConnect));
+  const Report report = run(R"([{"name": "m", "source": "org/model"},
+                                {"name": "a", "source": "org/model", "filename": "a.bin"}])");
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(wire.sent().size(), before + 1);
+}
+
+TEST_F(FallBackTest, ALongWaitThatAServerAsksForIsNotWaitedWhereThereIsASubstitute) {
+  options.retries = 5;
+  const Clock::TimePoint begin = clock.now();
+  wire.on(revision, Answer(429).header("retry-after", "3600"));
+  EXPECT_TRUE(run(branch).ok());
+  EXPECT_EQ(clock.now(), begin);
+}
+
+TEST_F(FallBackTest, OnceTheHubHasNamedACommitNoOtherStandsInForIt) {
+  const std::string newer(40, 'd');
+  wire.on(revision, Answer::whole(R"({"sha": ")" + newer + R"("})"));
+  wire.on(kApi + "/tree/" + newer + "?recursive=true&expand=false", Answer(500));
+  EXPECT_EQ(run(branch).code(), ErrorCode::kNetwork);
+}
+
+TEST_F(FallBackTest, AConnectionThatBreaksIsAnError) {
+  wire.on(revision, Answer::none(TransportFailure::kCut));
+  EXPECT_EQ(run(branch).code(), ErrorCode::kNetwork);
 }
 
 TEST_F(FallBackTest, ARevisionThatTheHubDoesNotKnowIsAnError) {

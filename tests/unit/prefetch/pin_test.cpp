@@ -305,5 +305,28 @@ TEST(LockPath, TakesTheSuffixOffFirst) {
   EXPECT_EQ(lock_path("dir.json/m"), "dir.json/m.lock.json");
 }
 
+TEST_F(PinTest, ABlobThatIsNotWhatItIsNamedAfterIsNoHitForWhoKnowsTheDigest) {
+  dir.write("hub/models--org--model/blobs/" + git_sha1_hex("aaa"), "bad");
+  std::filesystem::create_directories(dir / ("hub/models--org--model/snapshots/" + kCommit));
+  std::filesystem::create_symlink("../../blobs/" + git_sha1_hex("aaa"), dir / snapshot("a.bin"));
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const Report report = run(pinned({{"a.bin", "aaa"}}));
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
+}
+
+TEST_F(PinTest, FrozenAPathIsWhatTheManifestPins) {
+  const std::string path = dir.write("mine.pth", "weights");
+  options.frozen = true;
+  const auto entry = [&](const std::string& more) {
+    return R"([{"name": "mine", "source": ")" + path + "\"" + more + "}]";
+  };
+  EXPECT_TRUE(run(entry("")).ok());
+  EXPECT_TRUE(run(entry(R"(, "size": 7, "sha256": ")" + sha256_hex("weights") + "\"")).ok());
+  EXPECT_EQ(run(entry(R"(, "size": 8)")).code(), ErrorCode::kIntegrity);
+  EXPECT_EQ(run(entry(R"(, "sha256": ")" + sha256_hex("other") + "\"")).code(),
+            ErrorCode::kIntegrity);
+}
+
 }  // namespace
 }  // namespace fvprefetch

@@ -281,6 +281,16 @@ TEST_F(PrefetchTest, AFileThatTheCommitLacksIsNotedForOtherClients) {
   const Report report = run(R"([{"name": "m", "source": "org/model", "filename": "b.bin"}])");
   EXPECT_EQ(report.code(), ErrorCode::kNotFound);
   EXPECT_EQ(dir.read("hub/models--org--model/.no_exist/" + kCommit + "/b.bin"), "");
+  EXPECT_EQ(dir.read("hub/models--org--model/refs/main"), kCommit);
+}
+
+TEST_F(PrefetchTest, ABranchThatTheCacheHasIsNotMovedByAFileThatItLacks) {
+  const std::string older(40, 'b');
+  dir.write("hub/models--org--model/refs/main", older);
+  hub_lists({{"a.bin", "aaa"}});
+  options.refresh = true;
+  (void)run(R"([{"name": "m", "source": "org/model", "filename": "b.bin"}])");
+  EXPECT_EQ(dir.read("hub/models--org--model/refs/main"), older);
 }
 
 TEST_F(PrefetchTest, WithoutLinksTheCacheIsMadeOfFilesAndIsAHitAfterwards) {

@@ -164,6 +164,12 @@ TEST_F(HubClient, ATokenForHttpMayGoToHttpsOfTheSameHost) {
   EXPECT_FALSE(may_see(odd, "https://mirror/x"));
 }
 
+TEST_F(HubClient, AnEndpointThatSaysWhoAsksGetsNoToken) {
+  const Credential credential = Client(fetcher, "https://u:p@mirror", Secret("hf_x")).credential();
+  EXPECT_FALSE(may_see(credential, "https://mirror/x"));
+  EXPECT_FALSE(may_see(credential, "https://u:p@mirror/x"));
+}
+
 TEST_F(HubClient, HasNoCredentialWithoutAToken) {
   const Credential credential = client().credential();
   EXPECT_TRUE(credential.token.empty());
