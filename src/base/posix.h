@@ -47,7 +47,7 @@ struct FileInfo {
   bool directory = false;
   std::uint64_t size = 0;       ///< bytes
   std::uint64_t allocated = 0;  ///< bytes that have a place on the disk; a hole has none
-  std::int64_t mtime_ns = 0;  ///< nanoseconds since 1970
+  std::int64_t mtime_ns = 0;    ///< nanoseconds since 1970
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::uint64_t links = 0;
@@ -115,8 +115,8 @@ void look_afresh(const std::string& directory);
 [[nodiscard]] Status sync_data(const Fd& fd, std::string_view path);
 /// Makes `to`, which must be empty, share all of `from`'s blocks. False: not on this file system.
 [[nodiscard]] bool clone(const Fd& from, const Fd& to);
-/// Copies `size` bytes at `offset` to the same place of `to`; inside the kernel where it can. kInternal
-/// when `from` ends before.
+/// Copies `size` bytes at `offset` to the same place of `to`; inside the kernel where it can.
+/// kInternal when `from` ends before.
 [[nodiscard]] Status copy(const Fd& from, const Fd& to, std::uint64_t offset, std::uint64_t size,
                           std::string_view path);
 /// rename() of a private file to another private name; nothing is synced. kNotFound: somebody else

@@ -116,23 +116,22 @@ void Partial::adopt(const std::vector<PartialPlace>& others, const std::string& 
   }
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.bytes > b.bytes; });
-  for (Candidate& candidate : candidates) {
+  for (const Candidate& candidate : candidates) {
     const auto& owner = candidate.journal.owner;
     const Liveness owner_is = owner ? liveness(*owner) : Liveness::kGone;
     if (owner_is == Liveness::kAlive) continue;
-    if (owner_is == Liveness::kGone ? take_in_place(*candidate.place, std::move(candidate.journal))
+    if (owner_is == Liveness::kGone ? take_in_place(*candidate.place, candidate.journal)
                                     : begin_copy(*candidate.place, candidate.journal)) {
       return;
     }
   }
 }
 
-bool Partial::take_in_place(const PartialPlace& other, Journal journal) {
+bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
   // Our journal before our data, the other's journal last: killed between any two of these steps we
   // leave one journal that has its data, and at worst one more that has none.
-  const RangeSet ranges = journal.reliable(journal_.boot);
   Journal ours = journal_;
-  set_adopted(ranges, journal);
+  set_adopted(journal.reliable(journal_.boot), journal);
   record(clock_.now());
   if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
     (void)posix::remove_file(place_.journal);

@@ -103,7 +103,7 @@ class Partial {
   struct Syncing;
 
   [[nodiscard]] bool takes(const Journal& other, const std::string& address) const;
-  bool take_in_place(const PartialPlace& other, Journal journal);
+  bool take_in_place(const PartialPlace& other, const Journal& journal);
   bool begin_copy(const PartialPlace& other, const Journal& journal);
   void set_adopted(RangeSet ranges, const Journal& journal);
   void follow_front();
