@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/try.h"
 #include "cache/lock.h"
+#include "prefetch/publisher.h"
 
 namespace fvprefetch {
 
@@ -17,12 +20,17 @@ using std::chrono::milliseconds;
 
 /// How often progress is told and `stop` is looked at while nothing else happens.
 constexpr milliseconds kTick{200};
+/// How soon a file that was published is noticed while others arrive.
+constexpr milliseconds kPublishTick{5};
 
 class FetchLoop {
  public:
   FetchLoop(std::vector<FetchJob> jobs, Session& session, FetchListener& listener,
             LockReport& lock_report)
-      : session_(session), listener_(listener), lock_report_(lock_report) {
+      : session_(session),
+        listener_(listener),
+        lock_report_(lock_report),
+        publisher_(session.in_real_time() ? max_active() : 0) {
     for (FetchJob& job : jobs) {
       Slot slot;
       slot.job = std::move(job);
@@ -43,7 +51,7 @@ class FetchLoop {
   }
 
  private:
-  enum class Phase { kPending, kRunning, kDone };
+  enum class Phase { kPending, kRunning, kPublishing, kDone };
 
   struct Slot {
     FetchJob job;
@@ -55,6 +63,7 @@ class FetchLoop {
     DownloadId download = 0;
     bool brought_by_others = false;
     PartialPlace partial;
+    FetchOutcome outcome;  ///< kPublishing: what it will be
   };
 
   // --- steps -----------------------------------------------------------------------------------
@@ -193,9 +202,14 @@ class FetchLoop {
         if (slot.phase == Phase::kPending) until = std::min(until, slot.next_try);
       }
     }
+    if (publisher_.open() > 0) until = std::min(until, session_.clock().now() + kPublishTick);
     if (running_ == 0) {
       session_.clock().sleep_until(until, session_.options().stop);
       return;
+    }
+    if (running_ == publisher_.open()) {
+      publisher_.wait(kTick);
+      return finish_published();
     }
     for (Finished& finished : engine().poll(until, session_.options().stop)) publish(finished);
     for (const Retried& retried : engine().take_retried()) {
@@ -208,32 +222,45 @@ class FetchLoop {
       const Slot* slot = find(note.id);
       session_.emit(Warned{slot == nullptr ? "" : name_of(*slot), std::move(note.message)});
     }
+    finish_published();
     tell_progress();
   }
 
   void publish(Finished& finished) {
     Slot* slot = find(finished.id);
     if (slot == nullptr) return;  // dropped meanwhile
-    FetchOutcome outcome;
+    FetchOutcome& outcome = slot->outcome;
     outcome.requests = finished.requests;
-    if (!finished.result) {
-      outcome.status = tl::unexpected(finished.result.error());
-      return finish(*slot, std::move(outcome));
-    }
+    if (!finished.result) return finish(*slot, std::move(finished.result).error());
     outcome.fetched = true;
     outcome.bytes = finished.result->size;
     outcome.resumed = finished.result->resumed;
     slot->job.download.spec.size = outcome.bytes;
-    outcome.status = slot->job.target->publish(*std::move(finished.result), slot->partial.data);
-    // Best effort; until now it told the next process that all is there, should this one be killed.
-    (void)posix::remove_file(slot->partial.journal);
-    finish(*slot, std::move(outcome));
+    slot->phase = Phase::kPublishing;
+    // Shared: a std::function has to be copyable. The target is this slot's, and nobody else's now.
+    auto file = std::make_shared<Downloaded>(*std::move(finished.result));
+    publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file] {
+      Status published = slot->job.target->publish(std::move(*file), slot->partial.data);
+      // Best effort; until now it told the next process that all is there, if this one was killed.
+      (void)posix::remove_file(slot->partial.journal);
+      return published;
+    });
+    finish_published();
+  }
+
+  void finish_published() {
+    for (auto& [index, status] : publisher_.take()) {
+      Slot& slot = slots_[index];
+      slot.outcome.status = std::move(status);
+      finish(slot, std::move(slot.outcome));
+    }
   }
 
   // --- ends ------------------------------------------------------------------------------------
 
   void finish(Slot& slot, Error error) {
     FetchOutcome outcome;
+    outcome.requests = slot.outcome.requests;
     outcome.status = tl::unexpected(std::move(error));
     finish(slot, std::move(outcome));
   }
@@ -251,7 +278,7 @@ class FetchLoop {
   }
 
   void close(Slot& slot) {
-    if (slot.phase == Phase::kRunning) --running_;
+    if (slot.phase == Phase::kRunning || slot.phase == Phase::kPublishing) --running_;
     slot.phase = Phase::kDone;
     slot.held.reset();
     note_wait(slot);
@@ -260,14 +287,19 @@ class FetchLoop {
 
   void drop_unwanted() {
     for (Slot& slot : slots_) {
-      if (slot.phase == Phase::kDone || listener_.wanted(slot.job)) continue;
+      if (slot.phase == Phase::kDone || slot.phase == Phase::kPublishing) continue;
+      if (listener_.wanted(slot.job)) continue;
       if (slot.phase == Phase::kRunning) engine().cancel(slot.download);
       close(slot);
     }
   }
 
   void end_all(const Error& error) {
-    engine_.reset();  // leaves its partials before their locks are let go
+    engine_.reset();                 // leaves its partials before their locks are let go
+    while (publisher_.open() > 0) {  // what has all its bytes is published
+      publisher_.wait(kTick);
+      finish_published();
+    }
     for (Slot& slot : slots_) {
       if (slot.phase != Phase::kDone) finish(slot, error);
     }
@@ -329,6 +361,7 @@ class FetchLoop {
   LockReport& lock_report_;
   std::vector<Slot> slots_;
   std::optional<Engine> engine_;  ///< after the slots: partials are left before their locks are
+  Publisher publisher_;           ///< after the slots: its work is theirs
   std::size_t running_ = 0;
   std::size_t files_done_ = 0;
   bool warned_ = false;

@@ -42,6 +42,8 @@ class Session {
   [[nodiscard]] const std::string& hub_cache() const { return hub_cache_; }
   [[nodiscard]] bool offline() const { return offline_; }
   [[nodiscard]] Clock& clock() const { return clock_; }
+  /// false: the clock is a test's, and stands still while other threads work.
+  [[nodiscard]] bool in_real_time() const { return &clock_ == &real_clock(); }
   [[nodiscard]] Clock::TimePoint begin() const { return begin_; }
   /// When the run has to be over; TimePoint::max() without --deadline.
   [[nodiscard]] Clock::TimePoint deadline() const { return deadline_; }

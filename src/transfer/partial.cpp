@@ -79,7 +79,9 @@ Partial::~Partial() {
   if (!fd_) return;
   copy_.reset();
   if (keep_ && has_journal() && resumable() && journal_.done.bytes() > 0) {
-    // Closed first: a network file system's client sends now what it still has.
+    // Another node goes by what is synced, and a network file system's client sends now what it
+    // still has. At most kDurableBlock and what came since the last sync was done.
+    if (posix::sync_data(fd_, place_.data)) journal_.durable = journal_.done;
     const Status closed = fd_.close(place_.data);
     if (closed) {
       journal_.owner.reset();

@@ -272,9 +272,9 @@ TEST_P(TransportContract, LetsATransferThatIsSlowButNotThatSlowComeToItsEnd) {
   Answer answer(200);
   const std::string piece(500, 'x');
   answer.header("content-length", std::to_string(12 * piece.size()));
-  for (int i = 0; i < 12; ++i) answer.body(piece).pause(milliseconds(50));
+  for (int i = 0; i < 12; ++i) answer.body(piece).pause(milliseconds(100));
   Request request = get(world->serve("/a", answer));
-  request.stall_timeout = milliseconds(200);
+  request.stall_timeout = milliseconds(1000);  // less than all of it takes
   EXPECT_EQ(fetch(request).failure, TransportFailure::kNone);
   EXPECT_EQ(sink.body.size(), 12 * piece.size());
 }

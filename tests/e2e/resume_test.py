@@ -97,6 +97,23 @@ class Resume(harness.EndToEnd):
         os.truncate(part, 20 * MIB)
         self.finish()
 
+    def test_what_a_run_on_another_host_let_go_of_is_gone_on_with(self):
+        process = self.run_until(6 * MIB)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=harness.PATIENCE)
+        (journal,) = self.dir.rglob("partials/*.json")
+        told = json.loads(journal.read_text())
+        self.assertIsNone(told["owner"])
+        self.assertEqual(told["durable"], told["done"])
+        told["boot"] = "another machine"
+        journal.write_text(json.dumps(told))
+        there = sum(end - begin for begin, end in told["done"])
+        self.hub.no_faults()
+        done = self.fvp(self.path, "--json")
+        self.assert_ok(done)
+        self.assertEqual(self.file.read_bytes(), self.data)
+        self.assertEqual(json.loads(done.stdout)["entries"][0]["bytes_fetched"], len(self.data) - there)
+
     def test_what_another_host_left_is_copied_and_not_touched(self):
         process = self.run_until(6 * MIB)
         process.kill()
