@@ -210,7 +210,7 @@ constexpr std::array kOptions{
     OptionSpec{"no-space-check", "", Group::kHow, "begin though what is missing may not fit",
                [](std::string_view v, Draft& d) {
                  bool unchecked = !d.call.options.space_check;
-                 const Applied applied = flag(v, unchecked);
+                 Applied applied = flag(v, unchecked);
                  d.call.options.space_check = !unchecked;
                  return applied;
                }},
