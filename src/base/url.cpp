@@ -87,6 +87,16 @@ Result<std::string> resolve_reference(const std::string& base, const std::string
   return *resolved;
 }
 
+Result<std::string> redirect_target(const std::string& from, const std::string& location) {
+  FVP_TRY(std::string target, resolve_reference(from, location));
+  FVP_TRY(const Url before, parse_url(from));
+  FVP_TRY(const Url after, parse_url(target));
+  if (before.scheme == "https" && after.scheme != "https") {
+    return fail(ErrorCode::kNetwork, "redirect from https to " + redact(target) + " refused");
+  }
+  return target;
+}
+
 std::string redact(const std::string& url) {
   try {
     const Handle handle(curl_url());

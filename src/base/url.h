@@ -29,6 +29,11 @@ struct Url {
 [[nodiscard]] Result<std::string> resolve_reference(const std::string& base,
                                                     const std::string& reference);
 
+/// Where a redirect from `from` leads: resolve_reference(), but never from https on to http
+/// (kNetwork).
+[[nodiscard]] Result<std::string> redirect_target(const std::string& from,
+                                                  const std::string& location);
+
 /// Safe to print: no user, password, query or fragment ("https://host/path").
 [[nodiscard]] std::string redact(const std::string& url);
 

@@ -354,12 +354,9 @@ Result<std::string> Client::open_file(Fetcher& hops, const Repo& repo, const std
     if (response.head.status / 100 != 3 || location.empty()) {
       return fail(explain(repo, "`" + printable(path) + "`", response));
     }
-    FVP_TRY(std::string target, resolve_reference(request.url, location));
+    FVP_TRY(std::string target, redirect_target(request.url, location));
     FVP_TRY(const Url to, parse_url(target));
     FVP_TRY(const Url from, parse_url(request.url));
-    if (from.scheme == "https" && to.scheme != "https") {
-      return fail(ErrorCode::kNetwork, "redirect from https to " + redact(target) + " refused");
-    }
     // A renamed repository; anything else is where the bytes are.
     const auto& known = request.credential.origins;
     const bool ours = to.origin() == from.origin() ||

@@ -54,14 +54,8 @@ class Journey final : public BodySink {
       --redirects_;
       return fail(ErrorCode::kNetwork, "more than " + std::to_string(kMaxRedirects) + " redirects");
     }
-    auto target = resolve_reference(request_.url, head.header("location"));
+    auto target = redirect_target(request_.url, head.header("location"));
     if (!target) return fail(std::move(target).error());
-    const auto from = parse_url(request_.url);
-    const auto to = parse_url(*target);
-    if (!from || !to) return fail(ErrorCode::kNetwork, "redirected to something that is no URL");
-    if (from->scheme == "https" && to->scheme != "https") {
-      return fail(ErrorCode::kNetwork, "redirect from https to " + redact(*target) + " refused");
-    }
     request_.url = std::move(*target);
     redirected_ = false;
     return {};
