@@ -30,7 +30,7 @@ class FetchLoop {
       : session_(session),
         listener_(listener),
         lock_report_(lock_report),
-        publisher_(session.in_real_time() ? max_active() : 0) {
+        publisher_(session.in_real_time() ? make_worker(max_active()) : make_inline_worker()) {
     for (FetchJob& job : jobs) {
       Slot slot;
       slot.job = std::move(job);

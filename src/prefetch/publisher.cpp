@@ -4,28 +4,13 @@
 
 namespace fvprefetch {
 
-Publisher::Publisher(std::size_t threads) : threads_(threads) {}
-
-Publisher::~Publisher() {
-  for (std::jthread& worker : workers_) worker.request_stop();
-}
-
 void Publisher::submit(std::size_t key, Work work) {
   ++open_;
-  if (threads_ == 0) {
+  worker_->post([this, key, work = std::move(work)] {
     Status status = guard(work);
-    results_.emplace_back(key, std::move(status));
-    return;
-  }
-  {
     const std::lock_guard lock(mutex_);
-    queue_.emplace_back(key, std::move(work));
-  }
-  // Made when they are needed: most runs publish a few large files, or none.
-  if (workers_.size() < std::min(threads_, open_)) {
-    workers_.emplace_back([this](const std::stop_token& stop) { serve(stop); });
-  }
-  submitted_.notify_one();
+    results_.emplace_back(key, std::move(status));
+  });
 }
 
 std::vector<std::pair<std::size_t, Status>> Publisher::take() {
@@ -35,23 +20,7 @@ std::vector<std::pair<std::size_t, Status>> Publisher::take() {
 }
 
 void Publisher::wait(std::chrono::milliseconds limit) {
-  std::unique_lock lock(mutex_);
-  (void)done_.wait_for(lock, limit, [this] { return !results_.empty(); });
-}
-
-void Publisher::serve(const std::stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    (void)submitted_.wait(lock, stop, [this] { return !queue_.empty(); });
-    if (queue_.empty()) return;
-    auto [key, work] = std::move(queue_.front());
-    queue_.pop_front();
-    lock.unlock();
-    Status status = guard(work);
-    lock.lock();
-    results_.emplace_back(key, std::move(status));
-    done_.notify_one();
-  }
+  worker_->wait(std::chrono::steady_clock::now() + limit, {});
 }
 
 }  // namespace fvprefetch

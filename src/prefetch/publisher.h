@@ -3,16 +3,15 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
-#include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "fvprefetch/error.h"
+#include "transfer/worker.h"
 
 namespace fvprefetch {
 
@@ -20,11 +19,7 @@ class Publisher {
  public:
   using Work = std::function<Status()>;
 
-  /// 0 threads: submit() does the work itself (tests, whose clock stands still meanwhile).
-  explicit Publisher(std::size_t threads);
-  ~Publisher();  ///< waits for what is under way, and does what was submitted
-  Publisher(const Publisher&) = delete;
-  Publisher& operator=(const Publisher&) = delete;
+  explicit Publisher(std::unique_ptr<Worker> worker) : worker_(std::move(worker)) {}
 
   /// `key` comes back with the result. What `work` throws is an error of it.
   void submit(std::size_t key, Work work);
@@ -36,16 +31,10 @@ class Publisher {
   void wait(std::chrono::milliseconds limit);
 
  private:
-  void serve(const std::stop_token& stop);
-
-  std::size_t threads_;
   std::size_t open_ = 0;  // of the calling thread
-  std::mutex mutex_;      // guards what follows
-  std::condition_variable_any submitted_;
-  std::condition_variable_any done_;
-  std::deque<std::pair<std::size_t, Work>> queue_;
+  std::mutex mutex_;      // guards results_
   std::vector<std::pair<std::size_t, Status>> results_;
-  std::vector<std::jthread> workers_;  // last: joined before the rest goes
+  std::unique_ptr<Worker> worker_;  // last: its threads end before what they write to
 };
 
 }  // namespace fvprefetch

@@ -6,18 +6,27 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace fvprefetch {
 namespace {
 
 class ThreadWorker final : public Worker {
  public:
+  explicit ThreadWorker(std::size_t threads) : most_(threads) {}
+  ~ThreadWorker() override {
+    for (std::jthread& thread : threads_)
+      thread.request_stop();  // all, before the first is awaited
+  }
+  ThreadWorker(const ThreadWorker&) = delete;
+  ThreadWorker& operator=(const ThreadWorker&) = delete;
+
   void post(std::function<void()> task) override {
     const std::lock_guard guard(mutex_);
     tasks_.push_back(std::move(task));
     changed_.notify_all();
-    if (!thread_.joinable()) {
-      thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+    if (threads_.size() < std::min(most_, running_ + tasks_.size())) {
+      threads_.emplace_back([this](const std::stop_token& stop) { run(stop); });
     }
   }
 
@@ -35,20 +44,24 @@ class ThreadWorker final : public Worker {
     while (changed_.wait(guard, stop, [this] { return !tasks_.empty(); })) {
       const std::function<void()> task = std::move(tasks_.front());
       tasks_.pop_front();
+      ++running_;
       guard.unlock();
       if (stop.stop_requested()) return;
       task();
       guard.lock();
+      --running_;
       ended_ = true;
       changed_.notify_all();
     }
   }
 
-  std::mutex mutex_;  // guards tasks_ and ended_
+  std::size_t most_;
+  std::mutex mutex_;  // guards what follows
   std::condition_variable_any changed_;
   std::deque<std::function<void()>> tasks_;
+  std::size_t running_ = 0;
   bool ended_ = false;
-  std::jthread thread_;  // last: ends before what it uses
+  std::vector<std::jthread> threads_;  // last: end before what they use
 };
 
 class InlineWorker final : public Worker {
@@ -59,8 +72,8 @@ class InlineWorker final : public Worker {
 
 }  // namespace
 
-std::unique_ptr<Worker> make_worker() {
-  return std::make_unique<ThreadWorker>();
+std::unique_ptr<Worker> make_worker(std::size_t threads) {
+  return std::make_unique<ThreadWorker>(threads);
 }
 
 std::unique_ptr<Worker> make_inline_worker() {

@@ -1,9 +1,10 @@
-// The one thread beside the engine's loop: what reads the disk again or waits for it (digests,
-// syncing) runs there, so that the loop never waits while bytes arrive.
+// Threads beside a loop that must not wait: what reads the disk again or waits for it (digests,
+// syncing, publishing) runs there, while bytes arrive.
 //
 // A seam: tests run tasks at once, so that nothing depends on which thread was faster.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -15,16 +16,16 @@ namespace fvprefetch {
 class Worker {
  public:
   virtual ~Worker() = default;
-  /// Runs `task`, which does not throw, after those posted before. From any thread, tasks included;
-  /// never blocks. Whoever posts keeps at most one task of a kind in the queue.
+  /// Runs `task`, which does not throw; begins it after those posted before. From any thread, tasks
+  /// included; never blocks. Whoever posts keeps the queue short.
   virtual void post(std::function<void()> task) = 0;
   /// Returns when a task has ended since the last call, at `until`, or when `stop` is asked.
   virtual void wait(Clock::TimePoint until, const std::stop_token& stop) = 0;
 };
 
-/// A thread of its own, begun by the first task. The destructor waits for the task that runs and
-/// drops the others.
-[[nodiscard]] std::unique_ptr<Worker> make_worker();
+/// Up to `threads` of its own, begun when there are tasks for them; with one, tasks run in order.
+/// The destructor waits for those that run and drops the others.
+[[nodiscard]] std::unique_ptr<Worker> make_worker(std::size_t threads = 1);
 
 /// post() runs the task.
 [[nodiscard]] std::unique_ptr<Worker> make_inline_worker();

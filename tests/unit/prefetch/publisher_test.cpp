@@ -1,0 +1,63 @@
+#include "prefetch/publisher.h"
+
+#include <gtest/gtest.h>
+
+#include <latch>
+#include <map>
+#include <stdexcept>
+
+#include "support/matchers.h"
+
+namespace fvprefetch {
+namespace {
+
+using testing::FailsWith;
+using testing::IsOk;
+
+std::map<std::size_t, Status> all_of(Publisher& publisher) {
+  std::map<std::size_t, Status> results;
+  while (publisher.open() > 0) {
+    publisher.wait(std::chrono::seconds(10));
+    for (auto& [key, status] : publisher.take()) results.emplace(key, std::move(status));
+  }
+  return results;
+}
+
+TEST(Publisher, TellsWhatBecameOfEachPiece) {
+  Publisher publisher(make_worker(2));
+  publisher.submit(7, [] { return Status{}; });
+  publisher.submit(8, []() -> Status { return fail(ErrorCode::kNoSpace, "full"); });
+  publisher.submit(9, []() -> Status { throw std::runtime_error("broken"); });
+  const auto results = all_of(publisher);
+  ASSERT_EQ(results.size(), 3U);
+  EXPECT_TRUE(IsOk(results.at(7)));
+  EXPECT_TRUE(FailsWith(results.at(8), ErrorCode::kNoSpace));
+  EXPECT_TRUE(FailsWith(results.at(9), ErrorCode::kInternal, "broken"));
+}
+
+TEST(Publisher, WorksOnAsManyAtOnceAsItHasThreads) {
+  constexpr int kThreads = 4;
+  Publisher publisher(make_worker(kThreads));
+  std::latch together(kThreads);  // passed only when all are under way
+  for (std::size_t i = 0; i < kThreads; ++i) {
+    publisher.submit(i, [&together] {
+      together.arrive_and_wait();
+      return Status{};
+    });
+  }
+  EXPECT_EQ(all_of(publisher).size(), std::size_t{kThreads});
+}
+
+TEST(Publisher, HereTheWorkIsDoneAtOnce) {
+  Publisher publisher(make_inline_worker());
+  bool done = false;
+  publisher.submit(1, [&done] {
+    done = true;
+    return Status{};
+  });
+  EXPECT_TRUE(done);
+  EXPECT_EQ(publisher.take().size(), 1U);
+}
+
+}  // namespace
+}  // namespace fvprefetch
