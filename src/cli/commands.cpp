@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/clock.h"
@@ -93,6 +94,27 @@ Result<Manifest> manifest_of(const Invocation& call) {
   return manifest;
 }
 
+// What the library needs of the process that it works in; all three must outlive it.
+Options options_of(const Invocation& call, Console& console, const EnvironmentLookup& env,
+                   const Signals& signals) {
+  Options options = call.options;
+  options.observer = &console;
+  options.environment = env;
+  options.stop = signals.token();
+  options.stop_signal = [&signals] { return signals.number(); };
+  return options;
+}
+
+// `plan`, `status`, `verify` and `lock` are the work of one process. Another rank of the same step
+// would only send the same requests again; it looks whether the manifest can be read, so as to end
+// as rank 0 does then. nullopt: this process is the one.
+std::optional<int> end_of_silent_rank(const Invocation& call, const EnvironmentLookup& env) {
+  if (told_rank(env).value_or(0) == 0) return std::nullopt;
+  if (call.target == "-") return 0;
+  const auto manifest = manifest_of(call);
+  return manifest ? 0 : exit_code(manifest.error().code);
+}
+
 void tell_end(const Report& report, Console& console, bool summary) {
   for (const std::string& line : failure_lines(report)) console.failure(line);
   if (summary && !report.entries.empty()) console.note(summary_text(report));
@@ -122,11 +144,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     for (const std::string& notice : job->notices()) console.note(notice);
   }
 
-  Options options = call.options;
-  options.observer = &console;
-  options.environment = env;
-  options.stop = signals.token();
-  options.stop_signal = [&signals] { return signals.number(); };
+  const Options options = options_of(call, console, env, signals);
   const auto work = [&] {
     const auto manifest = manifest_of(call);
     return manifest ? prefetch(*manifest, options) : failed_report(manifest.error());
@@ -174,24 +192,14 @@ int tell_verification(const Verification& found, const Invocation& call, Console
   return code;
 }
 
-// `plan`, `status` and `verify`: the work of one process. Another rank of the same step would only
-// send the same requests again; it looks whether the manifest can be read, so as to end as rank 0
-// does then.
+// `plan`, `status` and `verify`.
 int inspect(const Invocation& call, const EnvironmentLookup& env) {
-  if (told_rank(env).value_or(0) != 0) {
-    if (call.target == "-") return 0;
-    const auto manifest = manifest_of(call);
-    return manifest ? 0 : exit_code(manifest.error().code);
-  }
+  if (const auto code = end_of_silent_rank(call, env)) return *code;
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
   Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                   real_clock());
-  Options options = call.options;
-  options.observer = &console;
-  options.environment = env;
-  options.stop = signals.token();
-  options.stop_signal = [&signals] { return signals.number(); };
+  const Options options = options_of(call, console, env, signals);
 
   const auto manifest = manifest_of(call);
   if (call.command == Command::kVerify) {
@@ -229,22 +237,14 @@ Status write_whole(const std::string& path, std::string_view text) {
   return written;
 }
 
-// `lock`: as plan, the work of one process.
+// `lock`.
 int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
-  if (told_rank(env).value_or(0) != 0) {
-    if (call.target == "-") return 0;
-    const auto manifest = manifest_of(call);
-    return manifest ? 0 : exit_code(manifest.error().code);
-  }
+  if (const auto code = end_of_silent_rank(call, env)) return *code;
   const Signals signals;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
   Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                   real_clock());
-  Options options = call.options;
-  options.observer = &console;
-  options.environment = env;
-  options.stop = signals.token();
-  options.stop_signal = [&signals] { return signals.number(); };
+  const Options options = options_of(call, console, env, signals);
 
   const std::string path = output_of(call);
   const auto locked = [&]() -> Result<Manifest> {

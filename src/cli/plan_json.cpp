@@ -11,14 +11,6 @@ using nlohmann::ordered_json;
 
 constexpr int kSchema = 1;
 
-ordered_json text_or_null(const std::string& text) {
-  return text.empty() ? ordered_json() : ordered_json(text);
-}
-
-ordered_json error_or_null(const std::optional<Error>& error) {
-  return error ? ordered_json(error_to_json(*error)) : ordered_json();
-}
-
 struct Totals {
   bool known = true;  ///< false: a listing or a size was not asked for, so the sums would mislead
   std::uint64_t files = 0;

@@ -185,6 +185,28 @@ std::string verified_file_text(const VerifiedFile& file) {
   return out + "\n";
 }
 
+// Names and states one below the other.
+class Columns {
+ public:
+  template <typename Entry>
+  explicit Columns(const std::vector<Entry>& entries) {
+    for (const Entry& entry : entries) {
+      name_ = std::max(name_, entry.name.size());
+      state_ = std::max(state_, entry.state.size());
+    }
+  }
+  [[nodiscard]] std::string line(std::string_view name, std::string_view state,
+                                 std::string_view detail) const {
+    std::string line = fmt::format("{:<{}}  {:<{}}  {}", name, name_, state, state_, detail);
+    line.erase(line.find_last_not_of(' ') + 1);
+    return line + "\n";
+  }
+
+ private:
+  std::size_t name_ = 0;
+  std::size_t state_ = 0;
+};
+
 // Whether a reader of `told` knows already what is wrong with the entry.
 bool tells_of(const std::string& told, const std::string& entry, const Error& error) {
   return told.find(error.message) != std::string::npos && told.find(entry) != std::string::npos;
@@ -284,35 +306,19 @@ std::string plan_text(const Plan& plan, bool all_files) {
 }
 
 std::string status_text(const Plan& plan) {
-  std::size_t name_width = 0;
-  std::size_t state_width = 0;
-  for (const PlannedEntry& entry : plan.entries) {
-    name_width = std::max(name_width, entry.name.size());
-    state_width = std::max(state_width, entry.state.size());
-  }
+  const Columns columns(plan.entries);
   std::string out;
   for (const PlannedEntry& entry : plan.entries) {
-    std::string line = fmt::format("{:<{}}  {:<{}}  {}", entry.name, name_width,
-                                   state_words(entry.state), state_width, status_detail(entry));
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
+    out += columns.line(entry.name, state_words(entry.state), status_detail(entry));
   }
   return out;
 }
 
 std::string verification_text(const Verification& verification, bool all_files) {
-  std::size_t name_width = 0;
-  std::size_t state_width = 0;
-  for (const VerifiedEntry& entry : verification.entries) {
-    name_width = std::max(name_width, entry.name.size());
-    state_width = std::max(state_width, entry.state.size());
-  }
+  const Columns columns(verification.entries);
   std::string out;
   for (const VerifiedEntry& entry : verification.entries) {
-    std::string line = fmt::format("{:<{}}  {:<{}}  {}", entry.name, name_width, entry.state,
-                                   state_width, verified_entry_detail(entry));
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
+    out += columns.line(entry.name, entry.state, verified_entry_detail(entry));
     for (const VerifiedFile& file : entry.files) {
       const bool bad = file.state == FileState::kCorrupt || file.state == FileState::kMissing;
       if (bad || all_files) out += verified_file_text(file);

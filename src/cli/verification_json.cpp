@@ -11,16 +11,8 @@ using nlohmann::ordered_json;
 
 constexpr int kSchema = 1;
 
-ordered_json text_or_null(const std::string& text) {
-  return text.empty() ? ordered_json() : ordered_json(text);
-}
-
 ordered_json number_or_null(const std::optional<std::uint64_t>& number) {
   return number ? ordered_json(*number) : ordered_json();
-}
-
-ordered_json error_or_null(const std::optional<Error>& error) {
-  return error ? ordered_json(error_to_json(*error)) : ordered_json();
 }
 
 ordered_json file_to_json(const VerifiedFile& file) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
 
 #include "fvprefetch/error.h"
 
@@ -11,5 +13,10 @@ namespace fvprefetch {
 [[nodiscard]] nlohmann::ordered_json error_to_json(const Error& error);
 /// The inverse; fields that are missing stay empty. `json` must be an object with a "code".
 [[nodiscard]] Error error_from_json(const nlohmann::ordered_json& json);
+
+/// What every document of ours has in place of an empty text, or of an error that there is not:
+/// null.
+[[nodiscard]] nlohmann::ordered_json text_or_null(const std::string& text);
+[[nodiscard]] nlohmann::ordered_json error_or_null(const std::optional<Error>& error);
 
 }  // namespace fvprefetch

@@ -43,10 +43,6 @@ std::optional<Key> value_in(const Table& table, std::string_view text) {
   return std::nullopt;
 }
 
-json text_or_null(const std::string& text) {
-  return text.empty() ? json() : json(text);
-}
-
 std::string text_of(const json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
@@ -80,7 +76,7 @@ json entry_to_json(const EntryReport& entry) {
   out["requests"] = entry.requests;
   out["seconds"] = entry.seconds;
   out["warnings"] = entry.warnings;
-  out["error"] = entry.error ? error_to_json(*entry.error) : json();
+  out["error"] = error_or_null(entry.error);
   return out;
 }
 
@@ -137,6 +133,14 @@ std::string_view name(EntryState state) {
   return name_in(kStates, state);
 }
 
+json text_or_null(const std::string& text) {
+  return text.empty() ? json() : json(text);
+}
+
+json error_or_null(const std::optional<Error>& error) {
+  return error ? error_to_json(*error) : json();
+}
+
 json error_to_json(const Error& error) {
   json out;
   out["code"] = exit_code(error.code);
@@ -176,7 +180,7 @@ std::string to_json(const Report& report) {
   out["schema"] = kSchema;
   out["status"] = status_of(report);
   out["exit_code"] = exit_code(report.code());
-  out["error"] = report.error ? error_to_json(*report.error) : json();
+  out["error"] = error_or_null(report.error);
   out["ranks"] = report.ranks;
   out["nodes"] = report.nodes;
   out["launcher"] = report.launcher;
