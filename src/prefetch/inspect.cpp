@@ -82,8 +82,7 @@ Unfinished unfinished(const Source& source, const Session& session, const FileSp
 Result<Survey> survey_of(const Source& source, Session& session, Asking asking) {
   FVP_TRY(Survey survey, look(source, session, Hashing::kForbidden));
   const auto* hub = std::get_if<HubSource>(&source);
-  const bool unknown = survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree;
-  if (hub == nullptr || !unknown) return survey;
+  if (hub == nullptr || !survey.unlisted()) return survey;
   if (asking == Asking::kForbidden || session.offline()) {
     // "Missing" is an answer here, not a failure.
     const Result<Survey> there = look_offline(*hub, session, survey, Hashing::kForbidden);
@@ -115,9 +114,7 @@ std::string state_of(const Source& source, const Session& session, const Survey&
 PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking asking) {
   PlannedEntry entry;
   entry.name = manifest_entry.name;
-  entry.source = manifest_entry.source.find("://") == std::string::npos
-                     ? manifest_entry.source
-                     : redact(manifest_entry.source);
+  entry.source = without_secrets(manifest_entry.source);
   entry.state = "failed";
   const Result<Source> source = resolve(manifest_entry, session.env(), session.eval_cache());
   if (!source) {

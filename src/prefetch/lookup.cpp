@@ -11,6 +11,17 @@ namespace fvprefetch {
 
 namespace {
 
+constexpr const char* kPinHint =
+    "pin the revision that the manifest was made for, or correct the manifest";
+
+/// A file as select() wants it, of which only this is known.
+RepoFile listed(const std::string& path, std::uint64_t size) {
+  RepoFile file;
+  file.path = path;
+  file.size = size;
+  return file;
+}
+
 /// A blob's name is its digest: the sha256 of an LFS file, else git's object id. nullopt for other
 /// names, which some servers give.
 std::optional<Digest> digest_of_blob(const std::string& blob) {
@@ -44,14 +55,14 @@ Status check_pins(const HubSource& source, const std::vector<FileSpec>& files) {
     return fail(ErrorCode::kIntegrity,
                 source.repo.id + "/" + file.path + " has " + std::to_string(*file.size) +
                     " bytes on the Hub, the manifest expects " + std::to_string(*source.size),
-                "pin the revision that the manifest was made for, or correct the manifest");
+                kPinHint);
   }
   if (!source.sha256.empty() && file.digest && file.digest->kind == Digest::Kind::kSha256 &&
       file.digest->hex != source.sha256) {
     return fail(ErrorCode::kIntegrity,
                 source.repo.id + "/" + file.path + " has sha256 " + file.digest->hex +
                     " on the Hub, the manifest expects " + source.sha256,
-                "pin the revision that the manifest was made for, or correct the manifest");
+                kPinHint);
   }
   return {};
 }
@@ -60,10 +71,6 @@ Status check_pins(const HubSource& source, const std::vector<FileSpec>& files) {
 /// own.
 bool needs_own_check(const std::string& sha256, const FileSpec& file) {
   return !sha256.empty() && !(file.digest && file.digest->kind == Digest::Kind::kSha256);
-}
-
-StopCheck stop_of(const Session& session) {
-  return [&session] { return session.must_stop(); };
 }
 
 /// What a Hub receipt tells; nullopt for one that cannot be this entry's (whoever may write to a
@@ -75,10 +82,7 @@ std::optional<Receipt> hub_receipt(const std::string& path, const HubSource& sou
   std::vector<RepoFile> files;
   for (const ReceiptFile& file : receipt->files) {
     if (file.blob.empty()) return std::nullopt;
-    RepoFile listed;
-    listed.path = file.path;
-    listed.size = file.size;
-    files.push_back(std::move(listed));
+    files.push_back(listed(file.path, file.size));
   }
   const auto selected = select(without_pins(source), files);
   if (!selected || selected->size() != files.size()) return std::nullopt;
@@ -161,7 +165,7 @@ Status check_own_pin(const HubSource& source, const Session& session, Hashing ha
   }
   const FileSpec& file = survey.files.front();
   const std::string pointer = session.store(source.repo).paths().pointer(survey.commit, file.path);
-  FVP_TRY(const Pin pin, check_pin(source.sha256, file, pointer, stop_of(session)));
+  FVP_TRY(const Pin pin, check_pin(source.sha256, file, pointer, session.stop_check()));
   if (pin == Pin::kOther) return fail(pin_error(source.sha256, file));
   if (pin == Pin::kBroken) {
     survey.missing.push_back(0);
@@ -190,7 +194,7 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
         survey.unchecked = true;
         continue;
       }
-      FVP_TRY(const bool right, has_digest(file, path, stop_of(session)));
+      FVP_TRY(const bool right, has_digest(file, path, session.stop_check()));
       if (right) continue;
       survey.missing.push_back(i);
       survey.warnings.push_back("the file at " + path +
@@ -219,7 +223,7 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
   }
   FVP_TRY(const UrlVerdict verdict,
           judge_url_file(source, session.options().refresh && !session.offline(), hashing,
-                         stop_of(session)));
+                         session.stop_check()));
   survey.verified_by = verdict.verified_by;
   survey.wants_receipt = verdict.wants_receipt;
   if (!verdict.why.empty()) survey.warnings.push_back(verdict.why);
@@ -246,7 +250,8 @@ Status check_frozen_path(const PathSource& source, const Session& session) {
     return wrong(std::to_string(info->size) + " bytes", std::to_string(*source.size));
   }
   if (source.sha256.empty()) return {};
-  FVP_TRY(const HashedFile actual, hash_file(source.path, Digest::Kind::kSha256, stop_of(session)));
+  FVP_TRY(const HashedFile actual,
+          hash_file(source.path, Digest::Kind::kSha256, session.stop_check()));
   return actual.hex == source.sha256 ? Status{} : wrong("sha256 " + actual.hex, source.sha256);
 }
 
@@ -280,10 +285,7 @@ Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source, const S
   std::vector<RepoFile> tree;
   std::set<std::string_view> dangling;
   for (const HubStore::SnapshotFile& file : found) {
-    RepoFile listed;
-    listed.path = file.path;
-    listed.size = file.size;
-    tree.push_back(std::move(listed));
+    tree.push_back(listed(file.path, file.size));
     if (!file.present) dangling.insert(file.path);
   }
   FVP_TRY(const std::vector<RepoFile> selected, select(without_pins(source), tree));
@@ -369,9 +371,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   FVP_TRY(const HashedFile hashed,
           hash_file(store.paths().path(), Digest::Kind::kSha256, must_stop));
   FVP_TRY(const auto now, store.lookup());
-  if (!now || now->inode != hashed.info.inode || now->mtime_ns != hashed.info.mtime_ns) {
-    return std::nullopt;
-  }
+  if (!now || !same_file(*now, hashed.info)) return std::nullopt;
   verdict.info = hashed.info;
   if (!agrees(*source.file.digest, hashed.hex)) {
     verdict.why = "the file at " + store.paths().path() + " has sha256 " + hashed.hex +
@@ -418,7 +418,7 @@ Error pin_error(const std::string& sha256, const FileSpec& file) {
   return fail(ErrorCode::kIntegrity,
               file.path + " of the Hub does not have sha256 " + sha256 +
                   ", which the manifest expects",
-              "pin the revision that the manifest was made for, or correct the manifest")
+              kPinHint)
       .value();
 }
 
@@ -461,7 +461,7 @@ Result<Survey> fall_back(const HubSource& source, const Session& session, Hashin
   Told told;
   told.cached_ref = true;
   FVP_TRY(Survey survey, look_hub(source, session, hashing, told));
-  if (survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree) {
+  if (survey.unlisted()) {
     FVP_TRY(survey, look_offline(source, session, survey, hashing));
   }
   if (survey.need == Survey::Need::kNothing) return survey;
@@ -509,7 +509,7 @@ Status look_offline_at_file(const HubSource& source, const Session& session, Has
   if (!source.sha256.empty() && hashing == Hashing::kForbidden) {
     survey.unchecked = true;
   } else {
-    FVP_TRY(const Pin pin, check_pin(source.sha256, file, survey.path, stop_of(session)));
+    FVP_TRY(const Pin pin, check_pin(source.sha256, file, survey.path, session.stop_check()));
     if (pin != Pin::kAgrees) {
       return fail(ErrorCode::kOfflineMissing,
                   what + " (the cache has one without sha256 " + source.sha256 + ")");

@@ -49,6 +49,8 @@ struct Survey {
   std::vector<std::string> warnings;
 
   [[nodiscard]] std::uint64_t bytes_total() const;
+  /// The caches do not tell which files there are.
+  [[nodiscard]] bool unlisted() const { return need == Need::kRevision || need == Need::kTree; }
 };
 
 /// Whether a present file may be hashed to find out if it is the one that the manifest pins.

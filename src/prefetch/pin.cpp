@@ -98,7 +98,7 @@ class Locking {
   /// To the commit and the files that a fetch would take now.
   Status pin_hub(Entry& entry, const HubSource& source) {
     FVP_TRY(Survey survey, look(source, session_, Hashing::kForbidden));
-    if (survey.need == Survey::Need::kRevision || survey.need == Survey::Need::kTree) {
+    if (survey.unlisted()) {
       if (session_.offline()) {
         unlisted_.add(entry, survey.need == Survey::Need::kTree
                                  ? "the cache does not know the files of " + survey.commit
@@ -189,8 +189,8 @@ class Locking {
       const std::string& sha256 = receipt->files.front().sha256;
       if (!sha256.empty()) return Cached{sha256, info->size, {}};
     }
-    FVP_TRY(const HashedFile hashed, hash_file(store.paths().path(), Digest::Kind::kSha256,
-                                               [this] { return session_.must_stop(); }));
+    FVP_TRY(const HashedFile hashed,
+            hash_file(store.paths().path(), Digest::Kind::kSha256, session_.stop_check()));
     return Cached{hashed.hex, hashed.info.size, {}};
   }
 

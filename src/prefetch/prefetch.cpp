@@ -133,8 +133,7 @@ class Run : public FetchListener {
     if (const std::optional<Error> stop = session_.must_stop()) return fail_entry(index, *stop);
     const Hashing hashing = aborted_ ? Hashing::kForbidden : Hashing::kAllowed;
     Result<Survey> survey = look(item.source, session_, hashing);
-    if (survey &&
-        (survey->need == Survey::Need::kRevision || survey->need == Survey::Need::kTree)) {
+    if (survey && survey->unlisted()) {
       const auto& hub = std::get<HubSource>(item.source);
       if (session_.offline()) {
         survey = look_offline(hub, session_, *survey, hashing);
@@ -255,7 +254,11 @@ class Run : public FetchListener {
   /// since a file's own request is begun, and gone on with where it led (ruling 13). Where there is
   /// but one source its first file is the check.
   void check_access() {
-    std::map<std::string, std::vector<std::size_t>> snapshots;  // its path -> the entries of it
+    struct Snapshot {
+      std::vector<std::size_t> entries;
+      std::size_t file = 0;  ///< of the first entry: the one to begin with
+    };
+    std::map<std::string, Snapshot> snapshots;  // by its path
     std::size_t sources = 0;
     for (std::size_t i = 0; i < items_.size(); ++i) {
       if (items_[i].done || items_[i].survey.need != Survey::Need::kFiles) continue;
@@ -264,21 +267,22 @@ class Run : public FetchListener {
         ++sources;
         continue;
       }
-      if (!first_to_fetch(items_[i])) continue;  // its bytes are all there
-      auto& entries =
-          snapshots[session_.store(hub->repo).paths().snapshot(items_[i].survey.commit)];
-      if (entries.empty()) ++sources;
-      entries.push_back(i);
+      const std::optional<std::size_t> first = first_to_fetch(items_[i]);
+      if (!first) continue;  // its bytes are all there
+      const std::string path = session_.store(hub->repo).paths().snapshot(items_[i].survey.commit);
+      const auto [snapshot, is_new] = snapshots.emplace(path, Snapshot{{}, *first});
+      if (is_new) ++sources;
+      snapshot->second.entries.push_back(i);
     }
     if (sources < 2) return;
-    for (const auto& [snapshot, entries] : snapshots) {
+    for (const auto& [path, snapshot] : snapshots) {
       if (aborted_) return;
       if (const std::optional<Error> stop = session_.must_stop()) {
-        return fail_entry(entries.front(), *stop);
+        return fail_entry(snapshot.entries.front(), *stop);
       }
-      const Status open = open_first(items_[entries.front()]);
+      const Status open = open_file(items_[snapshot.entries.front()], snapshot.file);
       if (open) continue;
-      for (const std::size_t i : entries) fail_entry(i, open.error());
+      for (const std::size_t i : snapshot.entries) fail_entry(i, open.error());
     }
   }
 
@@ -295,21 +299,17 @@ class Run : public FetchListener {
     return first;
   }
 
-  /// Begins the request of that file.
-  Status open_first(Item& item) {
+  /// Begins the request of a file, and notes where it led.
+  Status open_file(Item& item, std::size_t file) {
     const auto& hub = std::get<HubSource>(item.source);
-    const Survey& survey = item.survey;
-    const std::optional<std::size_t> to_fetch = first_to_fetch(item);
-    if (!to_fetch) return {};
-    const std::size_t first = *to_fetch;
+    const std::string& commit = item.survey.commit;
+    const std::string& path = item.survey.files[file].path;
     FVP_TRY(hub::Client * client, session_.hub());
     const std::uint64_t before = session_.requests();
-    Result<std::string> address =
-        client->open_file(session_.hops(), hub.repo, survey.commit, survey.files[first].path);
+    Result<std::string> address = client->open_file(session_.hops(), hub.repo, commit, path);
     item.report.requests += session_.requests() - before;
     if (!address) return fail(std::move(address).error());
-    opened_.emplace(client->resolve_url(hub.repo, survey.commit, survey.files[first].path),
-                    *std::move(address));
+    opened_.emplace(client->resolve_url(hub.repo, commit, path), *std::move(address));
     return {};
   }
 
@@ -320,8 +320,7 @@ class Run : public FetchListener {
       Item& item = items_[i];
       if (item.done || item.report.error || item.survey.need != Survey::Need::kFiles) continue;
       if (const auto* url = std::get_if<UrlSource>(&item.source)) {
-        auto target = std::make_unique<UrlTarget>(*url, session_.options().refresh,
-                                                  item.survey.judged, stop_check());
+        auto target = std::make_unique<UrlTarget>(*url, item.survey.judged, session_);
         const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
         if (is_new) {
           FetchJob job;
@@ -376,10 +375,6 @@ class Run : public FetchListener {
       add_entry(job, index);
       jobs.push_back(std::move(job));
     }
-  }
-
-  StopCheck stop_check() const {
-    return [this] { return session_.must_stop(); };
   }
 
   void add_entry(FetchJob& job, std::size_t index) {
@@ -533,10 +528,7 @@ class Run : public FetchListener {
     // A run that was told to end has not had its chance at what is optional: that is no "partial",
     // which scripts take for success.
     if (stopped_) return stopped_;
-    return fail(ErrorCode::kPartial, std::to_string(optional_failures) + " of " +
-                                         std::to_string(entries.size()) +
-                                         " entries failed, all of them optional")
-        .value();
+    return only_optional_failed(optional_failures, entries.size());
   }
 
   static bool any_failed(const std::vector<EntryReport>& entries) {
@@ -567,6 +559,12 @@ class Run : public FetchListener {
 };
 
 }  // namespace
+
+Error only_optional_failed(std::size_t failed, std::size_t all) {
+  return fail(ErrorCode::kPartial, std::to_string(failed) + " of " + std::to_string(all) +
+                                       " entries failed, all of them optional")
+      .value();
+}
 
 Report prefetch_with(const Manifest& manifest, const Options& options, const Seams& seams,
                      std::optional<Rejected> rejected) {

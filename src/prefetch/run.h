@@ -18,6 +18,9 @@ namespace fvprefetch {
 [[nodiscard]] Verification verify_with(const Manifest& manifest, const Options& options,
                                        const Seams& seams);
 
+/// kPartial: the error of a run in which `failed` entries of `all` failed, each of them optional.
+[[nodiscard]] Error only_optional_failed(std::size_t failed, std::size_t all);
+
 [[nodiscard]] Result<Manifest> lock_with(const Manifest& manifest, const Options& options,
                                          const Seams& seams);
 

@@ -17,6 +17,11 @@ Clock::TimePoint deadline_of(const Options& options, Clock::TimePoint begin) {
   return options.deadline ? begin + *options.deadline : Clock::TimePoint::max();
 }
 
+/// Tells a model from a dataset of the same name.
+std::string id_of(const hub::Repo& repo) {
+  return std::string(type_name(repo.type)) + "/" + repo.id;
+}
+
 }  // namespace
 
 std::string_view type_name(hub::RepoType type) {
@@ -160,36 +165,37 @@ void Session::note(const Error& error) {
 }
 
 bool Session::knows_commit(const hub::Repo& repo, const std::string& revision) const {
-  const auto known = commits_.find({std::string(type_name(repo.type)) + "/" + repo.id, revision});
+  const auto known = commits_.find({id_of(repo), revision});
   return known != commits_.end() && known->second;
 }
 
-Result<std::string> Session::commit_of(const hub::Repo& repo, const std::string& revision) {
-  const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, revision};
-  if (const auto known = commits_.find(key); known != commits_.end()) return known->second;
+template <typename T, typename Ask>
+Result<T> Session::ask_once(Answers<T>& answers, const hub::Repo& repo, const std::string& what,
+                            Ask ask) {
+  const std::pair key{id_of(repo), what};
+  if (const auto known = answers.find(key); known != answers.end()) return known->second;
   FVP_TRY(hub::Client * client, asked_hub());
-  auto told = client->resolve_revision(repo, revision);
+  Result<T> told = ask(*client);
   if (!told) note(told.error());
   // One that was not patient has not found out for those who have no substitute.
-  if (told || patient_) commits_.emplace(key, told);
+  if (told || patient_) answers.emplace(key, told);
   return told;
 }
 
+Result<std::string> Session::commit_of(const hub::Repo& repo, const std::string& revision) {
+  return ask_once(commits_, repo, revision,
+                  [&](hub::Client& client) { return client.resolve_revision(repo, revision); });
+}
+
 Result<std::vector<RepoFile>> Session::tree_of(const hub::Repo& repo, const std::string& commit) {
-  const std::pair key{std::string(type_name(repo.type)) + "/" + repo.id, commit};
-  if (const auto known = trees_.find(key); known != trees_.end()) return known->second;
-  FVP_TRY(hub::Client * client, asked_hub());
-  auto told = client->list_tree(repo, commit);
-  if (!told) note(told.error());
-  // One that was not patient has not found out for those who have no substitute.
-  if (told || patient_) trees_.emplace(key, told);
-  return told;
+  return ask_once(trees_, repo, commit,
+                  [&](hub::Client& client) { return client.list_tree(repo, commit); });
 }
 
 std::optional<std::string> Session::commit_without(const hub::Repo& repo,
                                                    const std::string& revision,
                                                    const std::string& path) const {
-  const std::string id = std::string(type_name(repo.type)) + "/" + repo.id;
+  const std::string id = id_of(repo);
   std::string commit = revision;
   if (const auto known = commits_.find({id, revision}); known != commits_.end()) {
     if (!known->second) return std::nullopt;

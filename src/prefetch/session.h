@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/environment.h"
 #include "cache/hf_store.h"
 #include "fvprefetch/prefetch.h"
@@ -39,7 +40,6 @@ class Session {
   [[nodiscard]] const Options& options() const { return options_; }
   [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
   [[nodiscard]] const std::string& eval_cache() const { return eval_cache_; }
-  [[nodiscard]] const std::string& hub_cache() const { return hub_cache_; }
   [[nodiscard]] bool offline() const { return offline_; }
   [[nodiscard]] Clock& clock() const { return clock_; }
   /// false: the clock is a test's, and stands still while other threads work.
@@ -59,6 +59,10 @@ class Session {
 
   /// Why the run has to end now: a signal or the deadline. nullopt: it may go on.
   [[nodiscard]] std::optional<Error> must_stop() const;
+  /// must_stop() for what hashes; the session must outlive it.
+  [[nodiscard]] StopCheck stop_check() const {
+    return [this] { return must_stop(); };
+  }
 
   /// Follows redirects and obeys rate limits; made on first use.
   [[nodiscard]] Transport& transport();
@@ -92,6 +96,12 @@ class Session {
   [[nodiscard]] std::unique_ptr<Fetcher> new_fetcher(Transport& transport, int retries);
   /// The client to ask for a revision or a tree now.
   [[nodiscard]] Result<hub::Client*> asked_hub();
+  /// By repository, and revision or commit.
+  template <typename T>
+  using Answers = std::map<std::pair<std::string, std::string>, Result<T>>;
+  /// What is known, else what `ask(client)` tells.
+  template <typename T, typename Ask>
+  Result<T> ask_once(Answers<T>& answers, const hub::Repo& repo, const std::string& what, Ask ask);
   /// Remembers that the Hub was not reached.
   void note(const Error& error);
 
@@ -120,8 +130,8 @@ class Session {
   bool patient_ = true;
   std::optional<Error> unreachable_;       ///< after all retries
   std::optional<Error> unreachable_once_;  ///< at the one try of who has a substitute
-  std::map<std::pair<std::string, std::string>, Result<std::string>> commits_;
-  std::map<std::pair<std::string, std::string>, Result<std::vector<RepoFile>>> trees_;
+  Answers<std::string> commits_;
+  Answers<std::vector<RepoFile>> trees_;
 };
 
 /// "model", "dataset", "space": the word that the cache layout is named after.

@@ -9,6 +9,12 @@
 
 namespace fvprefetch {
 
+std::vector<PartialPlace> Target::unfinished() const {
+  std::vector<PartialPlace> places;
+  for (const std::string& tag : unfinished_tags()) places.push_back(place(tag));
+  return places;
+}
+
 HubTarget::HubTarget(HubStore store, Pointer first, const Session& session)
     : store_(std::move(store)), session_(session) {
   pointers_.push_back(std::move(first));
@@ -45,7 +51,7 @@ Result<bool> HubTarget::present() {
   for (const Pointer& pointer : pointers_) {
     const std::string path = store_.paths().pointer(pointer.commit, pointer.file.path);
     if (!has_pointer(pointer) || posix::is_link(path)) return false;
-    FVP_TRY(const bool right, has_digest(pointer.file, path, stop_check()));
+    FVP_TRY(const bool right, has_digest(pointer.file, path, session_.stop_check()));
     if (!right) return false;
   }
   const Pointer& first = pointers_.front();
@@ -67,7 +73,7 @@ Result<bool> HubTarget::trusts_blob() {
   FVP_TRY(const auto now, posix::stat(final_path()));
   if (!now) return false;
   if (!judged_ || !same_file(*judged_, *now)) {
-    FVP_TRY(const HashedFile hashed, hash_file(final_path(), digest->kind, stop_check()));
+    FVP_TRY(const HashedFile hashed, hash_file(final_path(), digest->kind, session_.stop_check()));
     judged_ = hashed.info;
     judged_good_ = agrees(*digest, hashed.hex);
   }
@@ -87,10 +93,6 @@ Status HubTarget::adopt() {
   return link_all(HubStore::Blob::kStays);
 }
 
-StopCheck HubTarget::stop_check() const {
-  return [this] { return session_.must_stop(); };
-}
-
 Result<bool> HubTarget::check_pins(const std::string& path) {
   refused_.clear();
   std::map<std::string, Pin> known;
@@ -98,7 +100,7 @@ Result<bool> HubTarget::check_pins(const std::string& path) {
     if (pointer.sha256.empty()) continue;
     auto answer = known.find(pointer.sha256);
     if (answer == known.end()) {
-      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, stop_check()));
+      FVP_TRY(const Pin pin, check_pin(pointer.sha256, pointer.file, path, session_.stop_check()));
       answer = known.emplace(pointer.sha256, pin).first;
     }
     if (answer->second == Pin::kBroken) return false;
@@ -124,16 +126,8 @@ PartialPlace HubTarget::place(const std::string& tag) const {
   return {store_.paths().partial(blob, tag), store_.paths().journal(blob, tag)};
 }
 
-PartialPlace HubTarget::new_partial() const {
-  return place(posix::random_tag());
-}
-
-std::vector<PartialPlace> HubTarget::unfinished() const {
-  std::vector<PartialPlace> places;
-  for (const std::string& tag : store_.unfinished(pointers_.front().file.blob)) {
-    places.push_back(place(tag));
-  }
-  return places;
+std::vector<std::string> HubTarget::unfinished_tags() const {
+  return store_.unfinished(pointers_.front().file.blob);
 }
 
 std::uint64_t HubTarget::partial_bytes() const {
@@ -152,13 +146,12 @@ Status HubTarget::publish(Downloaded file, const std::string& partial) {
   return link_all(fresh ? HubStore::Blob::kMoves : HubStore::Blob::kStays);
 }
 
-UrlTarget::UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
-                     StopCheck must_stop)
+UrlTarget::UrlTarget(UrlSource source, const std::optional<posix::FileInfo>& rejected,
+                     const Session& session)
     : source_(std::move(source)),
       store_(source_.root, source_.relative),
-      refresh_(refresh),
       rejected_(rejected),
-      must_stop_(std::move(must_stop)) {}
+      session_(session) {}
 
 std::string UrlTarget::lock_path() const {
   return store_.paths().lock();
@@ -171,7 +164,8 @@ Status UrlTarget::prepare() {
 Result<bool> UrlTarget::present() {
   FVP_TRY(const auto info, store_.lookup());
   if (!info || (rejected_ && same_file(*info, *rejected_))) return false;
-  FVP_TRY(verdict_, judge_url_file(source_, refresh_, Hashing::kAllowed, must_stop_));
+  FVP_TRY(verdict_, judge_url_file(source_, session_.options().refresh, Hashing::kAllowed,
+                                   session_.stop_check()));
   if (!verdict_.good) rejected_ = verdict_.info;
   return verdict_.good;
 }
@@ -185,14 +179,8 @@ PartialPlace UrlTarget::place(const std::string& tag) const {
   return {store_.paths().partial(tag), store_.paths().journal(tag)};
 }
 
-PartialPlace UrlTarget::new_partial() const {
-  return place(posix::random_tag());
-}
-
-std::vector<PartialPlace> UrlTarget::unfinished() const {
-  std::vector<PartialPlace> places;
-  for (const std::string& tag : store_.unfinished()) places.push_back(place(tag));
-  return places;
+std::vector<std::string> UrlTarget::unfinished_tags() const {
+  return store_.unfinished();
 }
 
 std::uint64_t UrlTarget::partial_bytes() const {

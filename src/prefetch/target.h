@@ -42,13 +42,18 @@ class Target {
   /// each. They do not see the file; others may.
   [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
   /// A new private name beside the final one, and that of its journal.
-  [[nodiscard]] virtual PartialPlace new_partial() const = 0;
+  [[nodiscard]] PartialPlace new_partial() const { return place(posix::random_tag()); }
   /// Our own unfinished downloads of this file, whoever left them. To be asked under the lock.
-  [[nodiscard]] virtual std::vector<PartialPlace> unfinished() const = 0;
+  [[nodiscard]] std::vector<PartialPlace> unfinished() const;
   /// Bytes of unfinished downloads of this file by anybody.
   [[nodiscard]] virtual std::uint64_t partial_bytes() const = 0;
   /// Under the lock: publishes a verified download.
   [[nodiscard]] virtual Status publish(Downloaded file, const std::string& partial) = 0;
+
+ private:
+  /// The unfinished download that `tag` names, and the tags of those that are there.
+  [[nodiscard]] virtual PartialPlace place(const std::string& tag) const = 0;
+  [[nodiscard]] virtual std::vector<std::string> unfinished_tags() const = 0;
 };
 
 /// A blob of a Hub cache with the pointers that lead to it.
@@ -75,8 +80,6 @@ class HubTarget : public Target {
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return "tree"; }
   [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
-  [[nodiscard]] PartialPlace new_partial() const override;
-  [[nodiscard]] std::vector<PartialPlace> unfinished() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
@@ -85,13 +88,13 @@ class HubTarget : public Target {
   [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
   /// The blob that is there may be linked to.
   [[nodiscard]] Result<bool> trusts_blob();
-  [[nodiscard]] PartialPlace place(const std::string& tag) const;
+  [[nodiscard]] PartialPlace place(const std::string& tag) const override;
+  [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
   /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
   /// the blob.
   [[nodiscard]] Result<bool> check_pins(const std::string& path);
   /// The last pointer of a blob that is new may have it where links cannot be had.
   [[nodiscard]] Status link_all(HubStore::Blob last);
-  [[nodiscard]] StopCheck stop_check() const;
 
   HubStore store_;
   std::vector<Pointer> pointers_;
@@ -107,8 +110,8 @@ class HubTarget : public Target {
 class UrlTarget : public Target {
  public:
   /// `rejected`: a file there that is known to be the wrong one.
-  UrlTarget(UrlSource source, bool refresh, const std::optional<posix::FileInfo>& rejected,
-            StopCheck must_stop);
+  UrlTarget(UrlSource source, const std::optional<posix::FileInfo>& rejected,
+            const Session& session);
 
   [[nodiscard]] std::string final_path() const override { return source_.path(); }
   [[nodiscard]] std::string lock_path() const override;
@@ -118,21 +121,19 @@ class UrlTarget : public Target {
   [[nodiscard]] bool visible() const override { return true; }
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return verdict_.verified_by; }
-  [[nodiscard]] PartialPlace new_partial() const override;
-  [[nodiscard]] std::vector<PartialPlace> unfinished() const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
-  [[nodiscard]] PartialPlace place(const std::string& tag) const;
+  [[nodiscard]] PartialPlace place(const std::string& tag) const override;
+  [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
 
   UrlSource source_;
   UrlStore store_;
-  bool refresh_;
   /// The file that was judged and found wrong: hashing it again at every look would cost minutes.
   std::optional<posix::FileInfo> rejected_;
   UrlVerdict verdict_;  ///< the last one
-  StopCheck must_stop_;
+  const Session& session_;
 };
 
 /// Writes the receipt of the URL file that `verified` describes; best effort (a read-only cache has

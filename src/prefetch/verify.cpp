@@ -92,8 +92,7 @@ class Verifier {
       VerifiedEntry& verified = found_.entries.emplace_back();
       verified.name = entry.name;
       verified.optional = entry.optional;
-      verified.source =
-          entry.source.find("://") == std::string::npos ? entry.source : redact(entry.source);
+      verified.source = without_secrets(entry.source);
       Result<Source> source = resolve(entry, session_.env(), session_.eval_cache());
       if (!source) {
         if (source.error().code == ErrorCode::kUsage) {
@@ -120,15 +119,14 @@ class Verifier {
   }
 
   Status expect_path(std::size_t index, const PathSource& source) {
-    const Entry& entry = manifest_.entries[index];
     found_.entries[index].path = source.path;
     found_.entries[index].listed_by = "manifest";
     Check check;
     check.location = source.path;
-    if (!entry.sha256.empty()) {
-      check.digests.push_back({Digest::Kind::kSha256, lower_case(entry.sha256)});
+    if (!source.sha256.empty()) {
+      check.digests.push_back({Digest::Kind::kSha256, source.sha256});
     }
-    if (entry.size) check.sizes.push_back(*entry.size);
+    if (source.size) check.sizes.push_back(*source.size);
     add(index, source.path, std::move(check));
     return {};
   }
@@ -183,7 +181,7 @@ class Verifier {
       }
       entry.listed_by = "snapshot";
     }
-    const HubStore store(session_.hub_cache(), type_name(source.repo.type), source.repo.id);
+    const HubStore store = session_.store(source.repo);
     for (const FileSpec& file : known.files) {
       if (listed) FVP_CHECK_OK(HubStore::accepts(file));
       Check check;
@@ -199,13 +197,6 @@ class Verifier {
       add(index, file.path, std::move(check));
     }
     return {};
-  }
-
-  static std::string lower_case(std::string text) {
-    std::transform(text.begin(), text.end(), text.begin(), [](char c) {
-      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    });
-    return text;
   }
 
   void add(std::size_t index, const std::string& path, Check check) {
@@ -478,10 +469,7 @@ class Verifier {
     if (corrupt) return corrupt;
     if (other) return other;
     if (missing || optional_failures == 0) return missing;
-    return fail(ErrorCode::kPartial, std::to_string(optional_failures) + " of " +
-                                         std::to_string(entries.size()) +
-                                         " entries failed, all of them optional")
-        .value();
+    return only_optional_failed(optional_failures, entries.size());
   }
 
   static void append(std::optional<Error>& all, const VerifiedEntry& entry, std::string_view head) {

@@ -266,6 +266,10 @@ Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
   return fail(neither(source));
 }
 
+std::string without_secrets(const std::string& source) {
+  return source.find("://") == std::string::npos ? source : redact(source);
+}
+
 EntryKind kind_of(const Source& source) {
   if (std::holds_alternative<PathSource>(source)) return EntryKind::kPath;
   if (std::holds_alternative<UrlSource>(source)) return EntryKind::kUrl;

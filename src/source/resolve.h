@@ -52,6 +52,9 @@ using Source = std::variant<PathSource, UrlSource, HubSource>;
 
 [[nodiscard]] EntryKind kind_of(const Source& source);
 
+/// An entry's `source` for people: of a URL what is no secret, anything else as it is.
+[[nodiscard]] std::string without_secrets(const std::string& source);
+
 /// kUsage when two URL entries of different sources have one destination, or two entries one name.
 [[nodiscard]] Status check_destinations(const std::vector<Entry>& entries,
                                         const std::vector<Source>& sources);
