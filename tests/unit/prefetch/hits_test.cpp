@@ -205,9 +205,25 @@ TEST_F(HitsTest, ReceiptsThatWereExchangedAreNoReceipts) {
   std::filesystem::rename(receipts[1], receipts[0]);
   std::filesystem::rename(dir / "swap", receipts[1]);
   std::filesystem::remove(dir / snapshot("b.bin"));
-  const Report report = run(both);
+  // Alone: the other entry would bring it back by the receipt that it has now.
+  const Report report = run(R"([{"name": "y", "source": "org/model", "filename": "b.bin"}])");
   ASSERT_TRUE(report.ok()) << describe(*report.error);
   EXPECT_EQ(dir.read(snapshot("b.bin")), "bbb");
+}
+
+TEST_F(HitsTest, AReceiptOfAnotherCommitIsNoReceipt) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const std::string one = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(one).ok());
+  EXPECT_EQ(run(one).entries[0].verified_by, "receipt");
+  for (const std::string& file : dir.files("hub")) {
+    if (file.find("/receipts/") == std::string::npos) continue;
+    std::string text = dir.read("hub/" + file);
+    text.replace(text.find(kCommit), kCommit.size(), std::string(40, 'e'));
+    dir.write("hub/" + file, text);
+  }
+  EXPECT_EQ(run(one).entries[0].verified_by, "tree");
 }
 
 TEST_F(HitsTest, ASmallFileThatIsNotEvenWhatItsNameSaysIsFetchedAgain) {
