@@ -141,8 +141,8 @@ class Commands(harness.EndToEnd):
 
     def test_sigterm_ends_it_with_143_and_nothing_published(self):
         self.hub.faults({"path": "/files/a.pth", "kind": "stall", "after_bytes": 100})
-        process = self.start(self.path)
-        self.wait_for("the first bytes", lambda: list(self.dir.rglob("*.fvprefetch-part")))
+        process = self.start(self.manifest([{"name": "a.pth", "source": self.hub.file_url("a.pth")}]))
+        self.wait_for("the first bytes", lambda: any(p.stat().st_size for p in self.unfinished()))
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=harness.PATIENCE)
         self.assertEqual(process.returncode, 143, err)

@@ -154,7 +154,7 @@ class Signals(harness.EndToEnd):
             env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         self.addCleanup(lambda: job.poll() is None and job.kill())
-        self.wait_for("the first bytes", lambda: list(self.dir.rglob("*.fvprefetch-part")))
+        self.wait_for("the first bytes", lambda: any(p.stat().st_size for p in self.unfinished()))
         os.kill(int((self.dir / "pid.0").read_text()), signal.SIGTERM)
         _, err = job.communicate(timeout=harness.PATIENCE)
         self.assertEqual([int((self.dir / f"code.{r}").read_text()) for r in range(3)], [143] * 3, err)

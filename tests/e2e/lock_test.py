@@ -64,7 +64,7 @@ class Locks(harness.EndToEnd):
         self.assertEqual(harness.Path(self.paths(out)["w"]).read_bytes(), self.weights)
 
     def test_what_another_process_brings_while_we_wait_is_a_hit(self):
-        self.hub.faults({"path": "/lfs/*", "kind": "throttle", "bytes_per_second": 200_000})
+        self.hub.faults({"path": "/lfs/*", "kind": "throttle", "bytes_per_second": 100_000})
         first = self.start(self.path)
         self.wait_for("the first to hold the lock", lambda: list(self.dir.rglob("*.fvprefetch-part")))
         second = self.start(self.path, "--json")
@@ -121,7 +121,7 @@ class Locks(harness.EndToEnd):
         self.assertEqual(harness.Path(self.paths(done.stdout)["w"]).read_bytes(), self.weights)
 
     def test_python_waits_for_the_lock_that_we_hold(self):
-        self.hub.faults({"path": "/lfs/*", "kind": "throttle", "bytes_per_second": 200_000})
+        self.hub.faults({"path": "/lfs/*", "kind": "throttle", "bytes_per_second": 100_000})
         first = self.start(self.path)
         self.wait_for("us to hold the lock", lambda: list(self.dir.rglob("*.fvprefetch-part")))
         probe = "import sys, filelock\ntry: filelock.FileLock(sys.argv[1]).acquire(timeout=0)\nexcept filelock.Timeout: print('busy')"
