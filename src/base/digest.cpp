@@ -49,9 +49,12 @@ struct Hasher::Impl {
 };
 
 Hasher::Hasher(Digest::Kind kind, std::uint64_t size) : impl_(std::make_unique<Impl>()) {
-  const EVP_MD* algorithm = kind == Digest::Kind::kSha256 ? EVP_sha256() : EVP_sha1();
-  impl_->ok =
-      impl_->context != nullptr && EVP_DigestInit_ex(impl_->context.get(), algorithm, nullptr) == 1;
+  // Fetched once and never freed: EVP_sha256() is looked up again by each EVP_DigestInit.
+  static const EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  static const EVP_MD* const sha1 = EVP_MD_fetch(nullptr, "SHA1", nullptr);
+  const EVP_MD* const algorithm = kind == Digest::Kind::kSha256 ? sha256 : sha1;
+  impl_->ok = impl_->context != nullptr && algorithm != nullptr &&
+              EVP_DigestInit_ex(impl_->context.get(), algorithm, nullptr) == 1;
   if (kind == Digest::Kind::kGitSha1) {
     const std::string header = "blob " + std::to_string(size);
     update(bytes_of(std::string_view(header.c_str(), header.size() + 1)));  // with its NUL

@@ -3,10 +3,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -110,6 +112,18 @@ Status write_text(const std::string& temp, std::string_view text, F&& finish) {
   if (status) status = finish(std::move(fd));
   if (!status) (void)remove_file(temp);  // the error that matters is the first one
   return status;
+}
+
+// Whether this kernel alone writes the file system that `directory` lies in. An unknown one may be
+// shared.
+bool is_local(const std::string& directory) {
+  constexpr long kXfs = 0x58465342;  // not in linux/magic.h
+  constexpr long kZfs = 0x2fc12fc1;
+  struct ::statfs info {};
+  if (::statfs(directory.c_str(), &info) != 0) return false;
+  const auto type = static_cast<long>(info.f_type);
+  return type == EXT4_SUPER_MAGIC || type == TMPFS_MAGIC || type == BTRFS_SUPER_MAGIC ||
+         type == F2FS_SUPER_MAGIC || type == kXfs || type == kZfs;
 }
 
 }  // namespace
@@ -253,6 +267,7 @@ std::string real_path(const std::string& path) {
 }
 
 void look_afresh(const std::string& directory) {
+  if (is_local(directory)) return;
   DIR* const stream = ::opendir(directory.c_str());
   if (stream == nullptr) return;  // not there: nothing remembered either
   (void)::readdir(stream);

@@ -76,7 +76,7 @@ struct FileInfo {
 
 /// Makes a network file system look at the directory again: NFS keeps "not there" of a name for up
 /// to a minute, until the directory is opened and read (cluster-facts B2). Costs one open and one
-/// read.
+/// read; nothing on a local file system.
 void look_afresh(const std::string& directory);
 
 /// The whole of a small regular file (at most `limit` bytes, else kInternal). nullopt: not there;

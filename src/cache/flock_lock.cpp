@@ -15,6 +15,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "base/posix.h"
@@ -119,19 +120,27 @@ std::string command_of(pid_t pid) {
 
 class HeldFlock final : public HeldLock {
  public:
-  HeldFlock(posix::Fd fd, std::string record) : fd_(std::move(fd)), record_(std::move(record)) {}
+  HeldFlock(posix::Fd fd, std::string record, Holder self)
+      : fd_(std::move(fd)), record_(std::move(record)), self_(std::move(self)) {}
   HeldFlock(const HeldFlock&) = delete;
   HeldFlock& operator=(const HeldFlock&) = delete;
   ~HeldFlock() override {
     // The record first: afterwards it could be the next holder's.
-    if (!record_.empty()) (void)posix::remove_file(record_);  // best effort: it is seen to be stale
+    if (told_) (void)posix::remove_file(record_);  // best effort: it is seen to be stale
     // A child that was forked meanwhile shares the lock; closing our descriptor would leave it.
     (void)::flock(fd_.get(), LOCK_UN);
   }
 
+  void tell() override {
+    if (!std::exchange(tried_, true)) told_ = write_record(record_, self_);
+  }
+
  private:
   posix::Fd fd_;
-  std::string record_;  // "" when none could be written
+  std::string record_;
+  Holder self_;
+  bool tried_ = false;
+  bool told_ = false;
 };
 
 class Flock final : public Lock {
@@ -167,9 +176,8 @@ class Flock final : public Lock {
       Holder self = self_;
       self.pid = ::getpid();  // now: the program may have forked since
       self.since = rfc3339_now();
-      std::string record = layout::holder_record(path_);
-      if (!write_record(record, self)) record.clear();
-      return std::make_unique<HeldFlock>(std::move(fd), std::move(record));
+      return std::make_unique<HeldFlock>(std::move(fd), layout::holder_record(path_),
+                                         std::move(self));
     }
     return nullptr;  // taken and unlinked by others as fast as we look: the same as held
   }

@@ -225,7 +225,7 @@ bool HubStore::has_blob(const FileSpec& file) const {
 }
 
 std::vector<std::string> HubStore::unfinished(const std::string& blob) const {
-  return partial_tags(paths_.blobs(), blob);
+  return journal_tags(paths_.journals(), blob);
 }
 
 std::uint64_t HubStore::partial_bytes(const std::string& blob) const {

@@ -10,6 +10,7 @@ namespace fvprefetch::layout {
 namespace {
 
 constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
+constexpr std::string_view kJournalSuffix = ".json";
 constexpr std::string_view kPythonSuffix = ".incomplete";
 constexpr std::size_t kTagDigits = 8;
 constexpr std::size_t kLongestSegment = 255;
@@ -92,7 +93,7 @@ std::string HubRepo::partial(std::string_view blob, std::string_view tag) const 
   return this->blob(blob).append(".").append(tag).append(kPartialSuffix);
 }
 std::string HubRepo::journal(std::string_view blob, std::string_view tag) const {
-  return join({journals(), blob}).append(".").append(tag).append(".json");
+  return join({journals(), blob}).append(".").append(tag).append(kJournalSuffix);
 }
 std::string HubRepo::journals() const {
   return join({state(), "partials"});
@@ -143,7 +144,7 @@ std::string HubRepo::temporary(std::string_view tag) const {
 }
 
 UrlFile::UrlFile(std::string root, std::string relative)
-    : root_(std::move(root)), relative_(std::move(relative)) {}
+    : root_(std::move(root)), relative_(std::move(relative)), key_(sha256_hex(relative_)) {}
 
 std::string UrlFile::path() const {
   return join({root_, relative_});
@@ -157,16 +158,16 @@ std::string UrlFile::partial(std::string_view tag) const {
   return join({directory(), name.append(".").append(tag).append(kPartialSuffix)});
 }
 std::string UrlFile::journal(std::string_view tag) const {
-  return join({journals(), sha256_hex(relative_)}).append(".").append(tag).append(".json");
+  return join({journals(), key_}).append(".").append(tag).append(kJournalSuffix);
 }
 std::string UrlFile::journals() const {
   return join({state(), "partials"});
 }
 std::string UrlFile::lock() const {
-  return join({state(), "locks", sha256_hex(relative_)}) + ".lock";
+  return join({state(), "locks", key_}) + ".lock";
 }
 std::string UrlFile::receipt() const {
-  return join({state(), "receipts", sha256_hex(relative_)}) + ".json";
+  return join({state(), "receipts", key_}) + ".json";
 }
 std::string UrlFile::state() const {
   return join({root_, ".fvprefetch"});
@@ -184,12 +185,9 @@ std::string holder_record(std::string_view lock) {
   return std::string(lock) + ".holder";
 }
 
-std::string_view partial_tag(std::string_view file_name, std::string_view target_name) {
-  if (!is_tagged(file_name, target_name, kPartialSuffix) &&
-      !is_tagged(file_name, url_partial_stem(target_name), kPartialSuffix)) {
-    return {};
-  }
-  file_name.remove_suffix(kPartialSuffix.size());
+std::string_view journal_tag(std::string_view file_name, std::string_view stem) {
+  if (!is_tagged(file_name, stem, kJournalSuffix)) return {};
+  file_name.remove_suffix(kJournalSuffix.size());
   return file_name.substr(file_name.size() - kTagDigits);
 }
 

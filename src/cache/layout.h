@@ -89,6 +89,7 @@ class UrlFile {
   /// The journal of that partial.
   [[nodiscard]] std::string journal(std::string_view tag) const;
   [[nodiscard]] std::string journals() const;
+  [[nodiscard]] const std::string& key() const { return key_; }
   [[nodiscard]] std::string lock() const;
   [[nodiscard]] std::string receipt() const;
   [[nodiscard]] std::string state() const;
@@ -98,14 +99,15 @@ class UrlFile {
  private:
   std::string root_;
   std::string relative_;
+  std::string key_;
 };
 
 /// "<lock without .lock>.holder".
 [[nodiscard]] std::string holder_record(std::string_view lock);
 
-/// The tag of `file_name` when it is a partial of ours of `target_name`, beside it; else "".
-[[nodiscard]] std::string_view partial_tag(std::string_view file_name,
-                                           std::string_view target_name);
+/// The tag of `file_name` when it is the journal of a partial of `stem` (the blob; of a URL file
+/// its key); else "".
+[[nodiscard]] std::string_view journal_tag(std::string_view file_name, std::string_view stem);
 
 /// Whether `file_name`, found beside `target_name`, is an unfinished download of it: ours, or
 /// huggingface_hub's "<blob>.incomplete" and "<blob>.<8 hex>.incomplete".

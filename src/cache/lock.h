@@ -33,6 +33,9 @@ struct Holder {
 class HeldLock {
  public:
   virtual ~HeldLock() = default;
+  /// Writes down who holds it, for those who wait; once, best effort. (A file of its own for each
+  /// lock that is held for an instant would cost more than the lock.)
+  virtual void tell() = 0;
 };
 
 class Lock {
@@ -50,8 +53,8 @@ class Lock {
 
 /// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
 /// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
-/// the path's, since some filelock versions unlink the file on release. `self` is written beside it
-/// while it is held; its `since` is the moment of acquiring.
+/// the path's, since some filelock versions unlink the file on release. tell() writes `self` beside
+/// it; its `since` is the moment of acquiring.
 [[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self);
 
 /// Who holds the lock at `path` as the record beside it, or this host's kernel, tells; nullopt when

@@ -22,15 +22,12 @@ std::uint64_t largest_partial(const std::string& directory, const std::string& t
   return largest;
 }
 
-std::vector<std::string> partial_tags(const std::string& directory,
-                                      const std::string& target_name) {
+std::vector<std::string> journal_tags(const std::string& journals, const std::string& stem) {
   std::vector<std::string> tags;
-  const auto names = posix::list(directory);
+  const auto names = posix::list(journals);
   if (!names) return tags;  // what cannot be seen cannot be gone on with
   for (const std::string& name : *names) {
-    if (const auto tag = layout::partial_tag(name, target_name); !tag.empty()) {
-      tags.emplace_back(tag);
-    }
+    if (const auto tag = layout::journal_tag(name, stem); !tag.empty()) tags.emplace_back(tag);
   }
   return tags;
 }

@@ -12,8 +12,10 @@ namespace fvprefetch {
 [[nodiscard]] std::uint64_t largest_partial(const std::string& directory,
                                             const std::string& target_name);
 
-/// Tags of our own partials of `target_name` in `directory`.
-[[nodiscard]] std::vector<std::string> partial_tags(const std::string& directory,
-                                                    const std::string& target_name);
+/// Tags of the partials of `stem` that have a journal in the directory `journals`; the others
+/// cannot be gone on with. (The journals of a cache are few, the files beside a target may be
+/// thousands.)
+[[nodiscard]] std::vector<std::string> journal_tags(const std::string& journals,
+                                                    const std::string& stem);
 
 }  // namespace fvprefetch

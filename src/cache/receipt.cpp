@@ -106,12 +106,16 @@ Status write_receipt(const std::string& temp, const std::string& path, Receipt r
   json& files = object["files"] = json::array();
   for (const ReceiptFile& file : receipt.files) files.push_back(to_json(file));
 
-  FVP_CHECK_OK(posix::make_directories(posix::parent(path)));
-  FVP_CHECK_OK(posix::make_directories(posix::parent(temp)));
   // A name that is not UTF-8 is written with replacement characters: it then agrees with no file,
   // which is what a receipt in doubt should do.
-  return posix::publish_text(temp, path,
-                             object.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  const std::string text = object.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+  // Not synced, which would take as long as for the file that it tells of: what a power failure
+  // leaves of it is the whole or reads as none, and then the file is looked at again.
+  Status written = posix::replace_text(temp, path, text);
+  if (written || written.error().code != ErrorCode::kNotFound) return written;
+  FVP_CHECK_OK(posix::make_directories(posix::parent(path)));
+  FVP_CHECK_OK(posix::make_directories(posix::parent(temp)));
+  return posix::replace_text(temp, path, text);
 }
 
 }  // namespace fvprefetch

@@ -31,7 +31,7 @@ std::uint64_t UrlStore::partial_bytes() const {
 }
 
 std::vector<std::string> UrlStore::unfinished() const {
-  return partial_tags(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
+  return journal_tags(paths_.journals(), paths_.key());
 }
 
 Status UrlStore::prepare() const {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/try.h"
@@ -22,6 +23,8 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTick{200};
 /// How soon a file that was published is noticed while others arrive.
 constexpr milliseconds kPublishTick{5};
+/// A lock that is held for longer says by whom; who waits for one asks after 2 s.
+constexpr milliseconds kTellHolder{500};
 
 class FetchLoop {
  public:
@@ -36,13 +39,14 @@ class FetchLoop {
       slot.job = std::move(job);
       slots_.push_back(std::move(slot));
     }
+    for (Slot& slot : slots_) pending_.push_back(&slot);
   }
 
   void run() {
     announce();
     while (true) {
       if (const std::optional<Error> stop = session_.must_stop()) return end_all(*stop);
-      drop_unwanted();
+      if (std::exchange(look_for_unwanted_, false)) drop_unwanted();
       begin_what_is_due();
       if (files_done_ == slots_.size()) break;
       turn();
@@ -58,6 +62,7 @@ class FetchLoop {
     Phase phase = Phase::kPending;
     std::unique_ptr<Lock> lock;
     std::unique_ptr<HeldLock> held;
+    Clock::TimePoint held_since{};
     std::optional<LockWait> wait;
     Clock::TimePoint next_try = Clock::TimePoint::min();
     DownloadId download = 0;
@@ -80,10 +85,12 @@ class FetchLoop {
   }
 
   void begin_what_is_due() {
-    for (Slot& slot : slots_) {
-      if (running_ >= max_active()) return;
-      const bool due = slot.phase == Phase::kPending && slot.next_try <= session_.clock().now();
-      if (due && listener_.wanted(slot.job)) begin(slot);
+    if (active_.size() >= max_active()) return;
+    std::erase_if(pending_, [](const Slot* slot) { return slot->phase != Phase::kPending; });
+    for (Slot* slot : pending_) {
+      if (active_.size() >= max_active()) return;
+      const bool due = slot->phase == Phase::kPending && slot->next_try <= session_.clock().now();
+      if (due && listener_.wanted(slot->job)) begin(*slot);
     }
   }
 
@@ -93,7 +100,7 @@ class FetchLoop {
     if (slot.wait) posix::look_afresh(posix::parent(target.final_path()));
     const Result<bool> before = target.present();
     if (!before) return finish(slot, before.error());
-    if (const Status ready = target.prepare(); !ready) return finish(slot, ready.error());
+    if (const Status ready = target.prepare(prepared_); !ready) return finish(slot, ready.error());
     if (*before && target.visible()) return adopt(slot);
     if (!acquire(slot)) return;
     // Another node may have published it since the look above; this node must not go by memory.
@@ -135,6 +142,7 @@ class FetchLoop {
       return false;
     }
     slot.held = *std::move(held);
+    slot.held_since = session_.clock().now();
     lock_report_.kind = slot.lock->kind();
     note_wait(slot);
     return true;
@@ -191,23 +199,23 @@ class FetchLoop {
     session_.emit(FileStarted{name_of(slot), download.spec.path, download.spec.size});
     slot.download = engine().add(std::move(download));
     slot.phase = Phase::kRunning;
-    ++running_;
+    active_.push_back(&slot);
   }
 
   /// Lets the engine work until something happens or the next lock is due.
   void turn() {
     Clock::TimePoint until = session_.clock().now() + kTick;
-    if (running_ < max_active()) {
-      for (const Slot& slot : slots_) {
-        if (slot.phase == Phase::kPending) until = std::min(until, slot.next_try);
+    if (active_.size() < max_active()) {
+      for (const Slot* slot : pending_) {
+        if (slot->phase == Phase::kPending) until = std::min(until, slot->next_try);
       }
     }
     if (publisher_.open() > 0) until = std::min(until, session_.clock().now() + kPublishTick);
-    if (running_ == 0) {
+    if (active_.empty()) {
       session_.clock().sleep_until(until, session_.options().stop);
       return;
     }
-    if (running_ == publisher_.open()) {
+    if (active_.size() == publisher_.open()) {
       publisher_.wait(kTick);
       return finish_published();
     }
@@ -223,7 +231,16 @@ class FetchLoop {
       session_.emit(Warned{slot == nullptr ? "" : name_of(*slot), std::move(note.message)});
     }
     finish_published();
-    tell_progress();
+    tell_holders();
+    if (session_.clock().now() >= next_progress_) tell_progress();
+  }
+
+  /// Of locks that are held for a while.
+  void tell_holders() {
+    const Clock::TimePoint now = session_.clock().now();
+    for (const Slot* slot : active_) {
+      if (slot->held && now - slot->held_since >= kTellHolder) slot->held->tell();
+    }
   }
 
   void publish(Finished& finished) {
@@ -268,6 +285,8 @@ class FetchLoop {
   void finish(Slot& slot, FetchOutcome outcome) {
     close(slot);
     if (outcome.status) outcome.refused = slot.job.target->refused();
+    // With an entry of it other files may have become so.
+    if (!outcome.status || !outcome.refused.empty()) look_for_unwanted_ = true;
     if (!outcome.status) {
       outcome.status = tl::unexpected(
           with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));
@@ -278,7 +297,7 @@ class FetchLoop {
   }
 
   void close(Slot& slot) {
-    if (slot.phase == Phase::kRunning || slot.phase == Phase::kPublishing) --running_;
+    std::erase(active_, &slot);
     slot.phase = Phase::kDone;
     slot.held.reset();
     note_wait(slot);
@@ -316,8 +335,8 @@ class FetchLoop {
   }
 
   Slot* find(DownloadId id) {
-    for (Slot& slot : slots_) {
-      if (slot.phase == Phase::kRunning && slot.download == id) return &slot;
+    for (Slot* slot : active_) {
+      if (slot->phase == Phase::kRunning && slot->download == id) return slot;
     }
     return nullptr;
   }
@@ -342,6 +361,7 @@ class FetchLoop {
   }
 
   void tell_progress() {
+    next_progress_ = session_.clock().now() + kTick / 2;
     BytesArrived event;
     event.bytes_done = engine_ ? engine_->bytes_done() : 0;
     for (Slot& slot : slots_) {
@@ -360,9 +380,13 @@ class FetchLoop {
   FetchListener& listener_;
   LockReport& lock_report_;
   std::vector<Slot> slots_;
-  std::optional<Engine> engine_;  ///< after the slots: partials are left before their locks are
-  Publisher publisher_;           ///< after the slots: its work is theirs
-  std::size_t running_ = 0;
+  std::vector<Slot*> pending_;      ///< in order; may have some that are not any more
+  std::vector<Slot*> active_;       ///< kRunning and kPublishing
+  std::optional<Engine> engine_;    ///< after the slots: partials are left before their locks are
+  Publisher publisher_;             ///< after the slots: its work is theirs
+  std::set<std::string> prepared_;  ///< folders that this run has made or seen
+  Clock::TimePoint next_progress_{};
+  bool look_for_unwanted_ = true;
   std::size_t files_done_ = 0;
   bool warned_ = false;
 };

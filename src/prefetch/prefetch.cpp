@@ -211,16 +211,27 @@ class Run : public FetchListener {
     for (const FetchJob& job : wanted) {
       const std::size_t entry = job.entries.front();
       const std::uint64_t size = job.download.spec.size.value_or(0);
-      needs[entry] += size - std::min(size, job.target->partial_bytes());
+      const bool begun = !job.target->unfinished().empty();  // else a look at all that lies there
+      needs[entry] += size - (begun ? std::min(size, job.target->partial_bytes()) : 0);
       places[entry] = posix::parent(job.target->final_path());
     }
+    struct Place {
+      std::optional<std::uint64_t> free;
+      std::string device;
+    };
+    std::map<std::string, Place> known;  // by directory
+    const auto look = [&known](const std::string& directory) -> const Place& {
+      const auto [place, is_new] = known.try_emplace(directory);
+      if (is_new) place->second = {posix::free_bytes(directory), device_of(directory)};
+      return place->second;
+    };
     std::map<std::string, std::uint64_t> taken;  // by file system
     for (const bool optional : {false, true}) {
       for (std::size_t i = 0; i < items_.size(); ++i) {
         if (needs[i] == 0 || items_[i].report.optional != optional) continue;
-        const auto free = posix::free_bytes(places[i]);
+        const auto& [free, device] = look(places[i]);
         if (!free) continue;
-        std::uint64_t& others = taken[device_of(places[i])];
+        std::uint64_t& others = taken[device];
         if (needs[i] <= *free - std::min(*free, others)) {
           others += needs[i];
           continue;

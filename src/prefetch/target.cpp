@@ -32,10 +32,12 @@ std::string HubTarget::lock_path() const {
   return store_.paths().lock(pointers_.front().file.blob);
 }
 
-Status HubTarget::prepare() {
+Status HubTarget::prepare(std::set<std::string>& prepared) {
   for (const Pointer& pointer : pointers_) {
     FVP_CHECK_OK(HubStore::accepts(pointer.file));
+    if (prepared.contains(store_.paths().snapshot(pointer.commit))) continue;
     FVP_CHECK_OK(store_.prepare(pointer.commit));
+    prepared.insert(store_.paths().snapshot(pointer.commit));
   }
   return {};
 }
@@ -157,8 +159,11 @@ std::string UrlTarget::lock_path() const {
   return store_.paths().lock();
 }
 
-Status UrlTarget::prepare() {
-  return store_.prepare();
+Status UrlTarget::prepare(std::set<std::string>& prepared) {
+  if (prepared.contains(store_.paths().directory())) return {};
+  FVP_CHECK_OK(store_.prepare());
+  prepared.insert(store_.paths().directory());
+  return {};
 }
 
 Result<bool> UrlTarget::present() {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,8 @@ class Target {
   [[nodiscard]] virtual std::string final_path() const = 0;
   [[nodiscard]] virtual std::string lock_path() const = 0;
   [[nodiscard]] virtual unsigned lock_mode() const = 0;
-  /// Makes the folders of the file and of its lock.
-  [[nodiscard]] virtual Status prepare() = 0;
+  /// Makes the folders of the file, unless `prepared` has them; notes them there.
+  [[nodiscard]] virtual Status prepare(std::set<std::string>& prepared) = 0;
   /// The right file is there (perhaps another process brought it). Reads only.
   [[nodiscard]] virtual Result<bool> present() = 0;
   /// After present(): nothing is left that adopt() would have to write. Reads only.
@@ -74,7 +75,7 @@ class HubTarget : public Target {
   [[nodiscard]] std::string final_path() const override;
   [[nodiscard]] std::string lock_path() const override;
   [[nodiscard]] unsigned lock_mode() const override { return 0664; }
-  [[nodiscard]] Status prepare() override;
+  [[nodiscard]] Status prepare(std::set<std::string>& prepared) override;
   [[nodiscard]] Result<bool> present() override;
   [[nodiscard]] bool visible() const override;
   [[nodiscard]] Status adopt() override;
@@ -116,7 +117,7 @@ class UrlTarget : public Target {
   [[nodiscard]] std::string final_path() const override { return source_.path(); }
   [[nodiscard]] std::string lock_path() const override;
   [[nodiscard]] unsigned lock_mode() const override { return 0666; }
-  [[nodiscard]] Status prepare() override;
+  [[nodiscard]] Status prepare(std::set<std::string>& prepared) override;
   [[nodiscard]] Result<bool> present() override;
   [[nodiscard]] bool visible() const override { return true; }
   [[nodiscard]] Status adopt() override;

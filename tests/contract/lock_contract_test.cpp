@@ -105,6 +105,7 @@ class LockContract : public ::testing::TestWithParam<Kind> {
       static std::unique_ptr<HeldLock> held;
       auto tried = lock()->try_acquire();
       if (tried) held = std::move(*tried);
+      if (held != nullptr) held->tell();
       return held != nullptr;
     };
   }
@@ -209,7 +210,11 @@ TEST_P(LockContract, DoesNotNameADeadHolder) {
 }
 
 TEST_P(LockContract, NamesNobodyAfterItsRelease) {
-  { const auto held = lock()->try_acquire(); }
+  {
+    const auto held = lock()->try_acquire();
+    ASSERT_TRUE(IsOk(held));
+    (*held)->tell();
+  }
   EXPECT_EQ(known_holder(path_), std::nullopt);
   EXPECT_NE(lock()->describe_holder(), "");
 }
@@ -220,7 +225,11 @@ TEST_P(LockContract, AskingWhoHoldsItTakesAndMakesNothing) {
 }
 
 TEST_P(LockContract, LeavesTheLockFileAndNothingElse) {
-  { const auto held = lock()->try_acquire(); }
+  {
+    const auto held = lock()->try_acquire();
+    ASSERT_TRUE(IsOk(held));
+    (*held)->tell();
+  }
   EXPECT_EQ(dir_.files(), std::vector<std::string>{".locks/repo/blob.lock"});
 }
 

@@ -188,10 +188,10 @@ TEST_P(PartialName, IsRecognised) {
 INSTANTIATE_TEST_SUITE_P(Rows, PartialName, ::testing::ValuesIn(kPartials), row_name<Partial>);
 
 TEST(Partials, AreKnownByTheirTag) {
-  EXPECT_EQ(layout::partial_tag("abc.00c0ffee.fvprefetch-part", "abc"), "00c0ffee");
-  EXPECT_EQ(layout::partial_tag(".abc.00c0ffee.fvprefetch-part", "abc"), "00c0ffee");
-  EXPECT_EQ(layout::partial_tag("abc.00c0ffee.incomplete", "abc"), "");
-  EXPECT_EQ(layout::partial_tag("abcd.00c0ffee.fvprefetch-part", "abc"), "");
+  EXPECT_EQ(layout::journal_tag("abc.00c0ffee.json", "abc"), "00c0ffee");
+  EXPECT_EQ(layout::journal_tag("abc.00c0ffee.json.tmp", "abc"), "");
+  EXPECT_EQ(layout::journal_tag("abc.00c0ffe.json", "abc"), "");
+  EXPECT_EQ(layout::journal_tag("abcd.00c0ffee.json", "abc"), "");
 }
 
 }  // namespace
