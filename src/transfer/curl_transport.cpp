@@ -226,6 +226,8 @@ TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
       return TransportFailure::kProxy;
     case CURLE_PARTIAL_FILE:
     case CURLE_GOT_NOTHING:
+    case CURLE_HTTP2:
+    case CURLE_HTTP2_STREAM:
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR: {
       // "CONNECT tunnel failed, response 407" is a receive error in libcurl's table.
@@ -361,9 +363,13 @@ class CurlTransport final : public Transport {
     set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     if (request.method == Request::Method::kHead) set(easy, CURLOPT_NOBODY, 1L);
 
-    // HTTP/2 puts all bodies onto one connection, and its streams are cut in long transfers.
-    set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-    set(easy, CURLOPT_FOLLOWLOCATION, 0L);  // redirect.h
+    // HTTP/2 puts all bodies onto one connection: right for many small ones. libcurl stops reading
+    // one stream of a connection by stopping all of them, so not with a rate to keep.
+    const bool multiplex = request.small && !bucket_ && request.url.starts_with("https:");
+    set(easy, CURLOPT_HTTP_VERSION,
+        static_cast<long>(multiplex ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+    if (multiplex) set(easy, CURLOPT_PIPEWAIT, 1L);  // for a connection that may turn out to be one
+    set(easy, CURLOPT_FOLLOWLOCATION, 0L);           // redirect.h
     set(easy, CURLOPT_NOSIGNAL, 1L);
     // Otherwise ending a transfer waits for getaddrinfo, half a minute where DNS is silent.
     set(easy, CURLOPT_QUICK_EXIT, 1L);

@@ -63,7 +63,7 @@ class PatientFetcher final : public Fetcher {
   Result<Response> fetch(const Request& request) override {
     for (int retry = 1;; ++retry) {
       Keeper keeper(request.head_only);
-      auto ended = attempt(request, keeper);
+      auto ended = attempt(request, keeper, retry == 1);
       if (!ended) return tl::unexpected(std::move(ended).error());
       Completion& completion = *ended;
       if (keeper.enough()) return Response{std::move(completion.head), {}};
@@ -96,11 +96,12 @@ class PatientFetcher final : public Fetcher {
 
  private:
   // One attempt to its end, or the reason to leave it.
-  Result<Completion> attempt(const Request& request, Keeper& keeper) {
+  Result<Completion> attempt(const Request& request, Keeper& keeper, bool first) {
     // Asked before anything is sent: a stop during the wait ends here.
     if (stop_.stop_requested()) return tl::unexpected(stopped());
     Request asked = request;
     asked.stall_timeout = options_.stall_timeout;
+    asked.small = first;  // should HTTP/2 be what failed, it is not tried again
     const Running running(transport_, transport_.start(asked, keeper));
     for (;;) {
       for (Completion& completion : transport_.poll(options_.deadline, stop_)) {

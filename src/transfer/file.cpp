@@ -25,6 +25,9 @@ constexpr std::uint64_t kGoodPiece = 1U << 20U;
 // So much of a file is worth a connection of its own: the first bytes of one cost a handshake, at
 // the Hub a redirect as well, and the time that it takes to come up to speed.
 constexpr std::uint64_t kWorthAConnection = 8U << 20U;
+// More than this is sent over a connection of its own.
+constexpr std::uint64_t kSmallBody = 1U << 20U;
+
 // A connection that is there already takes less.
 constexpr std::uint64_t kSmallestShare = 4U << 20U;
 
@@ -173,6 +176,8 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   request.headers = download_.headers;
   request.credential = download_.credential;
   request.stall_timeout = stall_timeout;
+  // Should HTTP/2 be what failed, it is not tried again.
+  request.small = !stream.ranged_ && stream.retries == 0 && total().value_or(kNoEnd) <= kSmallBody;
   if (stream.ranged_) {
     std::string range = "bytes=" + std::to_string(stream.piece_.begin) + "-";
     if (stream.piece_.end < end) range += std::to_string(stream.piece_.end - 1);

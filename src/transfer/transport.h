@@ -48,6 +48,9 @@ struct Request {
   /// Only the head of a 2xx answer is wanted: a Fetcher ends the transfer there. (HEAD would be
   /// another request than the one that matters, and servers treat it as such.)
   bool head_only = false;
+  /// Few bytes are expected: may go over one connection with others, where the server has HTTP/2.
+  /// (Large bodies would share that connection's window, and be cut together.)
+  bool small = false;
   /// No byte for this long, or fewer than kSlowest over it, ends the transfer (kStalled).
   std::chrono::milliseconds stall_timeout{60'000};
 };

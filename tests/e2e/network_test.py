@@ -14,10 +14,11 @@ NGINX = """
 daemon off; user root; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;
 events {{ worker_connections 64; }}
 http {{
-  access_log {dir}/access.log; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
+  log_format lines "$server_protocol $connection $uri $status"; access_log {dir}/access.log lines;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
   fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
   server {{
-    listen 127.0.0.1:{port} ssl; root {dir}/www;
+    listen 127.0.0.1:{port} ssl http2; root {dir}/www; keepalive_requests 40;
     ssl_certificate {dir}/server.pem; ssl_certificate_key {dir}/server.key;
   }}
 }}
@@ -167,6 +168,25 @@ class Network(harness.EndToEnd):
                 shutil.rmtree(self.eval_cache, ignore_errors=True)
                 self.ensure(url, env={"SSL_CERT_FILE": str(folder / "ca.pem"), name: f"http://{proxy}"})
         self.wait_for("the proxy's log", lambda: log.read_text().count("CONNECT") == 2)
+
+    def test_small_files_share_a_connection_where_the_server_has_http_2(self):
+        url, folder = self.tls()
+        sizes = {f"small-{i}": 1 + i * 997 for i in range(100)} | {"large": 3 << 20}
+        for name, size in sizes.items():
+            (folder / "www" / name).write_bytes(os.urandom(size))
+        entries = [{"name": n, "source": url.replace("a.pth", n), "size": size} for n, size in sizes.items()]
+        # Each connection is ended by the server after 40 requests, which must not cost a file.
+        done = self.fvp(self.manifest(entries), "--retries", "0", env={"SSL_CERT_FILE": str(folder / "ca.pem")})
+        self.assert_ok(done)
+        for name in sizes:
+            self.assertEqual((self.eval_cache / "models" / name).read_bytes(), (folder / "www" / name).read_bytes())
+        log = folder / "access.log"
+        self.wait_for("the log of all requests", lambda: log.read_text().count("\n") >= len(sizes))
+        lines = [line.split() for line in log.read_text().splitlines()]
+        self.assertEqual(len(lines), len(sizes), lines)
+        small = [(protocol, connection) for protocol, connection, path, _ in lines if "small" in path]
+        self.assertEqual({protocol for protocol, _ in small}, {"HTTP/2.0"})
+        self.assertLessEqual(len({connection for _, connection in small}), 10)
 
     # --- addresses -------------------------------------------------------------------------------
 
