@@ -61,10 +61,6 @@ class Bench:
         self.programs = by.Programs(arguments.build, output / "hf", output / "hf-transfer")
         self.groups = {}
         self.certificate = servers.make_certificate(work)
-        help_text = subprocess.run(
-            [self.programs.of_build("fvprefetch"), "--help"], capture_output=True, text=True, check=True, timeout=30
-        ).stdout
-        self.takes_connections = "--connections" in help_text
 
     def make(self, names):
         sizes = {
@@ -105,11 +101,8 @@ class Bench:
         case.goals = [
             Goal(0.6, (CURL,)), Goal(0.7, ARIA), Goal(1.1, ("minimal_fetch",)), Goal(2.5, figure="cpu_per_gib"),
         ]  # fmt: skip
-        widest = "fvprefetch"
-        if self.takes_connections:
-            case.contenders.insert(1, by.fvprefetch(p, group, base, ("--connections", "16")))
-            widest = "fvprefetch --connections 16"
-        case.goals.append(Goal(64, ours=widest, figure="peak_mib"))
+        case.contenders.insert(1, by.fvprefetch(p, group, base, ("--connections", "16")))
+        case.goals.append(Goal(64, ours=self.widest, figure="peak_mib"))
         return case
 
     def limited(self):
@@ -126,9 +119,8 @@ class Bench:
             by.aria2c(p, group, base, 8),
             by.aria2c(p, group, base, 16),
         ]
-        if self.takes_connections:
-            case.contenders.insert(1, by.fvprefetch(p, group, base, ("--connections", "16")))
-        case.goals = [Goal(1 / 7, (CURL,)), Goal(1.05, ("aria2c -x16",))]
+        case.contenders.insert(1, by.fvprefetch(p, group, base, ("--connections", "16")))
+        case.goals = [Goal(1 / 7, (CURL,)), Goal(1.05, ("aria2c -x16",), ours=self.widest)]
         return case
 
     def tls(self):
@@ -173,8 +165,14 @@ class Bench:
             servers.nginx(self.work, [group], listen, f"http://{link['address']}/up", enter=server)
         )
         p = by.Programs(self.programs.build, self.programs.hf, self.programs.hf_transfer, client)
-        case.contenders = [by.fvprefetch(p, group, base), by.curl(p, group, base), by.aria2c(p, group, base, 16)]
-        case.goals = [Goal(0.5, (CURL,)), Goal(0.9, ("aria2c -x16",))]
+        case.contenders = [
+            by.fvprefetch(p, group, base),
+            by.fvprefetch(p, group, base, ("--connections", "16")),
+            by.curl(p, group, base),
+            by.aria2c(p, group, base, 8),
+            by.aria2c(p, group, base, 16),
+        ]
+        case.goals = [Goal(0.5, (CURL,)), Goal(0.9, ("aria2c -x16",), ours=self.widest)]
         return case
 
     def small(self):

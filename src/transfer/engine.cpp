@@ -102,6 +102,7 @@ struct Engine::Impl {
     sample.now = clock_.now();
     sample.bytes = ended_bytes_;
     sample.all_deliver = true;
+    std::chrono::nanoseconds least_latency = std::chrono::seconds(1);
     for (const auto& [id, file] : files_) {
       sample.bytes += file->bytes_received();
       const int now = static_cast<int>(file->streams().size());
@@ -111,10 +112,12 @@ struct Engine::Impl {
         ++sample.running;
         sample.all_deliver = sample.all_deliver && stream->delivers();
         sample.latency = std::max(sample.latency, stream->latency());
+        if (stream->delivers()) least_latency = std::min(least_latency, stream->latency());
       }
     }
     sample.most += sample.running;
     if (sample.running == 0) return;
+    share_out(least_latency);
     int change = tuner_.wanted(sample) - sample.running;
     while (change > 0 && add_stream()) --change;
     while (change < 0 && drop_stream()) ++change;
@@ -123,7 +126,22 @@ struct Engine::Impl {
 
   [[nodiscard]] int most_of(const File& file) const {
     const int now = static_cast<int>(file.streams().size());
-    return std::max(now, std::min(file.most(), options_.connections));
+    return std::max(now, std::min(file.most(tuner_.rate_of_one()), options_.connections));
+  }
+
+  // A request costs the time to its first byte; what it brings should take many times as long. But
+  // the smaller the pieces, the sooner the digest gets on.
+  void share_out(std::chrono::nanoseconds latency) {
+    if (!tuner_.rate_of_one()) return;
+    const double seconds = std::chrono::duration<double>(latency).count();
+    const auto bytes_in = [this](double time, std::uint64_t least, std::uint64_t most) {
+      const double bytes = *tuner_.rate_of_one() * time;
+      return static_cast<std::uint64_t>(
+          std::clamp(bytes, static_cast<double>(least), static_cast<double>(most)));
+    };
+    const ShareSizes sizes{bytes_in(std::max(20 * seconds, 0.1), 1U << 20U, 64U << 20U),
+                           bytes_in(4 * seconds, 256U << 10U, 4U << 20U)};
+    for (const auto& [id, file] : files_) file->set_shares(sizes);
   }
 
   // To the file whose connections have most to do.
@@ -166,7 +184,7 @@ struct Engine::Impl {
     for (const auto& [id, file] : files_) {
       copies = copies || file->partial().copying();
       digests = digests || file->complete();
-      may_grow = may_grow || !file->alone() || most_of(*file) > 1 || file->undecided();
+      may_grow = may_grow || (options_.connections > 1 && file->may_grow());
       for (const auto& stream : file->streams()) {
         if (stream->transfer) {
           runs = true;

@@ -22,14 +22,13 @@ constexpr std::size_t kMaxErrorBody = 64U << 10U;
 // of its retries begins anew, or no long file would ever pass a connection that is cut each hour.
 constexpr std::uint64_t kGoodPiece = 1U << 20U;
 
-// So much of a file is worth a connection of its own: the first bytes of one cost a handshake, at
-// the Hub a redirect as well, and the time that it takes to come up to speed.
-constexpr std::uint64_t kWorthAConnection = 8U << 20U;
+// So much of a file, or what takes so long, is worth a connection of its own: the first bytes of
+// one cost a handshake, at the Hub a redirect as well, and the time that it takes to come up to
+// speed.
+constexpr std::uint64_t kWorthAConnection = 256U << 10U;
+constexpr double kSecondsWorthAConnection = 0.1;
 // More than this is sent over a connection of its own.
 constexpr std::uint64_t kSmallBody = 1U << 20U;
-
-// A connection that is there already takes less.
-constexpr std::uint64_t kSmallestShare = 4U << 20U;
 
 // "bytes 100-199/200"; `total` is empty for "*".
 struct ContentRange {
@@ -89,6 +88,7 @@ File::File(Download download, Partial::Workers workers, Clock& clock)
 void File::next_address() {
   ++address_;
   serves_ranges_ = false;
+  led_to_.clear();
   // Another server's ETag says little of these bytes: unless the digest will say the rest.
   if (!spec().digest) partial_.forget();
 }
@@ -106,7 +106,14 @@ void File::open() {
 }
 
 bool File::open_another() {
-  const auto share = next_share(partial_.done(), *total(), busy(), kSmallestShare);
+  // Who has more than a piece leaves the rest to the others.
+  for (const auto& stream : streams_) {
+    Range& piece = stream->piece_;
+    if (piece.size() > shares_.piece && piece.size() - shares_.piece > shares_.smallest) {
+      piece.end = piece.begin + shares_.piece;
+    }
+  }
+  const auto share = next_share(partial_.done(), *total(), busy(), shares_);
   if (!share) return false;
   if (share->taken_from) streams_[*share->taken_from]->piece_.end = share->range.begin;
   streams_.push_back(std::make_unique<Stream>(*this, share->range));
@@ -121,8 +128,9 @@ bool File::give_more(Stream& stream) {
     others_busy.push_back(other->piece_);
     owners.push_back(other.get());
   }
-  const auto share = next_share(partial_.done(), total().value_or(kNoEnd), others_busy,
-                                serves_ranges_ ? kSmallestShare : kNoEnd / 2);
+  ShareSizes sizes = alone() ? ShareSizes{} : shares_;
+  if (!serves_ranges_) sizes.smallest = kNoEnd / 2;  // nothing is divided
+  const auto share = next_share(partial_.done(), total().value_or(kNoEnd), others_busy, sizes);
   if (!share) return false;
   if (share->taken_from) owners[*share->taken_from]->piece_.end = share->range.begin;
   stream.piece_ = share->range;
@@ -144,24 +152,28 @@ void File::one_by_one() {
   }
 }
 
-int File::most() const {
+int File::most(std::optional<double> rate_of_one) const {
   const int now = static_cast<int>(streams_.size());
-  if (!serves_ranges_ || !total() || !partial_.resumable()) return now;
-  const auto worth =
-      static_cast<int>(std::min<std::uint64_t>(*total() / kWorthAConnection, 1U << 10U));
-  return std::max(now, std::min(most_, worth));
+  if (!serves_ranges_ || !partial_.begun() || !total() || !partial_.resumable() || !rate_of_one) {
+    return now;
+  }
+  const double worth =
+      std::max(static_cast<double>(kWorthAConnection), *rate_of_one * kSecondsWorthAConnection);
+  const double shares = static_cast<double>(*total() - bytes_there()) / worth;
+  return std::max(now, std::min(most_, static_cast<int>(std::min(shares, 1000.0))));
 }
 
-bool File::undecided() const {
-  return alone() && !streams_.empty() && !streams_.front()->delivers_ &&
-         total().value_or(kNoEnd) >= 2 * kWorthAConnection;
+bool File::may_grow() const {
+  if (!alone()) return true;
+  const bool unanswered = !streams_.empty() && !streams_.front()->delivers_;
+  return most_ > 1 && (serves_ranges_ || unanswered) &&
+         total().value_or(kNoEnd) - bytes_there() >= 2 * kWorthAConnection;
 }
 
 Request File::begin(Stream& stream, milliseconds stall_timeout) {
   stream.phase_ = Stream::Phase::kHead;
   stream.refusal_.reset();
   stream.enough_ = false;
-  stream.delivers_ = false;
   stream.begun_ = clock_.now();
   stream.error_body_.clear();
   const std::uint64_t end = total().value_or(kNoEnd);
@@ -172,7 +184,8 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   stream.served_to_ = stream.piece_.end;
   stream.ranged_ = partial_.done().bytes() > 0 || !alone();
   Request request;
-  request.url = address();
+  // One file, one time to be led: a Hub counts its answers, and they cost the time of two.
+  request.url = stream.ranged_ && !led_to_.empty() ? led_to_ : address();
   request.headers = download_.headers;
   request.credential = download_.credential;
   request.stall_timeout = stall_timeout;
@@ -204,6 +217,7 @@ bool File::on_head(Stream& stream, const ResponseHead& head) {
     return true;
   }
   stream.latency_ = clock_.now() - stream.begun_;
+  if (is_elsewhere(head)) led_to_ = head.url;
   const std::string encoding = head.header("content-encoding");
   if (!encoding.empty() && encoding != "identity") {
     return refuse(stream, mismatch("came encoded (" + encoding + "), which was not asked for"));
@@ -327,7 +341,7 @@ Outcome File::conclude(Stream& stream, const Completion& completion) {
   requests_ += completion.requests;
   Outcome outcome = judge(stream, completion);
   stream.phase_ = Stream::Phase::kHead;
-  stream.delivers_ = false;
+  if (outcome.kind != Outcome::Kind::kWhole) led_to_.clear();
   if (!alone()) return outcome;
   switch (outcome.kind) {
     case Outcome::Kind::kWhole:

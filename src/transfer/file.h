@@ -48,7 +48,7 @@ class Stream final : public BodySink {
   bool on_body(std::span<const std::byte> data) override;
 
   [[nodiscard]] const Range& piece() const { return piece_; }
-  /// The current answer has brought bytes of the file.
+  /// Has brought bytes of the file.
   [[nodiscard]] bool delivers() const { return delivers_; }
   [[nodiscard]] std::chrono::nanoseconds latency() const { return latency_; }
 
@@ -107,10 +107,11 @@ class File {
   void one_by_one();
   /// The server said that there are too many.
   void at_most(int streams) { most_ = std::min(most_, std::max(1, streams)); }
-  /// How many streams could be of use now.
-  [[nodiscard]] int most() const;
-  /// No answer yet that tells whether more than one could.
-  [[nodiscard]] bool undecided() const;
+  /// How many streams could be of use now, when one brings `rate_of_one` bytes per second.
+  [[nodiscard]] int most(std::optional<double> rate_of_one) const;
+  void set_shares(ShareSizes sizes) { shares_ = sizes; }
+  /// More than one may be of use, now or when more is known.
+  [[nodiscard]] bool may_grow() const;
 
   /// The request of a stream's next attempt.
   Request begin(Stream& stream, std::chrono::milliseconds stall_timeout);
@@ -172,6 +173,8 @@ class File {
   std::size_t address_ = 0;
   bool serves_ranges_ = false;  // as far as the server says
   int most_ = 1 << 20;
+  ShareSizes shares_{4U << 20U, 1U << 20U};  // of each of several streams
+  std::string led_to_;  // where address() leads, as long as nothing has failed there
   std::string sha256_;
   std::string beginning_;       // the first bytes of the file, up to kSniffBytes
   std::uint64_t furthest_ = 0;  // bytes that were there when a stream's retries began anew

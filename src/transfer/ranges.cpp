@@ -56,7 +56,7 @@ std::vector<Range> RangeSet::missing(Range within) const {
 }
 
 std::optional<Share> next_share(const RangeSet& done, std::uint64_t total,
-                                std::span<const Range> busy, std::uint64_t smallest) {
+                                std::span<const Range> busy, ShareSizes sizes) {
   constexpr std::uint64_t kPage = 4096;  // two connections never write to one page
   const auto smaller = [](const Range& a, const Range& b) { return a.size() < b.size(); };
 
@@ -64,12 +64,19 @@ std::optional<Share> next_share(const RangeSet& done, std::uint64_t total,
   for (const Range& range : busy) taken.add(range);
   const std::vector<Range> idle = taken.missing({0, total});
   if (!idle.empty()) {
-    return Share{*std::max_element(idle.begin(), idle.end(), smaller), std::nullopt};
+    Range first = idle.front();
+    // What would be left of it must be worth a request, too.
+    if (first.size() > sizes.piece && first.size() - sizes.piece > sizes.smallest) {
+      first.end = (first.begin + sizes.piece) / kPage * kPage;
+    }
+    return Share{first, std::nullopt};
   }
   if (busy.empty()) return std::nullopt;
   const auto largest = std::max_element(busy.begin(), busy.end(), smaller);
   const std::uint64_t middle = (largest->begin + largest->size() / 2) / kPage * kPage;
-  if (middle < largest->begin + smallest || largest->end < middle + smallest) return std::nullopt;
+  if (middle < largest->begin + sizes.smallest || largest->end < middle + sizes.smallest) {
+    return std::nullopt;
+  }
   return Share{{middle, largest->end}, static_cast<std::size_t>(largest - busy.begin())};
 }
 

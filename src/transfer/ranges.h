@@ -50,10 +50,16 @@ struct Share {
   bool operator==(const Share&) const = default;
 };
 
-/// What one more connection should fetch of a file of `total` bytes: what is missing and nobody is
-/// at, the largest first; else the back half of the largest busy range, unless a half would be
-/// smaller than `smallest`. nullopt: nothing that pays.
+/// How large shares are, bytes.
+struct ShareSizes {
+  std::uint64_t piece = kNoEnd;  ///< what one connection is given at once
+  std::uint64_t smallest = 0;    ///< less is not worth a request of its own
+};
+
+/// What one more connection should fetch of a file of `total` bytes: the first piece that is
+/// missing and nobody is at, so that the file grows from its front; else the back half of the
+/// largest busy range, unless a half would be smaller than `smallest`. nullopt: nothing that pays.
 [[nodiscard]] std::optional<Share> next_share(const RangeSet& done, std::uint64_t total,
-                                              std::span<const Range> busy, std::uint64_t smallest);
+                                              std::span<const Range> busy, ShareSizes sizes);
 
 }  // namespace fvprefetch

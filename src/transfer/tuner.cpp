@@ -7,14 +7,19 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Twice the connections must bring this much more: less is noise, and they cost the server, too.
+// Twice the connections must bring this much more, four times as many the square of it: less is
+// noise, and they cost the server, too.
 constexpr double kPays = 1.15;
 // Long enough for a rate, and for a connection over a long way to come up to speed.
-constexpr milliseconds kShortestWindow(100);
+constexpr milliseconds kShortestWindow(50);
 constexpr milliseconds kLongestWindow(1000);
-constexpr int kLatencies = 6;
+constexpr int kLatencies = 3;
 // Conditions change; but who has found nothing to gain twice in a row need not look as often.
 constexpr std::chrono::seconds kLongestPatience(60);
+// Less than this of what was found out shows that conditions have changed already.
+constexpr double kBrokenIn = 0.5;
+// A link that breaks in all the time must not be tried all the time.
+constexpr milliseconds kBetweenTrials(500);
 
 }  // namespace
 
@@ -28,34 +33,41 @@ int Tuner::wanted(const Sample& sample) {
     running_ = sample.running;
     since_.reset();
   }
-  if (phase_ == Phase::kSettled) {
-    if (sample.now < settled_until_) return paid_;
+  if (phase_ == Phase::kSettled && sample.now >= settled_until_) {
     phase_ = Phase::kBaseline;
     since_.reset();
   }
+  const int as_it_is = phase_ == Phase::kSettled ? paid_ : running_;
   if (!sample.all_deliver) {
     since_.reset();
-    return running_;
+    return as_it_is;
   }
   if (!since_) measure_anew(sample);
   const auto window = std::clamp<std::chrono::nanoseconds>(kLatencies * sample.latency,
                                                            kShortestWindow, kLongestWindow);
   const auto passed = sample.now - *since_;
-  if (passed < window) return running_;
+  if (passed < window) return as_it_is;
 
   const double rate = static_cast<double>(sample.bytes - bytes_before_) /
                       std::chrono::duration<double>(passed).count();
-  if (phase_ == Phase::kTrial && rate < rate_ * kPays) return settle(sample, paid_);
-  if (phase_ == Phase::kTrial) patience_ = std::chrono::seconds(5);
-  rate_ = rate;
-  paid_ = running_;
-  if (sample.most <= running_) {
-    measure_anew(sample);
-    return running_;
+  rate_of_one_ = rate / running_;
+  switch (phase_) {
+    case Phase::kBaseline:
+      return try_more(sample, rate);
+    case Phase::kTrial: {
+      const bool doubled = running_ <= 2 * paid_;
+      if (rate < rate_ * kPays * (doubled ? 1 : kPays)) return settle(sample);
+      patience_ = std::chrono::seconds(5);
+      return try_more(sample, rate);
+    }
+    case Phase::kSettled:
+      if (rate < rate_ * kBrokenIn && sample.now >= settled_at_least_until_) {
+        return try_more(sample, rate);
+      }
+      measure_anew(sample);
+      return as_it_is;
   }
-  phase_ = Phase::kTrial;
-  since_.reset();
-  return std::min(sample.most, 2 * running_);
+  return as_it_is;
 }
 
 void Tuner::measure_anew(const Sample& sample) {
@@ -63,11 +75,28 @@ void Tuner::measure_anew(const Sample& sample) {
   bytes_before_ = sample.bytes;
 }
 
-int Tuner::settle(const Sample& sample, int at) {
+int Tuner::try_more(const Sample& sample, double rate) {
+  rate_ = rate;
+  paid_ = running_;
+  if (sample.most <= running_) {
+    phase_ = Phase::kBaseline;
+    // The window goes on: what could be of use may be known at the next look.
+    if (sample.now - *since_ >= kLongestWindow) measure_anew(sample);
+    return running_;
+  }
+  phase_ = Phase::kTrial;
+  since_.reset();
+  return std::min(sample.most, factor_ * running_);
+}
+
+int Tuner::settle(const Sample& sample) {
   phase_ = Phase::kSettled;
+  since_.reset();
   settled_until_ = sample.now + patience_;
+  settled_at_least_until_ = sample.now + kBetweenTrials;
   patience_ = std::min(patience_ * 2, kLongestPatience);
-  return at;
+  factor_ = factor_ == 4 ? 2 : 4;  // the next time the other step
+  return paid_;
 }
 
 }  // namespace fvprefetch

@@ -1,5 +1,7 @@
-// How many connections pay, found out by trying: their number is doubled while the bytes per second
-// of all files together grow with it, and goes back to the last one that paid when they do not.
+// How many connections pay, found out by trying: there are four times as many while the bytes per
+// second of all files together grow with it, and as many as paid last when they do not. What was
+// found out holds for a while, or until the bytes per second break in: a server that limits each
+// connection often lets the first megabytes of it pass at once.
 // Pure: the caller measures and acts.
 #pragma once
 
@@ -24,12 +26,15 @@ class Tuner {
 
   /// How many connections there should be now.
   [[nodiscard]] int wanted(const Sample& sample);
+  /// What one connection brought of late, bytes per second; nullopt: not known yet.
+  [[nodiscard]] std::optional<double> rate_of_one() const { return rate_of_one_; }
 
  private:
   enum class Phase { kBaseline, kTrial, kSettled };
 
   void measure_anew(const Sample& sample);
-  int settle(const Sample& sample, int at);
+  int try_more(const Sample& sample, double rate);
+  int settle(const Sample& sample);
 
   Phase phase_ = Phase::kBaseline;
   std::optional<Clock::TimePoint> since_;  ///< begin of the window
@@ -37,7 +42,10 @@ class Tuner {
   int running_ = 0;
   int paid_ = 0;     ///< connections that did
   double rate_ = 0;  ///< bytes per second with those
+  int factor_ = 4;   ///< of the next trial
+  std::optional<double> rate_of_one_;
   Clock::TimePoint settled_until_{};
+  Clock::TimePoint settled_at_least_until_{};
   std::chrono::seconds patience_{5};
 };
 

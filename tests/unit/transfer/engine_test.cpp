@@ -329,6 +329,7 @@ TEST_F(EngineTest, GivesUpAfterTheRetriesItWasGiven) {
 
 TEST_F(EngineTest, CountsTheRetriesAnewAfterAGoodPieceOfTheFile) {
   options.retries = 1;
+  options.connections = 1;
   const std::string piece(1U << 20U, 'x');
   wire.on(kA, Answer(200).header("etag", "\"v1\"").body(piece).cut());
   for (int i = 1; i < 4; ++i) {

@@ -88,13 +88,22 @@ class NextShare : public ::testing::TestWithParam<ShareRow> {};
 TEST_P(NextShare, IsWhatPaysMost) {
   RangeSet done;
   for (const Range& range : GetParam().done) done.add(range);
-  EXPECT_EQ(next_share(done, 64 * kMiB, GetParam().busy, 4 * kMiB), GetParam().expected);
+  EXPECT_EQ(next_share(done, 64 * kMiB, GetParam().busy, {16 * kMiB, 4 * kMiB}),
+            GetParam().expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, NextShare,
     ::testing::Values(
-        ShareRow{"TheWholeFile", {}, {}, Share{{0, 64 * kMiB}, std::nullopt}},
+        ShareRow{"TheFirstPiece", {}, {}, Share{{0, 16 * kMiB}, std::nullopt}},
+        ShareRow{"OfWhatIsMissing",
+                 {{0, 8 * kMiB}},
+                 {{8 * kMiB, 24 * kMiB}},
+                 Share{{24 * kMiB, 40 * kMiB}, std::nullopt}},
+        ShareRow{"WithAnEndThatIsNotWorthAPiece",
+                 {{0, 45 * kMiB}},
+                 {},
+                 Share{{45 * kMiB, 64 * kMiB}, std::nullopt}},
         ShareRow{"TheBackHalf", {}, {{0, 64 * kMiB}}, Share{{32 * kMiB, 64 * kMiB}, 0}},
         ShareRow{"OfWhatIsLeft",
                  {{0, 32 * kMiB}},
@@ -107,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
         ShareRow{"WhatNobodyIsAt",
                  {{0, 8 * kMiB}},
                  {{32 * kMiB, 64 * kMiB}},
-                 Share{{8 * kMiB, 32 * kMiB}, std::nullopt}},
+                 Share{{8 * kMiB, 24 * kMiB}, std::nullopt}},
         ShareRow{"EvenWhenItIsSmall", {{1, 64 * kMiB}}, {}, Share{{0, 1}, std::nullopt}},
         ShareRow{
             "NotHalvesThatAreTooSmall", {{0, 57 * kMiB}}, {{57 * kMiB, 64 * kMiB}}, std::nullopt},

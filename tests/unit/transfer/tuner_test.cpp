@@ -31,9 +31,11 @@ class Link {
   [[nodiscard]] int running() const { return sample_.running; }
   void set_running(int running) { sample_.running = running; }
   Tuner::Sample& sample() { return sample_; }
+  [[nodiscard]] std::optional<double> rate_of_one() const { return tuner_.rate_of_one(); }
 
   int most = 8;
   int highest = 1;
+  int trials = 0;
 
  private:
   std::function<double(int)> rate_;
@@ -53,7 +55,7 @@ TEST(Tuner, KeepsOneWhereMoreBringNothing) {
   Link link([](int) { return kRate; });
   link.run(seconds(1));
   EXPECT_EQ(link.running(), 1);
-  EXPECT_EQ(link.highest, 2);
+  EXPECT_EQ(link.highest, 4);
 }
 
 TEST(Tuner, GoesBackToWhatPaidLast) {
@@ -90,19 +92,56 @@ TEST(Tuner, LooksAgainAfterAWhile) {
 
 TEST(Tuner, JudgesNoConnectionThatHasNotBegunToDeliver) {
   Link link([](int) { return kRate; });
-  link.run(milliseconds(120));
-  ASSERT_EQ(link.running(), 2);
+  link.run(milliseconds(80));
+  ASSERT_EQ(link.running(), 4);
   link.sample().all_deliver = false;
   link.run(seconds(5));
-  EXPECT_EQ(link.running(), 2);
+  EXPECT_EQ(link.running(), 4);
 }
 
 TEST(Tuner, TakesLongerOverALongWay) {
   Link link([](int connections) { return connections * kRate; });
   link.sample().latency = milliseconds(100);
-  link.run(milliseconds(500));
+  link.run(milliseconds(300));
   EXPECT_EQ(link.running(), 1);
-  link.run(milliseconds(200));
+  link.run(milliseconds(100));
+  EXPECT_EQ(link.running(), 4);
+}
+
+TEST(Tuner, TellsWhatOneConnectionBrings) {
+  Link link([](int connections) { return std::min(connections, 4) * kRate; });
+  EXPECT_EQ(link.rate_of_one(), std::nullopt);
+  link.run(seconds(2));
+  EXPECT_NEAR(*link.rate_of_one(), kRate, 0.01 * kRate);
+}
+
+TEST(Tuner, LooksAgainAtOnceWhereTheRateBreaksIn) {
+  // The first bytes of a connection come as fast as the link is, the others do not.
+  bool at_first = true;
+  Link link([&](int connections) { return at_first ? 20 * kRate : connections * kRate; });
+  link.run(milliseconds(700));
+  ASSERT_EQ(link.running(), 1);
+  at_first = false;
+  link.run(milliseconds(400));
+  EXPECT_EQ(link.running(), 8);
+}
+
+TEST(Tuner, DoesNotTryAllTheTimeWhereTheRateGoesUpAndDown) {
+  int turn = 0;
+  Link link([&](int) { return ++turn % 10 < 5 ? kRate : 0.1 * kRate; });
+  for (int i = 0; i < 200; ++i) {
+    const int before = link.running();
+    link.run(milliseconds(20));
+    if (link.running() > before) ++link.trials;
+  }
+  EXPECT_LE(link.trials, 16);  // 4 s, two steps each half second
+}
+
+TEST(Tuner, AStepThatBroughtNothingIsFollowedByASmallerOne) {
+  Link link([](int connections) { return connections == 1 ? kRate : 1.2 * kRate; });
+  link.run(seconds(1));
+  ASSERT_EQ(link.running(), 1);
+  link.run(seconds(7));
   EXPECT_EQ(link.running(), 2);
 }
 
