@@ -25,6 +25,8 @@ class Clock {
 /// Wall-clock time as RFC 3339 UTC with seconds ("2026-11-24T08:14:26Z"): for people and records,
 /// never to judge another host.
 [[nodiscard]] std::string rfc3339_now();
+/// Wall-clock time in nanoseconds since 1970, as a file's mtime has it.
+[[nodiscard]] std::int64_t wall_clock_ns();
 /// The same form of a time in seconds since 1970 (a file's mtime).
 [[nodiscard]] std::string rfc3339(std::int64_t seconds);
 

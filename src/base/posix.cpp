@@ -50,6 +50,7 @@ FileInfo to_info(const struct ::stat& status) {
   FileInfo info;
   info.regular = S_ISREG(status.st_mode);
   info.directory = S_ISDIR(status.st_mode);
+  info.link = S_ISLNK(status.st_mode);
   info.size = static_cast<std::uint64_t>(status.st_size);
   info.allocated = static_cast<std::uint64_t>(status.st_blocks) * 512;  // whatever the block size
   info.mtime_ns = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
@@ -186,6 +187,13 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
 Result<std::optional<FileInfo>> stat(const std::string& path) {
   struct ::stat status {};
   if (again([&] { return ::stat(path.c_str(), &status); }) == 0) return to_info(status);
+  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+  return fail(last_error("look at", path));
+}
+
+Result<std::optional<FileInfo>> lstat(const std::string& path) {
+  struct ::stat status {};
+  if (again([&] { return ::lstat(path.c_str(), &status); }) == 0) return to_info(status);
   if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
   return fail(last_error("look at", path));
 }

@@ -45,6 +45,7 @@ class Fd {
 struct FileInfo {
   bool regular = false;
   bool directory = false;
+  bool link = false;            ///< symbolic; only of what lstat() looked at
   std::uint64_t size = 0;       ///< bytes
   std::uint64_t allocated = 0;  ///< bytes that have a place on the disk; a hole has none
   std::int64_t mtime_ns = 0;    ///< nanoseconds since 1970
@@ -59,6 +60,8 @@ struct FileInfo {
 /// What `path` leads to, symbolic links followed. nullopt: nothing there (ENOENT, ENOTDIR, or a
 /// dangling link).
 [[nodiscard]] Result<std::optional<FileInfo>> stat(const std::string& path);
+/// What `path` itself is: a symbolic link in its last component is not followed.
+[[nodiscard]] Result<std::optional<FileInfo>> lstat(const std::string& path);
 [[nodiscard]] bool exists(const std::string& path);
 /// What an open file is.
 [[nodiscard]] Result<FileInfo> stat(const Fd& fd, std::string_view path);

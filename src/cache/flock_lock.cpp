@@ -215,6 +215,17 @@ std::optional<std::string> known_holder(const std::string& path) {
          " on this host";
 }
 
+bool is_held(const std::string& path) {
+  const auto fd = posix::open_read(path);
+  if (!fd) return false;
+  // Shared, which is enough to see an exclusive one, and all that NFS gives to a reader.
+  while (::flock(fd->get(), LOCK_SH | LOCK_NB) != 0) {
+    if (errno != EINTR) return errno == EWOULDBLOCK;
+  }
+  (void)::flock(fd->get(), LOCK_UN);
+  return false;
+}
+
 std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self) {
   return std::make_unique<Flock>(std::move(path), mode, std::move(self));
 }

@@ -10,8 +10,10 @@ namespace fvprefetch::layout {
 namespace {
 
 constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
-constexpr std::string_view kJournalSuffix = ".json";
 constexpr std::string_view kPythonSuffix = ".incomplete";
+constexpr std::string_view kJournalSuffix = ".json";
+constexpr std::string_view kHolderSuffix = ".holder";
+constexpr std::string_view kLockSuffix = ".lock";
 constexpr std::size_t kTagDigits = 8;
 constexpr std::size_t kLongestSegment = 255;
 
@@ -44,6 +46,16 @@ bool is_tagged(std::string_view name, std::string_view stem, std::string_view su
   if (!name.starts_with(stem) || !name.ends_with(suffix)) return false;
   if (name.size() != stem.size() + 1 + kTagDigits + suffix.size()) return false;
   return name[stem.size()] == '.' && is_tag(name.substr(stem.size() + 1, kTagDigits));
+}
+
+// "<stem>.<tag>" without `suffix`.
+std::optional<TaggedName> split_tagged(std::string_view name, std::string_view suffix) {
+  if (!name.ends_with(suffix)) return std::nullopt;
+  name.remove_suffix(suffix.size());
+  if (name.size() < 1 + 1 + kTagDigits) return std::nullopt;
+  const std::size_t dot = name.size() - kTagDigits - 1;
+  if (name[dot] != '.' || !is_tag(name.substr(dot + 1))) return std::nullopt;
+  return TaggedName{name.substr(0, dot), name.substr(dot + 1)};
 }
 
 }  // namespace
@@ -80,6 +92,16 @@ bool safe_revision(std::string_view revision) {
 HubRepo::HubRepo(std::string root, std::string_view repo_type, std::string_view repo_id)
     : root_(std::move(root)), folder_(repo_folder(repo_type, repo_id)) {}
 
+std::optional<HubRepo> HubRepo::in_folder(std::string root, std::string_view folder) {
+  for (const std::string_view type : {"model", "dataset", "space"}) {
+    const std::string prefix = repo_folder(type, "");
+    if (!folder.starts_with(prefix) || folder.size() == prefix.size()) continue;
+    // As an id it is another one than the repo's, whose slash is gone; the folder is the same.
+    return HubRepo(std::move(root), type, folder.substr(prefix.size()));
+  }
+  return std::nullopt;
+}
+
 std::string HubRepo::directory() const {
   return join({root_, folder_});
 }
@@ -93,7 +115,7 @@ std::string HubRepo::partial(std::string_view blob, std::string_view tag) const 
   return this->blob(blob).append(".").append(tag).append(kPartialSuffix);
 }
 std::string HubRepo::journal(std::string_view blob, std::string_view tag) const {
-  return join({journals(), blob}).append(".").append(tag).append(kJournalSuffix);
+  return join({journals(), journal_file(blob, tag)});
 }
 std::string HubRepo::journals() const {
   return join({state(), "partials"});
@@ -127,7 +149,7 @@ std::string HubRepo::locks() const {
   return join({root_, ".locks", folder_});
 }
 std::string HubRepo::lock(std::string_view blob) const {
-  return join({root_, ".locks", folder_, blob}) + ".lock";
+  return join({root_, ".locks", folder_, blob}).append(kLockSuffix);
 }
 std::string HubRepo::receipt(std::string_view commit, std::string_view selection) const {
   const std::string key = std::string(commit).append("\n").append(selection);
@@ -158,13 +180,16 @@ std::string UrlFile::partial(std::string_view tag) const {
   return join({directory(), name.append(".").append(tag).append(kPartialSuffix)});
 }
 std::string UrlFile::journal(std::string_view tag) const {
-  return join({journals(), key_}).append(".").append(tag).append(kJournalSuffix);
+  return join({journals(), journal_file(key_, tag)});
 }
 std::string UrlFile::journals() const {
   return join({state(), "partials"});
 }
+std::string UrlFile::locks() const {
+  return join({state(), "locks"});
+}
 std::string UrlFile::lock() const {
-  return join({state(), "locks", key_}) + ".lock";
+  return join({locks(), key_}).append(kLockSuffix);
 }
 std::string UrlFile::receipt() const {
   return join({state(), "receipts", key_}) + ".json";
@@ -180,15 +205,71 @@ std::string UrlFile::temporary(std::string_view tag) const {
 }
 
 std::string holder_record(std::string_view lock) {
-  constexpr std::string_view kLock = ".lock";
-  if (lock.ends_with(kLock)) lock.remove_suffix(kLock.size());
-  return std::string(lock) + ".holder";
+  if (lock.ends_with(kLockSuffix)) lock.remove_suffix(kLockSuffix.size());
+  return std::string(lock).append(kHolderSuffix);
+}
+
+std::string lock_beside(std::string_view directory, std::string_view stem) {
+  return join({directory, stem}).append(kLockSuffix);
 }
 
 std::string_view journal_tag(std::string_view file_name, std::string_view stem) {
   if (!is_tagged(file_name, stem, kJournalSuffix)) return {};
   file_name.remove_suffix(kJournalSuffix.size());
   return file_name.substr(file_name.size() - kTagDigits);
+}
+
+std::optional<TaggedName> hub_partial(std::string_view file_name) {
+  const auto name = split_tagged(file_name, kPartialSuffix);
+  return name && safe_blob_name(name->stem) ? name : std::nullopt;
+}
+
+std::optional<TaggedName> url_partial(std::string_view file_name) {
+  if (!file_name.starts_with('.')) return std::nullopt;
+  const auto name = split_tagged(file_name.substr(1), kPartialSuffix);
+  const bool ours =
+      name && name->stem.find('/') == std::string_view::npos && safe_relative_path(name->stem);
+  return ours ? name : std::nullopt;
+}
+
+std::string_view partial_tag(std::string_view file_name) {
+  if (const auto of_blob = hub_partial(file_name)) return of_blob->tag;
+  const auto of_url = url_partial(file_name);
+  return of_url ? of_url->tag : std::string_view();
+}
+
+std::string journal_file(std::string_view key, std::string_view tag) {
+  return std::string(key).append(".").append(tag).append(kJournalSuffix);
+}
+
+std::optional<JournalName> journal_name(std::string_view file_name) {
+  constexpr std::string_view kTemporary = ".tmp";
+  const bool temporary = file_name.ends_with(kTemporary);
+  if (temporary) file_name.remove_suffix(kTemporary.size());
+  const auto name = split_tagged(file_name, kJournalSuffix);
+  if (!name || !safe_blob_name(name->stem)) return std::nullopt;
+  return JournalName{name->stem, name->tag, temporary};
+}
+
+std::optional<HolderName> holder_name(std::string_view file_name) {
+  bool temporary = false;
+  if (const auto tagged = split_tagged(file_name, ""); tagged) {
+    temporary = tagged->stem.ends_with(kHolderSuffix);
+    if (temporary) file_name = tagged->stem;
+  }
+  if (!file_name.ends_with(kHolderSuffix)) return std::nullopt;
+  file_name.remove_suffix(kHolderSuffix.size());
+  if (!safe_blob_name(file_name)) return std::nullopt;
+  return HolderName{file_name, temporary};
+}
+
+bool is_temporary(std::string_view file_name) {
+  return is_tag(file_name);
+}
+
+bool may_be_hash(std::string_view stem) {
+  constexpr std::size_t kDigits = 64;
+  return stem.size() == kDigits && is_hex(stem);
 }
 
 bool is_partial_of(std::string_view file_name, std::string_view target_name) {

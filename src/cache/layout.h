@@ -19,10 +19,13 @@
 //   <root>/.fvprefetch/locks/<key>.lock, .holder   *
 //   <root>/.fvprefetch/receipts/<key>.json         *
 //   <root>/.fvprefetch/partials/<key>.<8 hex>.json *
+//   <root>/.fvprefetch/tmp/<8 hex>                 * receipts on their way
+// A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>.
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
 // Nothing of ours lies in the Hub cache's root, in snapshots/ or in refs/: scanners look there.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +49,8 @@ namespace fvprefetch::layout {
 class HubRepo {
  public:
   HubRepo(std::string root, std::string_view repo_type, std::string_view repo_id);
+  /// The repo that a folder of the root belongs to; nullopt: to none.
+  [[nodiscard]] static std::optional<HubRepo> in_folder(std::string root, std::string_view folder);
 
   [[nodiscard]] const std::string& root() const { return root_; }
   [[nodiscard]] std::string directory() const;
@@ -77,7 +82,8 @@ class HubRepo {
   std::string folder_;
 };
 
-/// Paths of one URL file below `root`; `relative` must be safe.
+/// Paths of one URL file below `root`; `relative` must be safe, or empty where only the folders
+/// that all files of a root share are asked for.
 class UrlFile {
  public:
   UrlFile(std::string root, std::string relative);
@@ -89,7 +95,9 @@ class UrlFile {
   /// The journal of that partial.
   [[nodiscard]] std::string journal(std::string_view tag) const;
   [[nodiscard]] std::string journals() const;
+  /// What its lock, receipt and journals are named by.
   [[nodiscard]] const std::string& key() const { return key_; }
+  [[nodiscard]] std::string locks() const;
   [[nodiscard]] std::string lock() const;
   [[nodiscard]] std::string receipt() const;
   [[nodiscard]] std::string state() const;
@@ -104,10 +112,47 @@ class UrlFile {
 
 /// "<lock without .lock>.holder".
 [[nodiscard]] std::string holder_record(std::string_view lock);
+/// The lock in `directory` of a blob or of UrlFile::key().
+[[nodiscard]] std::string lock_beside(std::string_view directory, std::string_view stem);
 
 /// The tag of `file_name` when it is the journal of a partial of `stem` (the blob; of a URL file
 /// its key); else "".
 [[nodiscard]] std::string_view journal_tag(std::string_view file_name, std::string_view stem);
+
+// Names found in a cache, taken apart. nullopt (false): not a name that we would give. The parts
+// are views into `file_name`.
+
+/// Of a partial: what it is one of (a blob; a URL file's name, or the hash that stands for a long
+/// one), and its tag.
+struct TaggedName {
+  std::string_view stem;
+  std::string_view tag;
+};
+[[nodiscard]] std::optional<TaggedName> hub_partial(std::string_view file_name);
+[[nodiscard]] std::optional<TaggedName> url_partial(std::string_view file_name);
+
+/// The tag of a partial of either kind; "" when it is none.
+[[nodiscard]] std::string_view partial_tag(std::string_view file_name);
+
+/// The name of a journal, without its folder.
+[[nodiscard]] std::string journal_file(std::string_view key, std::string_view tag);
+struct JournalName {
+  std::string_view key;  ///< the blob, or UrlFile::key()
+  std::string_view tag;
+  bool temporary = false;  ///< on its way to that name
+};
+[[nodiscard]] std::optional<JournalName> journal_name(std::string_view file_name);
+
+struct HolderName {
+  std::string_view stem;   ///< the lock's name is "<stem>.lock"
+  bool temporary = false;  ///< on its way to that name
+};
+[[nodiscard]] std::optional<HolderName> holder_name(std::string_view file_name);
+
+/// Whether `file_name` is one that temporary() gives.
+[[nodiscard]] bool is_temporary(std::string_view file_name);
+/// Whether a partial's stem may be the hash of a name that is too long.
+[[nodiscard]] bool may_be_hash(std::string_view stem);
 
 /// Whether `file_name`, found beside `target_name`, is an unfinished download of it: ours, or
 /// huggingface_hub's "<blob>.incomplete" and "<blob>.<8 hex>.incomplete".

@@ -61,6 +61,11 @@ class Lock {
 /// neither knows of a living holder. Reads only: it does not try the lock.
 [[nodiscard]] std::optional<std::string> known_holder(const std::string& path);
 
+/// Whether somebody holds the lock at `path` now. Writes nothing and makes nothing; false, too,
+/// where there is no such file or the file system does not lock. Whoever tries the lock in the
+/// instant of the look tries once more.
+[[nodiscard]] bool is_held(const std::string& path);
+
 /// How long to wait for a lock and when to say so.
 class LockWait {
  public:

@@ -209,6 +209,16 @@ TEST_P(LockContract, DoesNotNameADeadHolder) {
   EXPECT_EQ(known_holder(path_), std::nullopt);
 }
 
+TEST_P(LockContract, IsSeenToBeHeldWithoutATrace) {
+  EXPECT_FALSE(fvprefetch::is_held(path_));
+  EXPECT_TRUE(dir_.files().empty());
+  Child child(holding());
+  EXPECT_TRUE(fvprefetch::is_held(path_));
+  child.kill();
+  EXPECT_FALSE(fvprefetch::is_held(path_));
+  EXPECT_TRUE(IsOk(lock()->try_acquire()));  // nothing is kept
+}
+
 TEST_P(LockContract, NamesNobodyAfterItsRelease) {
   {
     const auto held = lock()->try_acquire();

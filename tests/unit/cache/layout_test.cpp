@@ -194,5 +194,95 @@ TEST(Partials, AreKnownByTheirTag) {
   EXPECT_EQ(layout::journal_tag("abcd.00c0ffee.json", "abc"), "");
 }
 
+// What is found in a cache, taken apart: "<stem>|<tag>", "!" when it is not ours.
+struct Found {
+  const char* name;
+  std::string file;
+  const char* hub;
+  const char* url;
+  const char* journal;
+  const char* holder;
+};
+const Found kFound[] = {
+    {"blob_partial", "abc.00c0ffee.fvprefetch-part", "abc|00c0ffee", "!", "!", "!"},
+    {"url_partial", ".a b.pth.00c0ffee.fvprefetch-part", "!", "a b.pth|00c0ffee", "!", "!"},
+    {"url_partial_with_a_dot", "..abc.00c0ffee.fvprefetch-part", "..abc|00c0ffee", ".abc|00c0ffee",
+     "!", "!"},
+    {"python_partial", "abc.00c0ffee.incomplete", "!", "!", "!", "!"},
+    {"python_partial_of_a_url", ".abc.00c0ffee.incomplete", "!", "!", "!", "!"},
+    {"torch_partial", "abc.00c0ffee.partial", "!", "!", "!", "!"},
+    {"more_behind", "abc.00c0ffee.fvprefetch-part.bak", "!", "!", "!", "!"},
+    {"no_tag", "abc.fvprefetch-part", "!", "!", "!", "!"},
+    {"no_stem", ".00c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"tag_in_capitals", "abc.00C0FFEE.fvprefetch-part", "!", "!", "!", "!"},
+    {"tag_too_long", "abc.000c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"tag_without_its_dot", "abc00c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"stem_of_dots", "...00c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"control_character", ".a\nb.00c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"blob_with_a_blank", "a b.00c0ffee.fvprefetch-part", "!", "!", "!", "!"},
+    {"journal", "abc.00c0ffee.json", "!", "!", "abc|00c0ffee", "!"},
+    {"journal_on_its_way", "abc.00c0ffee.json.tmp", "!", "!", "abc|00c0ffee~", "!"},
+    {"receipt", "abc.json", "!", "!", "!", "!"},
+    {"lock", "abc.lock", "!", "!", "!", "!"},
+    {"lock_with_a_tag", "abc.00c0ffee.lock", "!", "!", "!", "!"},
+    {"holder", "abc.holder", "!", "!", "!", "abc"},
+    {"holder_on_its_way", "abc.holder.00c0ffee", "!", "!", "!", "abc~"},
+    {"holder_of_nothing", ".holder", "!", "!", "!", "!"},
+    {"holder_with_more_behind", "abc.holder.bak", "!", "!", "!", "!"},
+    {"suffix_alone", ".fvprefetch-part", "!", "!", "!", "!"},
+    {"empty", "", "!", "!", "!", "!"},
+};
+std::string text_of(const std::optional<TaggedName>& name) {
+  if (!name) return "!";
+  return std::string(name->stem).append("|").append(name->tag);
+}
+std::string text_of(const std::optional<JournalName>& name) {
+  if (!name) return "!";
+  return std::string(name->key).append("|").append(name->tag).append(name->temporary ? "~" : "");
+}
+std::string text_of(const std::optional<HolderName>& name) {
+  return name ? std::string(name->stem).append(name->temporary ? "~" : "") : "!";
+}
+class FoundName : public ::testing::TestWithParam<Found> {};
+TEST_P(FoundName, IsOursOnlyWhenWeWouldGiveIt) {
+  const Found& row = GetParam();
+  EXPECT_EQ(text_of(hub_partial(row.file)), row.hub);
+  EXPECT_EQ(text_of(url_partial(row.file)), row.url);
+  EXPECT_EQ(text_of(journal_name(row.file)), row.journal);
+  EXPECT_EQ(text_of(holder_name(row.file)), row.holder);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, FoundName, ::testing::ValuesIn(kFound), row_name<Found>);
+
+TEST(FoundNames, AreThoseThatWeGive) {
+  const HubRepo repo("/hub", "model", "org/name");
+  const auto name = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
+  EXPECT_EQ(text_of(hub_partial(name(repo.partial("abc", "00c0ffee")))), "abc|00c0ffee");
+  EXPECT_EQ(text_of(journal_name(name(repo.journal("abc", "00c0ffee")))), "abc|00c0ffee");
+  EXPECT_EQ(text_of(holder_name(name(holder_record(repo.lock("abc"))))), "abc");
+  EXPECT_EQ(lock_beside(repo.locks(), "abc"), repo.lock("abc"));
+  EXPECT_TRUE(is_temporary(name(repo.temporary("00c0ffee"))));
+  EXPECT_FALSE(is_temporary("00c0ffee.json"));
+
+  const UrlFile file("/eval", "models/a.pth");
+  EXPECT_EQ(text_of(url_partial(name(file.partial("00c0ffee")))), "a.pth|00c0ffee");
+  EXPECT_EQ(text_of(journal_name(name(file.journal("00c0ffee")))), file.key() + "|00c0ffee");
+  EXPECT_EQ(lock_beside(file.locks(), file.key()), file.lock());
+  const UrlFile long_file("/eval", "models/" + std::string(250, 'a'));
+  const std::string long_name = name(long_file.partial("00c0ffee"));
+  ASSERT_TRUE(url_partial(long_name).has_value());
+  EXPECT_TRUE(may_be_hash(url_partial(long_name)->stem));
+}
+
+TEST(RepoFolder, LeadsBackToTheRepo) {
+  const HubRepo repo("/hub", "dataset", "org/name");
+  const auto found = HubRepo::in_folder("/hub", "datasets--org--name");
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->directory(), repo.directory());
+  EXPECT_EQ(found->lock("abc"), repo.lock("abc"));
+  for (const char* other : {"models--", "models", "model--a", ".locks", "", "torch"}) {
+    EXPECT_FALSE(HubRepo::in_folder("/hub", other)) << other;
+  }
+}
+
 }  // namespace
 }  // namespace fvprefetch::layout
