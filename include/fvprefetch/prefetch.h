@@ -26,6 +26,7 @@
 #include "fvprefetch/manifest.h"
 #include "fvprefetch/plan.h"
 #include "fvprefetch/progress.h"
+#include "fvprefetch/pruning.h"
 #include "fvprefetch/report.h"
 #include "fvprefetch/verification.h"
 
@@ -52,6 +53,8 @@ struct Options {
   bool keep_going = false;
   /// verify() only: fetch the corrupt and the missing files. Not when offline.
   bool repair = false;
+  /// prune() only: say what would be removed, and remove nothing.
+  bool dry_run = false;
 
   LockMode lock = LockMode::kAuto;
   /// Longest wait for a lock. Given: absolute. Not given: 30 minutes without any progress of the
@@ -111,5 +114,19 @@ struct Options {
 /// looked at. Every failure is in the result. Blocks as long as reading all of it takes; ends early
 /// on `stop` and at the deadline, with what was found so far.
 [[nodiscard]] Verification verify(const Manifest& manifest, const Options& options = {});
+
+/// Removes from the eval cache, TORCH_HOME (where it is set) and the Hub cache what killed runs of
+/// ours left: unfinished downloads, their journals, other private files. Never what changed within
+/// the last day, what a living process of this host owns, or what lies below a held lock; never a
+/// lock file, another tool's file, or anything behind a symbolic link. Takes the lock of each
+/// target, without waiting, while it removes; Options::dry_run writes nothing. Sends no request.
+/// kPermission and so on when something that should go could not; the rest is removed all the same.
+/// Ends early on `stop` and at the deadline. Blocks as long as it takes to list the caches.
+[[nodiscard]] Pruning prune(const Options& options = {});
+
+/// The same of what belongs to the manifest: the repositories of its Hub entries, the files of its
+/// URL entries (whose folders may be reached through symbolic links, as the files are), its lock
+/// file. kUsage when the manifest cannot be used.
+[[nodiscard]] Pruning prune(const Manifest& manifest, const Options& options = {});
 
 }  // namespace fvprefetch

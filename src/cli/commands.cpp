@@ -16,6 +16,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/plan_json.h"
+#include "cli/pruning_json.h"
 #include "cli/signals.h"
 #include "cli/text.h"
 #include "cli/verification_json.h"
@@ -105,12 +106,12 @@ Options options_of(const Invocation& call, Console& console, const EnvironmentLo
   return options;
 }
 
-// `plan`, `status`, `verify` and `lock` are the work of one process. Another rank of the same step
-// would only send the same requests again; it looks whether the manifest can be read, so as to end
-// as rank 0 does then. nullopt: this process is the one.
+// `plan`, `status`, `verify`, `lock` and `prune` are the work of one process. Another rank of the
+// same step would only send the same requests again; it looks whether the manifest can be read, so
+// as to end as rank 0 does then. nullopt: this process is the one.
 std::optional<int> end_of_silent_rank(const Invocation& call, const EnvironmentLookup& env) {
   if (told_rank(env).value_or(0) == 0) return std::nullopt;
-  if (call.target == "-") return 0;
+  if (call.target == "-" || call.target.empty()) return 0;
   const auto manifest = manifest_of(call);
   return manifest ? 0 : exit_code(manifest.error().code);
 }
@@ -270,6 +271,32 @@ int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
   return code;
 }
 
+// `prune`.
+int clean_up(const Invocation& call, const EnvironmentLookup& env) {
+  if (const auto code = end_of_silent_rank(call, env)) return *code;
+  const Signals signals;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
+                  real_clock());
+  const Options options = options_of(call, console, env, signals);
+
+  Pruning done;
+  if (call.target.empty()) {
+    done = prune(options);
+  } else if (const auto manifest = manifest_of(call); manifest) {
+    done = prune(*manifest, options);
+  } else {
+    done.dry_run = options.dry_run;
+    done.error = manifest.error();
+  }
+  const std::string text = call.json ? pruning_to_json(done) + "\n" : pruning_text(done);
+  const int code = print(text, exit_code(done.code()), console);
+  if (!done.error || !done.files.empty()) console.note(pruning_summary(done));
+  for (const std::string& line : failure_lines(done)) console.failure(line);
+  if (done.error) console.error(*done.error);
+  return code;
+}
+
 // `env`: as everywhere, of a launcher's ranks only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
@@ -315,6 +342,8 @@ int run(const std::vector<std::string>& arguments) {
       return inspect(*call, env);
     case Command::kLock:
       return lock_manifest(*call, env);
+    case Command::kPrune:
+      return clean_up(*call, env);
     case Command::kEnv:
       return exports(*call, env);
     case Command::kSchema:

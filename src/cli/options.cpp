@@ -30,6 +30,7 @@ constexpr std::array kVerbs{
     Verb{Command::kStatus, "status", "MANIFEST", true, "say what is there; sends no request"},
     Verb{Command::kVerify, "verify", "MANIFEST", true, "hash what is there; --repair fetches anew"},
     Verb{Command::kLock, "lock", "MANIFEST", true, "pin commits and digests; see --frozen"},
+    Verb{Command::kPrune, "prune", "[MANIFEST]", false, "remove what killed runs left a day ago"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
 };
@@ -186,7 +187,7 @@ Applied progress_wish(std::string_view value, ProgressWish& target) {
       target);
 }
 
-enum class Group { kWhere, kHow, kSay, kEnsure, kVerify, kLock, kHelp };
+enum class Group { kWhere, kHow, kSay, kEnsure, kVerify, kLock, kPrune, kHelp };
 
 struct OptionSpec {
   std::string_view name;   // without dashes
@@ -267,6 +268,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.repair); }},
     OptionSpec{"output", "FILE", Group::kLock, "where to write (MANIFEST.lock.json); - is stdout",
                [](std::string_view v, Draft& d) { return text(v, d.call.output); }},
+    OptionSpec{"dry-run", "", Group::kPrune, "list what would be removed; remove nothing",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.dry_run); }},
     OptionSpec{"help", "", Group::kHelp, "this text; also after a command",
                [](std::string_view v, Draft& d) { return flag(v, d.help); }},
     OptionSpec{"version", "", Group::kHelp, "print the version",
@@ -278,6 +281,7 @@ std::optional<Command> owner_of(Group group) {
   if (group == Group::kEnsure) return Command::kEnsure;
   if (group == Group::kVerify) return Command::kVerify;
   if (group == Group::kLock) return Command::kLock;
+  if (group == Group::kPrune) return Command::kPrune;
   return std::nullopt;
 }
 
@@ -522,6 +526,7 @@ std::string usage_of(const Verb& verb) {
                      verb.argument,
                      verb.command == Command::kEnsure   ? " [--filename FILE]"
                      : verb.command == Command::kVerify ? " [--repair]"
+                     : verb.command == Command::kPrune  ? " [--dry-run]"
                                                         : "");
 }
 
@@ -646,7 +651,7 @@ std::string help_text(std::optional<Command> command) {
   if (command) {
     const Verb& verb = *find_verb(verb_name(*command));
     out += fmt::format("Usage: {}\n\n{}\n", usage_of(verb), verb.help);
-    for (const Group group : {Group::kEnsure, Group::kVerify, Group::kLock}) {
+    for (const Group group : {Group::kEnsure, Group::kVerify, Group::kLock, Group::kPrune}) {
       if (owner_of(group) != command) continue;
       out += "\nOptions of this command:\n" + option_lines(group);
     }

@@ -26,6 +26,7 @@ enum class Command {
   kStatus,
   kVerify,
   kLock,
+  kPrune,
   kEnv,
   kSchema,
   kHelp,
@@ -38,7 +39,7 @@ struct Invocation {
   Command command = Command::kFetch;
   /// `fvprefetch MANIFEST`: the first word was taken for a manifest since it is no command.
   bool command_implied = false;
-  std::string target;  ///< MANIFEST or SOURCE; `env` may have none
+  std::string target;  ///< MANIFEST or SOURCE; `env` and `prune` may have none
 
   // `ensure` only.
   std::string name;

@@ -349,6 +349,41 @@ std::string verification_summary(const Verification& verification) {
   return out;
 }
 
+std::string pruning_text(const Pruning& pruning) {
+  std::string out;
+  for (const PrunedFile& file : pruning.files) {
+    const bool listed = file.state == PruneState::kRemoved || file.state == PruneState::kOrphan;
+    if (listed) out += file.path + "\n";
+  }
+  return out;
+}
+
+std::string pruning_summary(const Pruning& pruning) {
+  const auto amount = [&](PruneState state) -> std::string {
+    std::uint64_t files = 0;
+    std::uint64_t bytes = 0;
+    for (const PrunedFile& file : pruning.files) {
+      if (file.state != state) continue;
+      ++files;
+      bytes += file.bytes;
+    }
+    if (files == 0) return {};
+    return fmt::format("{}, {}", count_text(files, "file", "files"), bytes_text(bytes));
+  };
+  const std::string gone = amount(pruning.dry_run ? PruneState::kOrphan : PruneState::kRemoved);
+  std::string out = fmt::format("{} {}", pruning.dry_run ? "would remove" : "removed",
+                                gone.empty() ? "nothing" : gone);
+  std::vector<std::string> kept;
+  if (const auto in_use = amount(PruneState::kInUse); !in_use.empty()) {
+    kept.push_back(in_use + ", in use");
+  }
+  if (const auto young = amount(PruneState::kYoung); !young.empty()) {
+    kept.push_back(young + ", not a day old");
+  }
+  if (!kept.empty()) out += fmt::format("; kept {}", fmt::join(kept, " and "));
+  return out;
+}
+
 Variables job_variables(const EnvironmentLookup& env, const Options& options) {
   // Absolute, for the job that follows may run in another directory.
   const auto place = [](const std::string& path) {
@@ -426,6 +461,19 @@ std::vector<std::string> failure_lines(const Verification& verification) {
     if (!entry.error || tells_of(told, entry.name, *entry.error)) continue;
     lines.push_back(fmt::format("{}`{}` {}: {}", entry.optional ? "optional " : "", entry.name,
                                 entry.state, describe(*entry.error)));
+  }
+  return lines;
+}
+
+std::vector<std::string> failure_lines(const Pruning& pruning) {
+  std::vector<std::string> lines;
+  for (const Error& warning : pruning.warnings) lines.push_back(describe(warning));
+  const std::string told = pruning.error ? describe(*pruning.error) : "";
+  for (const PrunedFile& file : pruning.files) {
+    if (!file.error) continue;
+    std::string line = describe(*file.error);
+    if (line.find(file.path) == std::string::npos) line = file.path + ": " + line;
+    if (line != told) lines.push_back(std::move(line));
   }
   return lines;
 }

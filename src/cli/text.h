@@ -13,6 +13,7 @@
 #include "fvprefetch/manifest.h"
 #include "fvprefetch/plan.h"
 #include "fvprefetch/prefetch.h"
+#include "fvprefetch/pruning.h"
 #include "fvprefetch/report.h"
 #include "fvprefetch/verification.h"
 
@@ -46,6 +47,13 @@ namespace fvprefetch::cli {
 [[nodiscard]] std::string verification_summary(const Verification& verification);
 /// As failure_lines(Report): the errors of entries that that of the whole does not tell of.
 [[nodiscard]] std::vector<std::string> failure_lines(const Verification& verification);
+
+/// stdout of `prune`: the path of each file that was removed, or would be, one a line.
+[[nodiscard]] std::string pruning_text(const Pruning& pruning);
+/// "removed 3 files, 1.2 GB; kept 2 files, 4.0 MB, in use and 1 file, 512 B, not a day old".
+[[nodiscard]] std::string pruning_summary(const Pruning& pruning);
+/// What could not be looked into or removed, one line each, but for what the error tells.
+[[nodiscard]] std::vector<std::string> failure_lines(const Pruning& pruning);
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 /// What the job that follows needs to find everything without a connection.

@@ -12,6 +12,7 @@
 #include "base/try.h"
 #include "cache/lock.h"
 #include "prefetch/publisher.h"
+#include "prefetch/sweep.h"
 
 namespace fvprefetch {
 
@@ -68,7 +69,8 @@ class FetchLoop {
     DownloadId download = 0;
     bool brought_by_others = false;
     PartialPlace partial;
-    FetchOutcome outcome;  ///< kPublishing: what it will be
+    std::vector<PartialPlace> unfinished;  ///< by others, at the start
+    FetchOutcome outcome;                  ///< kPublishing: what it will be
   };
 
   // --- steps -----------------------------------------------------------------------------------
@@ -195,7 +197,9 @@ class FetchLoop {
     Download download = slot.job.download;
     download.partial = slot.partial.data;
     download.journal = slot.partial.journal;
-    download.others = slot.job.target->unfinished();
+    slot.unfinished = slot.job.target->unfinished();
+    sweep_.before(*slot.job.target, slot.unfinished, slot.partial);
+    download.others = slot.unfinished;
     session_.emit(FileStarted{name_of(slot), download.spec.path, download.spec.size});
     slot.download = engine().add(std::move(download));
     slot.phase = Phase::kRunning;
@@ -260,6 +264,7 @@ class FetchLoop {
       Status published = slot->job.target->publish(std::move(*file), slot->partial.data);
       // Best effort; until now it told the next process that all is there, if this one was killed.
       (void)posix::remove_file(slot->partial.journal);
+      if (published) Sweep::after(slot->unfinished, slot->partial);
       return published;
     });
     finish_published();
@@ -379,6 +384,7 @@ class FetchLoop {
   Session& session_;
   FetchListener& listener_;
   LockReport& lock_report_;
+  Sweep sweep_;
   std::vector<Slot> slots_;
   std::vector<Slot*> pending_;      ///< in order; may have some that are not any more
   std::vector<Slot*> active_;       ///< kRunning and kPublishing

@@ -11,7 +11,7 @@ namespace fvprefetch {
 
 std::vector<PartialPlace> Target::unfinished() const {
   std::vector<PartialPlace> places;
-  for (const std::string& tag : unfinished_tags()) places.push_back(place(tag));
+  for (const std::string& tag : unfinished_tags()) places.push_back(partial(tag));
   return places;
 }
 
@@ -123,7 +123,7 @@ Status HubTarget::link_all(HubStore::Blob last) {
   return {};
 }
 
-PartialPlace HubTarget::place(const std::string& tag) const {
+PartialPlace HubTarget::partial(const std::string& tag) const {
   const std::string& blob = pointers_.front().file.blob;
   return {store_.paths().partial(blob, tag), store_.paths().journal(blob, tag)};
 }
@@ -180,7 +180,7 @@ Status UrlTarget::adopt() {
   return {};
 }
 
-PartialPlace UrlTarget::place(const std::string& tag) const {
+PartialPlace UrlTarget::partial(const std::string& tag) const {
   return {store_.paths().partial(tag), store_.paths().journal(tag)};
 }
 

@@ -43,7 +43,9 @@ class Target {
   /// each. They do not see the file; others may.
   [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
   /// A new private name beside the final one, and that of its journal.
-  [[nodiscard]] PartialPlace new_partial() const { return place(posix::random_tag()); }
+  [[nodiscard]] PartialPlace new_partial() const { return partial(posix::random_tag()); }
+  /// The unfinished download that `tag` names.
+  [[nodiscard]] virtual PartialPlace partial(const std::string& tag) const = 0;
   /// Our own unfinished downloads of this file, whoever left them. To be asked under the lock.
   [[nodiscard]] std::vector<PartialPlace> unfinished() const;
   /// Bytes of unfinished downloads of this file by anybody.
@@ -52,8 +54,7 @@ class Target {
   [[nodiscard]] virtual Status publish(Downloaded file, const std::string& partial) = 0;
 
  private:
-  /// The unfinished download that `tag` names, and the tags of those that are there.
-  [[nodiscard]] virtual PartialPlace place(const std::string& tag) const = 0;
+  /// The tags of those that are there.
   [[nodiscard]] virtual std::vector<std::string> unfinished_tags() const = 0;
 };
 
@@ -81,6 +82,7 @@ class HubTarget : public Target {
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return "tree"; }
   [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
+  [[nodiscard]] PartialPlace partial(const std::string& tag) const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
@@ -89,7 +91,6 @@ class HubTarget : public Target {
   [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
   /// The blob that is there may be linked to.
   [[nodiscard]] Result<bool> trusts_blob();
-  [[nodiscard]] PartialPlace place(const std::string& tag) const override;
   [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
   /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
   /// the blob.
@@ -122,11 +123,11 @@ class UrlTarget : public Target {
   [[nodiscard]] bool visible() const override { return true; }
   [[nodiscard]] Status adopt() override;
   [[nodiscard]] std::string adopted_by() const override { return verdict_.verified_by; }
+  [[nodiscard]] PartialPlace partial(const std::string& tag) const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
-  [[nodiscard]] PartialPlace place(const std::string& tag) const override;
   [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
 
   UrlSource source_;

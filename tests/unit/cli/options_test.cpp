@@ -333,6 +333,20 @@ TEST(Options, RepairIsOfVerifyAloneInTheEnvironmentToo) {
   EXPECT_NE(help_text(Command::kVerify).find("--repair"), std::string::npos);
 }
 
+TEST(Options, PruneMayHaveAManifestAndADryRun) {
+  const auto all = parse({"prune"});
+  ASSERT_TRUE(IsOk(all));
+  EXPECT_EQ(all->command, Command::kPrune);
+  EXPECT_EQ(all->target, "");
+  EXPECT_FALSE(all->options.dry_run);
+  const auto some = parse({"prune", "m.json", "--dry-run"});
+  ASSERT_TRUE(IsOk(some));
+  EXPECT_EQ(some->target, "m.json");
+  EXPECT_TRUE(some->options.dry_run);
+  EXPECT_FALSE(parse({"m.json", "--dry-run"}));
+  EXPECT_NE(help_text(Command::kPrune).find("--dry-run"), std::string::npos);
+}
+
 TEST(Options, HelpFitsEightyColumnsAndNamesEveryOption) {
   const std::string help = help_text();
   std::istringstream lines(help);

@@ -202,5 +202,27 @@ TEST(Verification, AnOptionalEntryIsNamedThoughTheErrorIsNotItsOwn) {
   EXPECT_TRUE(failure_lines(found).empty());
 }
 
+TEST(PruneText, ListsWhatIsGoneAndCountsWhatStays) {
+  Pruning done;
+  EXPECT_EQ(pruning_text(done), "");
+  EXPECT_EQ(pruning_summary(done), "removed nothing");
+  const Error refused = fail(ErrorCode::kPermission, "cannot remove /c/d: Read-only").value();
+  const Error unknown = fail(ErrorCode::kPermission, "refused").value();
+  done.files = {
+      {"/c/a", PruneState::kRemoved, 1000, {}},  {"/c/b", PruneState::kRemoved, 500, {}},
+      {"/c/c", PruneState::kInUse, 7, {}},       {"/c/y", PruneState::kYoung, 8, {}},
+      {"/c/d", PruneState::kFailed, 9, refused}, {"/c/e", PruneState::kFailed, 9, unknown}};
+  done.warnings = {fail(ErrorCode::kPermission, "cannot list /c/x").value()};
+  done.error = refused;
+  EXPECT_EQ(pruning_text(done), "/c/a\n/c/b\n");
+  EXPECT_EQ(pruning_summary(done),
+            "removed 2 files, 1.5 kB; kept 1 file, 7 B, in use and 1 file, 8 B, not a day old");
+  EXPECT_EQ(failure_lines(done), (std::vector<std::string>{"cannot list /c/x", "/c/e: refused"}));
+  done.dry_run = true;
+  done.files = {{"/c/a", PruneState::kOrphan, 1000, {}}};
+  EXPECT_EQ(pruning_text(done), "/c/a\n");
+  EXPECT_EQ(pruning_summary(done), "would remove 1 file, 1.0 kB");
+}
+
 }  // namespace
 }  // namespace fvprefetch::cli
