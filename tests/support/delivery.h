@@ -46,6 +46,7 @@ class RateLimit {
 /// Positions count from the start of this answer's body, flip_at from the start of the file.
 struct Delivery {
   std::optional<std::uint64_t> cut_after;
+  bool cut_resets = false;  // by RST and not by FIN
   std::optional<std::uint64_t> stall_after;
   std::optional<std::uint64_t> flip_at;
   std::optional<std::uint64_t> announced_length;  // exactly so much is sent: short, or zero-padded
@@ -65,6 +66,8 @@ class BodyWriter {
 
   std::uint64_t length() const { return length_; }
   bool hides_length() const { return delivery_.hide_length; }
+  /// When it closes the connection, then by RST.
+  bool resets() const { return delivery_.cut_resets; }
   /// Sends one piece from `position`. False: the connection is to be closed.
   bool write_piece(std::uint64_t position, const Write& write, const ClientIsThere& there);
 

@@ -23,19 +23,22 @@ struct KindName {
   const char* name;
   FaultKind kind;
 };
-constexpr std::array<KindName, 13> kKinds{{{"status", FaultKind::kStatus},
+constexpr std::array<KindName, 16> kKinds{{{"status", FaultKind::kStatus},
                                            {"html", FaultKind::kHtml},
                                            {"lfs_pointer", FaultKind::kLfsPointer},
                                            {"redirect_loop", FaultKind::kRedirectLoop},
                                            {"delay", FaultKind::kDelay},
                                            {"no_ranges", FaultKind::kNoRanges},
                                            {"cut", FaultKind::kCut},
+                                           {"reset", FaultKind::kReset},
                                            {"stall", FaultKind::kStall},
                                            {"flip", FaultKind::kFlip},
                                            {"throttle", FaultKind::kThrottle},
                                            {"no_length", FaultKind::kNoLength},
                                            {"wrong_length", FaultKind::kWrongLength},
-                                           {"gzip", FaultKind::kGzip}}};
+                                           {"gzip", FaultKind::kGzip},
+                                           {"other_etag", FaultKind::kOtherEtag},
+                                           {"wrong_range", FaultKind::kWrongRange}}};
 
 // gzip is the one fault that needs the whole body in memory.
 constexpr std::uint64_t kGzipLimit = 64 << 20;
@@ -123,6 +126,7 @@ bool has_effect(const Fault& fault, const Request& request, const Reply& reply) 
   const bool get = request.method == "GET";
   switch (fault.kind) {
     case FaultKind::kCut:
+    case FaultKind::kReset:
     case FaultKind::kStall:
       return get && stop_position(fault, reply) < reply.body.length;
     case FaultKind::kFlip: {
@@ -131,6 +135,8 @@ bool has_effect(const Fault& fault, const Request& request, const Reply& reply) 
     }
     case FaultKind::kThrottle:
       return get;
+    case FaultKind::kWrongRange:
+      return get && reply.status == 206 && fault.after_bytes.value_or(0) != reply.body.offset;
     default:
       return true;
   }
@@ -153,6 +159,15 @@ std::string lfs_pointer_of(const Reply& reply) {
   const std::string digest = file ? file_sha256(reply.real_file) : sha256_hex("");
   return "version https://git-lfs.github.com/spec/v1\noid sha256:" + digest + "\nsize " +
          std::to_string(file ? file->size() : 0) + "\n";
+}
+
+void send_another_range(std::uint64_t begin, Reply& reply) {
+  Body& body = reply.body;
+  body.offset = begin;
+  body.length = std::min(body.length, body.file->size() - std::min(begin, body.file->size()));
+  set_header(reply, "Content-Range",
+             "bytes " + std::to_string(begin) + "-" + std::to_string(begin + body.length - 1) +
+                 "/" + std::to_string(body.file->size()));
 }
 
 std::string gzipped(const Body& body) {
@@ -263,6 +278,10 @@ Delivery deliver_with(const std::vector<Fault>& faults, Reply& reply) {
       case FaultKind::kCut:
         delivery.cut_after = stop_position(fault, reply);
         break;
+      case FaultKind::kReset:
+        delivery.cut_after = stop_position(fault, reply);
+        delivery.cut_resets = true;
+        break;
       case FaultKind::kStall:
         delivery.stall_after = stop_position(fault, reply);
         break;
@@ -281,6 +300,12 @@ Delivery deliver_with(const std::vector<Fault>& faults, Reply& reply) {
       case FaultKind::kGzip:
         reply.body = Body::of_text(gzipped(reply.body));
         set_header(reply, "Content-Encoding", "gzip");
+        break;
+      case FaultKind::kOtherEtag:
+        set_header(reply, "ETag", "\"another\"");
+        break;
+      case FaultKind::kWrongRange:
+        send_another_range(fault.after_bytes.value_or(0), reply);
         break;
       default:
         break;

@@ -6,17 +6,20 @@
 //              and decoded. Required.
 //   kind       status | html | lfs_pointer | redirect_loop     instead of the answer
 //              delay | no_ranges                               before the answer
-//              cut | stall | flip | throttle                   in the body of a 2xx GET
-//              no_length | wrong_length | gzip                 in the framing of a 2xx answer
+//              cut | reset | stall | flip | throttle           in the body of a 2xx GET
+//              no_length | wrong_length | gzip | other_etag    in the framing of a 2xx answer
+//              wrong_range                                     in a 206
 //   method     "GET", "HEAD"; default any
 //   times      how many requests it hits; default all
 //   skip       how many matching requests pass before; default 0
 //   status     of "status" (default 500) and "redirect_loop" (default 302)
 //   headers    added to the answer, replacing its own of the same name
 //   body       text of "status"
-//   after_bytes cut, stall: bytes of this body that are still sent (default half; stall: none);
-//              flip: offset in the whole file (default its middle); wrong_length: the length that
-//              is announced and sent (default half; longer than the file is zero-padded)
+//   after_bytes cut, reset, stall: bytes of this body that are still sent (default half; stall:
+//              none); a reset takes with it what the client has not read yet. flip: offset in the
+//              whole file (default its middle); wrong_length: the length that is announced and sent
+//              (default half; longer than the file is zero-padded); wrong_range: where the range
+//              that is sent, and truly announced, begins (default 0)
 //   seconds    of "delay" (default 1)
 //   bytes_per_second of "throttle", for each answer by itself (default 65536)
 // Several rules may hit one request; of the first group the first in the list wins. A rule that
@@ -43,12 +46,15 @@ enum class FaultKind {
   kDelay,
   kNoRanges,
   kCut,
+  kReset,
   kStall,
   kFlip,
   kThrottle,
   kNoLength,
   kWrongLength,
   kGzip,
+  kOtherEtag,
+  kWrongRange,
 };
 
 struct Fault {

@@ -25,6 +25,10 @@ constexpr int kIdleTimeoutMs = 60'000;
 constexpr int kReadTimeoutMs = 30'000;
 constexpr int kWriteTimeoutMs = 600'000;  // a paused client is not a dead one
 
+// Told by what writes a body, which httplib does not let know its socket. A connection has a thread
+// of its own.
+thread_local bool reset_this_connection = false;
+
 // The socket as httplib wants to see it; lives as long as the connection, so that bytes read ahead
 // are not lost between two requests.
 class Connection : public httplib::Stream {
@@ -138,7 +142,12 @@ class Server : public httplib::Server {
     }
     const std::lock_guard lock(mutex_);
     sockets_.erase(socket);
-    ::shutdown(socket, SHUT_RDWR);
+    if (reset_this_connection) {
+      const linger at_once{1, 0};
+      ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    } else {
+      ::shutdown(socket, SHUT_RDWR);
+    }
     ::close(socket);
     return true;
   }
@@ -181,7 +190,9 @@ void to_response(Outgoing outgoing, httplib::Response& response) {
 
   const auto writer = std::move(outgoing.writer);
   const auto send = [writer](std::uint64_t position, httplib::DataSink& sink) {
-    return writer->write_piece(position, sink.write, sink.is_writable);
+    if (writer->write_piece(position, sink.write, sink.is_writable)) return true;
+    reset_this_connection = writer->resets();
+    return false;
   };
   if (writer->hides_length()) {
     response.set_chunked_content_provider(

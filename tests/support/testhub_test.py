@@ -696,6 +696,38 @@ class FaultRules(ModelCase):
         self.assertEqual(self.hub.get(self.FILE, Range="bytes=0-99").body, WEIGHTS[:100])
         self.assertEqual(len(self.read_all(self.FILE)[1]), 1000)
 
+    def test_reset_is_no_orderly_end(self):
+        self.hub.set_faults({"path": self.FILE, "kind": "reset", "after_bytes": 1000, "times": 1})
+        netloc = urllib.parse.urlsplit(self.hub.url)
+        with socket.create_connection((netloc.hostname, netloc.port), DEADLINE_S) as sock:
+            sock.sendall(f"GET {self.FILE} HTTP/1.1\r\nHost: hub\r\n\r\n".encode())
+            with self.assertRaises(ConnectionResetError):
+                while sock.recv(1 << 16):
+                    pass
+        self.assertEqual(self.hub.get(self.FILE).body, WEIGHTS)
+
+    def test_wrong_range_is_a_true_answer_to_another_question(self):
+        self.hub.set_faults({"path": self.FILE, "kind": "wrong_range", "after_bytes": 150})
+        answer = self.hub.get(self.FILE, Range="bytes=100-199")
+        self.assertEqual((answer.status, answer.body), (206, WEIGHTS[150:250]))
+        self.assertEqual(answer.headers["Content-Range"], f"bytes 150-249/{len(WEIGHTS)}")
+        self.assertEqual(self.hub.get(self.FILE).body, WEIGHTS)
+        self.assertEqual(self.hub.get("/_testhub/faults").json()[0]["hits"], 1)
+
+    def test_wrong_range_ends_where_the_file_does(self):
+        last = len(WEIGHTS) - 1
+        self.hub.set_faults({"path": self.FILE, "kind": "wrong_range", "after_bytes": last})
+        answer = self.hub.get(self.FILE, Range="bytes=100-199")
+        self.assertEqual(answer.body, WEIGHTS[last:])
+        self.assertEqual(answer.headers["Content-Range"], f"bytes {last}-{last}/{len(WEIGHTS)}")
+
+    def test_other_etag(self):
+        etag = self.hub.head(self.FILE).headers["ETag"]
+        self.hub.set_faults({"path": self.FILE, "kind": "other_etag"})
+        answer = self.hub.get(self.FILE, Range="bytes=0-9", If_Range=etag)
+        self.assertEqual((answer.status, answer.body), (206, WEIGHTS[:10]))
+        self.assertEqual(answer.headers["ETag"], '"another"')
+
     def test_flip_changes_one_byte_of_the_file_also_in_a_range(self):
         self.hub.set_faults({"path": self.FILE, "kind": "flip", "after_bytes": 150})
         part = self.hub.get(self.FILE, Range="bytes=100-199").body
