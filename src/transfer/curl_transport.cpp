@@ -457,9 +457,10 @@ class CurlTransport final : public Transport {
     }
   }
 
-  // Looked at once in each stall_timeout, from the head of the answer on.
+  // Looked at once in each stall_timeout, from the first line of the answer on: a head trickles,
+  // too.
   [[nodiscard]] static bool is_slow(Transfer& transfer, Clock::TimePoint now) {
-    if (!transfer.head_delivered) return false;
+    if (transfer.head.status == 0) return false;
     if (transfer.slow_since == Clock::TimePoint{}) {
       transfer.slow_since = now;
       transfer.slow_bytes = 0;
