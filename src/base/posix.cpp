@@ -159,8 +159,14 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
       error.code = ErrorCode::kNotFound;
       break;
     case ENOSPC:
+      error.code = ErrorCode::kNoSpace;
+      break;
     case EDQUOT:
       error.code = ErrorCode::kNoSpace;
+      // The file system may have plenty, and `df` would say so.
+      error.hint =
+          "the quota of this user, group or project is used up (quota -s, lfs quota): free some of "
+          "it, or choose another place with --cache-dir or --hf-cache-dir";
       break;
     case EACCES:
     case EPERM:

@@ -83,6 +83,11 @@ TEST(PosixErrno, SaysWhatFailedOnWhatAndWhy) {
   EXPECT_EQ(error.subject, "/cache/f");
 }
 
+TEST(PosixErrno, NamesTheQuotaWhereThatIsUsedUpAndNotTheDisk) {
+  EXPECT_NE(errno_error(EDQUOT, "write", "/cache/f").hint.find("quota"), std::string::npos);
+  EXPECT_EQ(errno_error(ENOSPC, "write", "/cache/f").hint.find("quota"), std::string::npos);
+}
+
 struct Parent {
   const char* name;
   const char* path;
