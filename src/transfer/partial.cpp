@@ -58,7 +58,11 @@ struct Partial::Syncing {
   std::string path;
   RangeSet ranges;
   std::atomic<bool> running{false};
-  bool ok = false;  // of the worker while `running`
+  Status status;  // of the worker while `running`
+
+  [[nodiscard]] bool done() const { return !running && status; }
+  // The kernel tells it once, to whoever asks first, and may have dropped the bytes.
+  [[nodiscard]] bool failed() const { return !running && !status; }
 };
 
 Partial::Partial(PartialPlace place, const FileSpec& spec, Workers workers, Clock& clock)
@@ -81,11 +85,17 @@ Partial::~Partial() {
   if (keep_ && has_journal() && resumable() && journal_.done.bytes() > 0) {
     // Another node goes by what is synced, and a network file system's client sends now what it
     // still has. At most kDurableBlock and what came since the last sync was done.
-    if (posix::sync_data(fd_, place_.data)) journal_.durable = journal_.done;
+    note_durable();
+    const bool synced = posix::sync_data(fd_, place_.data) && !(syncing_ && syncing_->failed());
+    if (synced) {
+      journal_.durable = journal_.done;
+    } else {
+      journal_.done = journal_.durable;  // the rest may not be what was written
+    }
     const Status closed = fd_.close(place_.data);
-    if (closed) {
+    if (closed && journal_.done.bytes() > 0) {
       journal_.owner.reset();
-      record(clock_.now());
+      record();
       return;
     }
   }
@@ -134,23 +144,23 @@ bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
   // leave one journal that has its data, and at worst one more that has none.
   Journal ours = journal_;
   set_adopted(journal.reliable(journal_.boot), journal);
-  record(clock_.now());
-  if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
-    (void)posix::remove_file(place_.journal);
+  const auto not_ours = [&] {
     journal_ = std::move(ours);
     adopted_ = 0;
     begun_ = false;
     return false;
+  };
+  record();
+  if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
+    (void)posix::remove_file(place_.journal);
+    return not_ours();
   }
   (void)posix::remove_file(other.journal);  // best effort: without its data nobody heeds it
   auto fd = posix::open_private(place_.data);
   const auto info = fd ? posix::stat(*fd, place_.data) : fail(fd.error());
   if (!info || !info->regular) {
     remove_both(place_);
-    journal_ = std::move(ours);
-    adopted_ = 0;
-    begun_ = false;
-    return false;
+    return not_ours();
   }
   fd_ = *std::move(fd);
   // A journal that says more than there is was not written by us, or its data was cut by somebody.
@@ -176,7 +186,7 @@ bool Partial::begin_copy(const PartialPlace& other, const Journal& journal) {
   if (posix::clone(*from, fd_)) {
     set_adopted(copy->wanted, journal);
     journal_.durable.clear();
-    record(clock_.now());
+    record();
     follow_front();
     return true;
   }
@@ -211,7 +221,7 @@ void Partial::copy_some() {
   const std::unique_ptr<Copy> copied = std::move(copy_);
   set_adopted(copied->wanted, copied->journal);
   journal_.durable.clear();  // the copy is not
-  record(clock_.now());
+  record();
   follow_front();
 }
 
@@ -251,10 +261,8 @@ Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
   if (!has_journal() || !resumable()) return {};
   unrecorded_ += data.size();
   undurable_ += data.size();
-  if (undurable_ >= kDurableBlock) make_durable();
-  if (unrecorded_ >= kBlock) {
-    if (const Clock::TimePoint now = clock_.now(); now >= next_record_) record(now);
-  }
+  if (undurable_ >= kDurableBlock) FVP_CHECK_OK(make_durable());
+  if (unrecorded_ >= kBlock && clock_.now() >= next_record_) record();
   return {};
 }
 
@@ -302,13 +310,18 @@ void Partial::follow_front() {
   digest_->advance(front);
 }
 
-void Partial::make_durable() {
-  if (syncing_ && syncing_->running) return;  // the disk is slower than the network: next time
-  if (syncing_ && syncing_->ok) journal_.durable = syncing_->ranges;
+void Partial::note_durable() {
+  if (syncing_ && syncing_->done()) journal_.durable = syncing_->ranges;
+}
+
+Status Partial::make_durable() {
+  if (syncing_ && syncing_->running) return {};  // the disk is slower than the network: next time
+  if (syncing_ && syncing_->failed()) return syncing_->status;
+  note_durable();
   undurable_ = 0;
   if (!syncing_) {
     auto fd = posix::duplicate(fd_, place_.data);
-    if (!fd) return;  // then nothing is durable, which is safe
+    if (!fd) return {};  // then nothing is durable, which is safe
     syncing_ = std::make_shared<Syncing>();
     syncing_->fd = *std::move(fd);
     syncing_->path = place_.data;
@@ -316,23 +329,28 @@ void Partial::make_durable() {
   syncing_->ranges = journal_.done;
   syncing_->running = true;
   workers_.beside.post([state = syncing_] {
-    state->ok = posix::sync_data(state->fd, state->path).has_value();
+    state->status = posix::sync_data(state->fd, state->path);
     state->running = false;
   });
+  return {};
 }
 
 // Best effort: where it cannot be written the download cannot be gone on with, that is all.
-void Partial::record(Clock::TimePoint now) {
-  if (syncing_ && !syncing_->running && syncing_->ok) journal_.durable = syncing_->ranges;
+void Partial::record() {
+  note_durable();
   // Beside the journal and not of its name: what pruning takes for a journal is one.
   (void)posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_));
   unrecorded_ = 0;
-  next_record_ = now + kBetweenRecords;
+  next_record_ = clock_.now() + kBetweenRecords;
 }
 
 // --- the end -------------------------------------------------------------------------------------
 
 std::optional<Result<std::string>> Partial::digest(std::uint64_t size) {
+  if (syncing_ && syncing_->running) return std::nullopt;
+  if (syncing_ && syncing_->failed()) {
+    return Result<std::string>(tl::unexpected(syncing_->status.error()));
+  }
   if (!digest_) {
     auto fd = posix::duplicate(fd_, place_.data);
     if (!fd) return Result<std::string>(tl::unexpected(std::move(fd).error()));
@@ -346,7 +364,7 @@ std::optional<Result<std::string>> Partial::digest(std::uint64_t size) {
 }
 
 posix::Fd Partial::hand_out() {
-  if (has_journal() && resumable() && journal_.done.bytes() >= kBlock) record(clock_.now());
+  if (has_journal() && resumable() && journal_.done.bytes() >= kBlock) record();
   return std::move(fd_);
 }
 

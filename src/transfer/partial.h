@@ -107,8 +107,9 @@ class Partial {
   bool begin_copy(const PartialPlace& other, const Journal& journal);
   void set_adopted(RangeSet ranges, const Journal& journal);
   void follow_front();
-  void make_durable();
-  void record(Clock::TimePoint now);
+  void note_durable();
+  [[nodiscard]] Status make_durable();
+  void record();
   [[nodiscard]] bool has_journal() const { return !place_.journal.empty(); }
 
   PartialPlace place_;

@@ -3,21 +3,37 @@
 #include "transfer/partial.h"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "support/fake_clock.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
 
+// What fdatasync says in this program: the linker takes this one before libc's.
+static int fdatasync_fails_with = 0;
+extern "C" int fdatasync(int fd) {
+  // Once, as the kernel does.
+  if (const int number = std::exchange(fdatasync_fails_with, 0); number != 0) {
+    errno = number;
+    return -1;
+  }
+  return static_cast<int>(::syscall(SYS_fdatasync, fd));
+}
+
 namespace fvprefetch {
 namespace {
 
 using std::chrono::milliseconds;
+using testing::FailsWith;
 using testing::FakeClock;
 using testing::IsOk;
 using testing::TempDir;
@@ -175,6 +191,58 @@ TEST_F(PartialTest, NamesItsOwnerWhileItLives) {
   const auto journal = parse_journal(content(place("one").journal));
   ASSERT_TRUE(journal);
   EXPECT_EQ(journal->owner, this_process());
+}
+
+// --- the disk ------------------------------------------------------------------------------------
+
+class UnsyncedPartial : public PartialTest {
+ protected:
+  UnsyncedPartial() {
+    spec.size = 2 * Partial::kDurableBlock;
+    partial = make("one");
+    EXPECT_TRUE(IsOk(partial->restart(kUrl, "\"v1\"", spec.size)));
+  }
+  ~UnsyncedPartial() override { fdatasync_fails_with = 0; }
+  Status write(std::uint64_t blocks) {
+    const std::string block(Partial::kBlock, 'x');
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+      if (auto status = partial->write(written_, bytes_of(block)); !status) return status;
+      written_ += block.size();
+    }
+    return {};
+  }
+
+  std::unique_ptr<Partial> partial;
+
+ private:
+  std::uint64_t written_ = 0;
+};
+
+constexpr std::uint64_t kBlocksUntilSync = Partial::kDurableBlock / Partial::kBlock;
+
+TEST_F(UnsyncedPartial, IsNoFileThoughTheKernelTellsItOnlyOnce) {
+  fdatasync_fails_with = EDQUOT;
+  ASSERT_TRUE(IsOk(write(kBlocksUntilSync)));
+  EXPECT_TRUE(FailsWith(write(kBlocksUntilSync), ErrorCode::kNoSpace));
+  const auto digest = partial->digest(*spec.size);
+  ASSERT_TRUE(digest);
+  EXPECT_TRUE(FailsWith(*digest, ErrorCode::kNoSpace));
+}
+
+TEST_F(UnsyncedPartial, IsNotGoneOnWithBeyondWhatWasSynced) {
+  ASSERT_TRUE(IsOk(write(kBlocksUntilSync + 4)));
+  fdatasync_fails_with = EIO;
+  partial.reset();
+  const auto journal = parse_journal(content(place("one").journal));
+  ASSERT_TRUE(journal);
+  EXPECT_EQ(journal->done.ranges(), (std::vector<Range>{{0, Partial::kDurableBlock}}));
+}
+
+TEST_F(UnsyncedPartial, GoesWhenNothingWasEverSynced) {
+  ASSERT_TRUE(IsOk(write(4)));
+  fdatasync_fails_with = EIO;
+  partial.reset();
+  EXPECT_TRUE(dir.files().empty());
 }
 
 // --- adoption ------------------------------------------------------------------------------------
