@@ -273,6 +273,10 @@ struct Engine::Impl {
       case Outcome::Kind::kWhole:
         return finish(id, file.hand_out());
       case Outcome::Kind::kStop:
+        // Space can be made, and the bytes that found some are right.
+        if (outcome.error.code == ErrorCode::kNoSpace) {
+          return finish(id, tl::unexpected(std::move(outcome.error)));
+        }
         return refuse(id, std::move(outcome.error));
       case Outcome::Kind::kNextAddress:
       case Outcome::Kind::kNoRange:

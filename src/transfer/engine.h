@@ -11,9 +11,9 @@
 // the first byte. What does not agree (size, digest, a page in place of the file) is asked of the
 // next address, or of the only one once more. When no address is left the first one's error counts.
 //
-// A download that ends early (a signal, the deadline, a server that is down, cancel()) leaves its
-// partial and its journal, and the next one of the same file goes on with them (partial.h). One
-// that failed for good, or whose bytes were wrong, leaves nothing.
+// A download that ends early (a signal, the deadline, a server that is down, a disk that is full,
+// cancel()) leaves its partial and its journal, and the next one of the same file goes on with them
+// (partial.h). One that failed for good, or whose bytes were wrong, leaves nothing.
 //
 // Threads: its functions on one; digests are made on another of its own.
 #pragma once

@@ -351,8 +351,11 @@ Outcome File::conclude(Stream& stream, const Completion& completion) {
     case Outcome::Kind::kNoRange:
       if (!partial_.resumable()) partial_.forget();
       break;
-    case Outcome::Kind::kMismatch:
     case Outcome::Kind::kStop:
+      if (outcome.error.code == ErrorCode::kNoSpace && partial_.resumable()) break;
+      partial_.forget();
+      break;
+    case Outcome::Kind::kMismatch:
       partial_.forget();
       break;
   }

@@ -95,8 +95,8 @@ Partial::~Partial() {
     const Status closed = fd_.close(place_.data);
     if (closed && journal_.done.bytes() > 0) {
       journal_.owner.reset();
-      record();
-      return;
+      // On a full disk there may be no room for it. What an earlier one of ours tells still holds.
+      if (record() || (recorded_ && synced)) return;
     }
   }
   remove_both(place_);
@@ -148,9 +148,11 @@ bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
     journal_ = std::move(ours);
     adopted_ = 0;
     begun_ = false;
+    recorded_ = false;
     return false;
   };
-  record();
+  // A disk that has no room for a journal has none for the rest of the file: the next run may.
+  if (!record()) return not_ours();
   if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
     (void)posix::remove_file(place_.journal);
     return not_ours();
@@ -186,7 +188,7 @@ bool Partial::begin_copy(const PartialPlace& other, const Journal& journal) {
   if (posix::clone(*from, fd_)) {
     set_adopted(copy->wanted, journal);
     journal_.durable.clear();
-    record();
+    (void)record();
     follow_front();
     return true;
   }
@@ -221,7 +223,7 @@ void Partial::copy_some() {
   const std::unique_ptr<Copy> copied = std::move(copy_);
   set_adopted(copied->wanted, copied->journal);
   journal_.durable.clear();  // the copy is not
-  record();
+  (void)record();
   follow_front();
 }
 
@@ -262,7 +264,7 @@ Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
   unrecorded_ += data.size();
   undurable_ += data.size();
   if (undurable_ >= kDurableBlock) FVP_CHECK_OK(make_durable());
-  if (unrecorded_ >= kBlock && clock_.now() >= next_record_) record();
+  if (unrecorded_ >= kBlock && clock_.now() >= next_record_) (void)record();
   return {};
 }
 
@@ -275,7 +277,7 @@ void Partial::forget() {
   begun_ = false;
   undurable_ = 0;
   // What is told of the bytes that are gone would be believed by the next process.
-  if (next_record_ != Clock::TimePoint{}) (void)posix::remove_file(place_.journal);
+  if (std::exchange(recorded_, false)) (void)posix::remove_file(place_.journal);
   unrecorded_ = 0;
   next_record_ = {};
 }
@@ -336,12 +338,15 @@ Status Partial::make_durable() {
 }
 
 // Best effort: where it cannot be written the download cannot be gone on with, that is all.
-void Partial::record() {
+bool Partial::record() {
   note_durable();
   // Beside the journal and not of its name: what pruning takes for a journal is one.
-  (void)posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_));
+  const bool ok =
+      posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_)).has_value();
+  recorded_ = recorded_ || ok;
   unrecorded_ = 0;
   next_record_ = clock_.now() + kBetweenRecords;
+  return ok;
 }
 
 // --- the end -------------------------------------------------------------------------------------
@@ -364,7 +369,7 @@ std::optional<Result<std::string>> Partial::digest(std::uint64_t size) {
 }
 
 posix::Fd Partial::hand_out() {
-  if (has_journal() && resumable() && journal_.done.bytes() >= kBlock) record();
+  if (has_journal() && resumable() && journal_.done.bytes() >= kBlock) (void)record();
   return std::move(fd_);
 }
 

@@ -109,7 +109,7 @@ class Partial {
   void follow_front();
   void note_durable();
   [[nodiscard]] Status make_durable();
-  void record();
+  [[nodiscard]] bool record();
   [[nodiscard]] bool has_journal() const { return !place_.journal.empty(); }
 
   PartialPlace place_;
@@ -125,6 +125,7 @@ class Partial {
   std::unique_ptr<Copy> copy_;
 
   std::uint64_t unrecorded_ = 0;
+  bool recorded_ = false;  // a journal of ours lies there
   Clock::TimePoint next_record_{};
   std::uint64_t undurable_ = 0;
   std::shared_ptr<Syncing> syncing_;

@@ -17,6 +17,7 @@
 #include "support/fake_clock.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
+#include "support/tiny_disk.h"
 
 // What fdatasync says in this program: the linker takes this one before libc's.
 static int fdatasync_fails_with = 0;
@@ -243,6 +244,106 @@ TEST_F(UnsyncedPartial, GoesWhenNothingWasEverSynced) {
   fdatasync_fails_with = EIO;
   partial.reset();
   EXPECT_TRUE(dir.files().empty());
+}
+
+class FullDiskPartial : public PartialTest {
+ protected:
+  [[nodiscard]] PartialPlace on_disk(const std::string& tag) const {
+    return {disk.dir() / (".file.bin." + tag), disk.dir() / (tag + ".json")};
+  }
+  std::unique_ptr<Partial> make_on_disk(const std::string& tag) {
+    return std::make_unique<Partial>(on_disk(tag), spec, Partial::Workers{*worker, *worker}, clock);
+  }
+  // Of another host, in a directory that has room.
+  void leave_elsewhere() {
+    leave("left", 20);
+    change_journal("left", [](Journal& journal) {
+      of_another_host(journal);
+      journal.durable.add({0, 20});
+    });
+  }
+
+  testing::TinyDisk disk;
+};
+
+TEST_F(FullDiskPartial, GoesWhenThereWasNeverRoomForItsJournal) {
+  auto partial = make_on_disk("one");
+  ASSERT_TRUE(IsOk(partial->restart(kUrl, "\"v1\"", kText.size())));
+  ASSERT_TRUE(IsOk(partial->write(0, bytes_of(kText.substr(0, 9)))));
+  disk.fill();
+  partial.reset();
+  EXPECT_EQ(disk.dir().files(), (std::vector<std::string>{"filler"}));
+}
+
+TEST_F(FullDiskPartial, IsAsItsLastJournalTellsWhenThereIsNoRoomForAnother) {
+  spec.size = 8 * Partial::kBlock;
+  const std::string half(Partial::kBlock / 2, 'x');
+  auto partial = make_on_disk("one");
+  ASSERT_TRUE(IsOk(partial->restart(kUrl, "\"v1\"", spec.size)));
+  // Twice the same bytes: a block of them on a disk of the size of a block.
+  ASSERT_TRUE(IsOk(partial->write(0, bytes_of(half))));
+  ASSERT_TRUE(IsOk(partial->write(0, bytes_of(half))));
+  disk.fill();
+  EXPECT_TRUE(FailsWith(partial->write(half.size(), bytes_of(half)), ErrorCode::kNoSpace));
+  partial.reset();
+  const auto journal = parse_journal(content(on_disk("one").journal));
+  ASSERT_TRUE(journal);
+  EXPECT_EQ(journal->done.ranges(), (std::vector<Range>{{0, half.size()}}));
+  EXPECT_TRUE(exists(on_disk("one").data));
+}
+
+TEST_F(FullDiskPartial, IsLeftForTheNextRunWhileThereIsNoRoomForAJournal) {
+  {
+    const auto left = make_on_disk("left");
+    ASSERT_TRUE(IsOk(left->restart(kUrl, "\"v1\"", kText.size())));
+    ASSERT_TRUE(IsOk(left->write(0, bytes_of(kText.substr(0, 9)))));
+  }
+  disk.fill();
+  const auto next = make_on_disk("next");
+  next->adopt({on_disk("left")}, kUrl);
+  EXPECT_FALSE(next->begun());
+  EXPECT_EQ(disk.dir().files(),
+            (std::vector<std::string>{".file.bin.left", "filler", "left.json"}));
+}
+
+TEST_F(FullDiskPartial, WhoseCopyFindsNoRoomIsBegunAnew) {
+  leave_elsewhere();
+  auto next = make_on_disk("next");
+  next->adopt({place("left")}, kUrl);
+  ASSERT_TRUE(next->copying());
+  disk.fill();
+  next->copy_some();
+  EXPECT_FALSE(next->copying());
+  EXPECT_FALSE(next->begun());
+  EXPECT_NE(next->take_note().find("not gone on with"), std::string::npos);
+  EXPECT_EQ(content(place("left").data), kText.substr(0, 20));
+  std::filesystem::remove(disk.dir() / "filler");
+  ASSERT_TRUE(IsOk(next->restart(kUrl, "\"v1\"", kText.size())));
+  ASSERT_TRUE(IsOk(next->write(0, bytes_of(kText))));
+  EXPECT_EQ(content(on_disk("next").data), kText);
+}
+
+TEST_F(FullDiskPartial, WhoseOriginalIsRemovedDuringTheCopyIsCopiedAllTheSame) {
+  leave_elsewhere();
+  const auto next = make_on_disk("next");
+  next->adopt({place("left")}, kUrl);
+  ASSERT_TRUE(next->copying());
+  std::filesystem::remove(place("left").data);
+  next->copy_some();
+  EXPECT_EQ(next->adopted(), 20U);
+  EXPECT_EQ(content(on_disk("next").data), kText.substr(0, 20));
+}
+
+TEST_F(FullDiskPartial, WhoseOriginalIsCutDuringTheCopyIsBegunAnew) {
+  leave_elsewhere();
+  const auto next = make_on_disk("next");
+  next->adopt({place("left")}, kUrl);
+  ASSERT_TRUE(next->copying());
+  std::filesystem::resize_file(place("left").data, 10);
+  next->copy_some();
+  EXPECT_FALSE(next->begun());
+  EXPECT_NE(next->take_note().find("ended while it was copied"), std::string::npos);
+  EXPECT_EQ(std::filesystem::file_size(on_disk("next").data), 0U);
 }
 
 // --- adoption ------------------------------------------------------------------------------------
