@@ -13,8 +13,10 @@ namespace {
 // A file of at most this is hashed in less time than another thread takes to wake up.
 constexpr std::uint64_t kSmall = 512U << 10U;
 // A journal each 1 MiB would be hundreds a second on a fast link, and each costs a metadata server
-// a rename.
-constexpr std::chrono::milliseconds kBetweenRecords(100);
+// a rename: where that takes long, it is done less often. This share of the time at most is spent
+// on it, up to the point where too much would be lost.
+constexpr int kRecordingShare = 20;
+constexpr std::chrono::milliseconds kLongestBetweenRecords(100);
 // Of a copy, between two looks at the network.
 constexpr std::uint64_t kCopyPiece = 16U << 20U;
 constexpr std::uint64_t kLargestJournal = 1U << 20U;
@@ -340,12 +342,15 @@ Status Partial::make_durable() {
 // Best effort: where it cannot be written the download cannot be gone on with, that is all.
 bool Partial::record() {
   note_durable();
+  const Clock::TimePoint begun = clock_.now();
   // Beside the journal and not of its name: what pruning takes for a journal is one.
   const bool ok =
       posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_)).has_value();
+  const Clock::TimePoint now = clock_.now();
   recorded_ = recorded_ || ok;
   unrecorded_ = 0;
-  next_record_ = clock_.now() + kBetweenRecords;
+  next_record_ = now + std::min<Clock::TimePoint::duration>(kRecordingShare * (now - begun),
+                                                            kLongestBetweenRecords);
   return ok;
 }
 

@@ -35,7 +35,8 @@ namespace fvprefetch {
 
 class Partial {
  public:
-  /// How much a killed process may lose, and a tenth of a second's worth where more arrives.
+  /// How much a killed process may lose, and where writing the journal takes long what arrives in
+  /// twenty times as long, at most in a tenth of a second.
   static constexpr std::uint64_t kBlock = 1U << 20U;
   /// How much a power failure may.
   static constexpr std::uint64_t kDurableBlock = 64U << 20U;

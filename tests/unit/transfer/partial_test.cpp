@@ -53,6 +53,20 @@ void of_another_host(Journal& journal) {
   journal.owner = ProcessName{"node17", "another", "pid:[1]", 42, 4711};
 }
 
+// On which each look takes some time: so long takes what is done between two.
+class SlowClock final : public Clock {
+ public:
+  explicit SlowClock(milliseconds step) : step_(step) {}
+  [[nodiscard]] TimePoint now() const override { return clock_.now() + step_ * looks_++; }
+  void sleep_until(TimePoint /*until*/, const std::stop_token& /*stop*/) override {}
+  void advance(milliseconds by) { clock_.advance(by); }
+
+ private:
+  FakeClock clock_;
+  milliseconds step_;
+  mutable int looks_ = 0;
+};
+
 class PartialTest : public ::testing::Test {
  protected:
   PartialTest() {
@@ -150,23 +164,57 @@ TEST_F(PartialTest, GoesWhenItsBytesAreForgotten) {
 
 // --- the journal while bytes arrive --------------------------------------------------------------
 
-TEST_F(PartialTest, IsRecordedABlockAtATimeAndNotTooOften) {
-  spec.size = 8 * Partial::kBlock;
-  const std::string block(Partial::kBlock, 'x');
-  auto partial = make("one");
-  const auto recorded = [&] {
+class RecordedPartial : public PartialTest {
+ protected:
+  std::unique_ptr<Partial> begin(Clock& on) {
+    spec.size = 64 * Partial::kBlock;
+    auto partial =
+        std::make_unique<Partial>(place("one"), spec, Partial::Workers{*worker, *worker}, on);
+    EXPECT_TRUE(IsOk(partial->restart(kUrl, "\"v1\"", spec.size)));
+    return partial;
+  }
+  void write_block(Partial& partial) {
+    ASSERT_TRUE(IsOk(partial.write(written_++ * Partial::kBlock, bytes_of(block_))));
+  }
+  [[nodiscard]] std::uint64_t recorded() const {
     const auto journal = parse_journal(content(place("one").journal));
     return journal ? journal->done.bytes() / Partial::kBlock : 0;
-  };
-  ASSERT_TRUE(IsOk(partial->restart(kUrl, "\"v1\"", spec.size)));
+  }
+
+ private:
+  std::string block_ = std::string(Partial::kBlock, 'x');
+  std::uint64_t written_ = 0;
+};
+
+TEST_F(RecordedPartial, LosesNoBlockWhereWritingTheJournalIsQuick) {
+  const auto partial = begin(clock);
   EXPECT_EQ(recorded(), 0U);
-  ASSERT_TRUE(IsOk(partial->write(0, bytes_of(block))));
+  for (std::uint64_t block = 1; block <= 5; ++block) {
+    write_block(*partial);
+    EXPECT_EQ(recorded(), block);
+  }
+}
+
+TEST_F(RecordedPartial, SpendsATwentiethOfTheTimeOnIt) {
+  SlowClock slow(milliseconds(1));
+  const auto partial = begin(slow);
+  write_block(*partial);
   EXPECT_EQ(recorded(), 1U);
-  ASSERT_TRUE(IsOk(partial->write(1 * Partial::kBlock, bytes_of(block))));
+  slow.advance(milliseconds(15));
+  write_block(*partial);
   EXPECT_EQ(recorded(), 1U);
-  clock.advance(milliseconds(100));
-  ASSERT_TRUE(IsOk(partial->write(2 * Partial::kBlock, bytes_of(block))));
+  slow.advance(milliseconds(5));
+  write_block(*partial);
   EXPECT_EQ(recorded(), 3U);
+}
+
+TEST_F(RecordedPartial, WaitsATenthOfASecondAtMost) {
+  SlowClock slow(milliseconds(50));
+  const auto partial = begin(slow);
+  write_block(*partial);
+  slow.advance(milliseconds(100));
+  write_block(*partial);
+  EXPECT_EQ(recorded(), 2U);
 }
 
 TEST_F(PartialTest, RecordsAsDurableOnlyWhatWasSynced) {
