@@ -222,6 +222,18 @@ class Network(harness.EndToEnd):
         port = self.python_server("127.0.0.1", socket.AF_INET)
         self.ensure(f"http://localhost:{port}/a.pth")
 
+    def test_a_name_that_is_not_found_at_first(self):
+        folder = self.dir / "names"
+        folder.mkdir()
+        (folder / "file").write_bytes(self.data)
+        done = self.run_command(
+            ["unshare", "--net", "--mount", "--propagation", "private", "--kill-child",
+             "/usr/bin/python3", harness.TOP / "tests/e2e/name_server.py", folder,
+             self.command(), "ensure", "--name", "a.pth", "--verbose"])
+        self.assert_ok(done)
+        self.assertRegex(done.stderr, r"[Rr]esolve.*checkpoints\.example.*again in")
+        self.assertEqual(harness.Path(done.stdout.rstrip("\n")).read_bytes(), self.data)
+
     def test_a_server_that_comes_late(self):
         port = free_port()
         process = self.start("ensure", f"http://127.0.0.1:{port}/a.pth", "--name", "a.pth", "--retries", "8", "--verbose")

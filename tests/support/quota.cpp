@@ -15,7 +15,7 @@ namespace {
 
 std::atomic<long long> left{[] {
   const char* const text = std::getenv("FVPREFETCH_TEST_QUOTA");
-  return text == nullptr ? 1LL << 62 : std::atoll(text);
+  return text == nullptr ? 1LL << 62 : std::strtoll(text, nullptr, 10);
 }()};
 
 ssize_t limited(const char* name, int fd, const void* data, size_t size, off_t offset) {
