@@ -17,6 +17,8 @@ using engine::Outcome;
 using engine::Stream;
 using std::chrono::milliseconds;
 
+// Several files are hashed at once, and one goes on while another is synced.
+constexpr std::size_t kWorkers = 4;
 // How often the number of connections is thought about.
 constexpr milliseconds kTuning(20);
 // How soon a digest that is ready is noticed while bytes of other files arrive.
@@ -39,7 +41,7 @@ struct Engine::Impl {
   Impl(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
       : transport_(transport), clock_(clock), options_(options), random_(random) {
     if (options_.worker == nullptr) {
-      own_worker_ = make_worker();
+      own_worker_ = make_worker(kWorkers);
       options_.worker = own_worker_.get();
     }
   }

@@ -15,7 +15,7 @@
 // cancel()) leaves its partial and its journal, and the next one of the same file goes on with them
 // (partial.h). One that failed for good, or whose bytes were wrong, leaves nothing.
 //
-// Threads: its functions on one; digests are made on another of its own.
+// Threads: its functions on one; digests are made and disks synced on some of its own.
 #pragma once
 
 #include <chrono>
@@ -101,7 +101,7 @@ struct EngineOptions {
   /// The run's deadline. A wait that would pass it is not begun: the attempt's error is the file's
   /// (kRateLimited, kNetwork). What still runs then ends with kNetwork.
   Clock::TimePoint deadline = Clock::TimePoint::max();
-  /// Makes the digests; null: a thread of the engine's own. Tests have it done at once.
+  /// Makes the digests; null: threads of the engine's own. Tests have it done at once.
   Worker* worker = nullptr;
 };
 
