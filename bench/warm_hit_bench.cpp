@@ -40,7 +40,7 @@ class Snapshot {
       auto fd = posix::create_private(partial);
       ok = ok && fd && posix::write_at(*fd, 0, std::as_bytes(std::span(text)), partial) &&
            store.publish_blob(*std::move(fd), partial, file.blob) &&
-           store.publish_pointer(kCommit, file);
+           store.publish_pointer(kCommit, file, HubStore::Blob::kMoves);
       tree.push_back({.path = file.path,
                       .size = text.size(),
                       .git_oid = file.blob,
