@@ -255,12 +255,17 @@ Status Partial::restart(const std::string& address, std::string etag,
   journal_.etag = std::move(etag);
   journal_.total = total;
   begun_ = true;
+  if (total && *total <= kSmall) passing_.emplace(kind_, *total);
   return {};
 }
 
 Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
   FVP_CHECK_OK(posix::write_at(fd_, offset, data, place_.data));
   journal_.done.add({offset, offset + data.size()});
+  if (passing_ && offset == passed_) {
+    passing_->update(data);
+    passed_ += data.size();
+  }
   follow_front();
   if (!has_journal() || !resumable()) return {};
   unrecorded_ += data.size();
@@ -272,6 +277,8 @@ Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
 
 void Partial::forget() {
   digest_.reset();
+  passing_.reset();
+  passed_ = 0;
   syncing_.reset();
   journal_.done.clear();
   journal_.durable.clear();
@@ -361,6 +368,7 @@ std::optional<Result<std::string>> Partial::digest(std::uint64_t size) {
   if (syncing_ && syncing_->failed()) {
     return Result<std::string>(tl::unexpected(syncing_->status.error()));
   }
+  if (passing_ && passed_ == size && journal_.total == size) return passing_->finish();
   if (!digest_) {
     auto fd = posix::duplicate(fd_, place_.data);
     if (!fd) return Result<std::string>(tl::unexpected(std::move(fd).error()));

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/posix.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
@@ -131,6 +132,9 @@ class Partial {
   std::uint64_t undurable_ = 0;
   std::shared_ptr<Syncing> syncing_;
   std::unique_ptr<FrontDigest> digest_;
+  // Of a small file whose bytes come in order: made of them, and not read again.
+  std::optional<Hasher> passing_;
+  std::uint64_t passed_ = 0;
 };
 
 }  // namespace fvprefetch
