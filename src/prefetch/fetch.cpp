@@ -220,8 +220,9 @@ class FetchLoop {
       return;
     }
     if (active_.size() == publisher_.open()) {
-      publisher_.wait(kTick);
-      return finish_published();
+      publisher_.wait(std::chrono::ceil<milliseconds>(until - session_.clock().now()));
+      finish_published();
+      return tell();
     }
     for (Finished& finished : engine().poll(until, session_.options().stop)) publish(finished);
     for (const Retried& retried : engine().take_retried()) {
@@ -235,6 +236,10 @@ class FetchLoop {
       session_.emit(Warned{slot == nullptr ? "" : name_of(*slot), std::move(note.message)});
     }
     finish_published();
+    tell();
+  }
+
+  void tell() {
     tell_holders();
     if (session_.clock().now() >= next_progress_) tell_progress();
   }

@@ -142,7 +142,7 @@ struct Engine::Impl {
           std::clamp(bytes, static_cast<double>(least), static_cast<double>(most)));
     };
     const ShareSizes sizes{bytes_in(std::max(20 * seconds, 0.1), 1U << 20U, 64U << 20U),
-                           bytes_in(4 * seconds, 256U << 10U, 4U << 20U)};
+                           bytes_in(seconds, 64U << 10U, 4U << 20U)};
     for (const auto& [id, file] : files_) file->set_shares(sizes);
   }
 
@@ -190,7 +190,7 @@ struct Engine::Impl {
       for (const auto& stream : file->streams()) {
         if (stream->transfer) {
           runs = true;
-        } else {
+        } else if (!file->complete() && !file->partial().copying()) {
           wake = std::min(wake, stream->embargo);
         }
       }
@@ -223,6 +223,8 @@ struct Engine::Impl {
   void conclude(DownloadId id, File& file, Stream& stream, const Completion& completion) {
     Outcome outcome = file.conclude(stream, completion);
     if (outcome.kind == Outcome::Kind::kWhole) return go_on(file, stream);
+    // The next attempt asks the address itself: no delay, and no end of tries by this.
+    if (outcome.kind == Outcome::Kind::kAskAnew) return;
     if (file.alone() || outcome.kind == Outcome::Kind::kStop) {
       return end_of(id, std::move(outcome));
     }
@@ -254,7 +256,8 @@ struct Engine::Impl {
       return;
     }
     drop(file, stream);
-    file.one_by_one();
+    if (outcome.kind == Outcome::Kind::kNoRange) return file.one_by_one();
+    file.at_most(static_cast<int>(file.streams().size()));
   }
 
   // False when the deadline comes before the end of the delay.
@@ -280,8 +283,16 @@ struct Engine::Impl {
           return finish(id, tl::unexpected(std::move(outcome.error)));
         }
         return refuse(id, std::move(outcome.error));
+      case Outcome::Kind::kAskAnew:
+        return;
       case Outcome::Kind::kNextAddress:
-      case Outcome::Kind::kNoRange:
+        return give_up_address(id, std::move(outcome.error));
+      case Outcome::Kind::kNoRange:  // the last of several that were answered so
+        file.one_by_one();
+        if (++stream.retries <= options_.retries &&
+            hold(id, stream, milliseconds(0), outcome.error)) {
+          return;
+        }
         return give_up_address(id, std::move(outcome.error));
       case Outcome::Kind::kMismatch: {
         // What an earlier run left may be wrong without any fault of the server's.

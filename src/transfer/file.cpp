@@ -27,6 +27,9 @@ constexpr std::uint64_t kGoodPiece = 1U << 20U;
 // speed.
 constexpr std::uint64_t kWorthAConnection = 256U << 10U;
 constexpr double kSecondsWorthAConnection = 0.1;
+// A server that had too many connections is asked for one more after so much.
+constexpr std::uint64_t kWorthAnotherTry = 64U << 20U;
+
 // More than this is sent over a connection of its own.
 constexpr std::uint64_t kSmallBody = 1U << 20U;
 
@@ -88,6 +91,8 @@ File::File(Download download, Partial::Workers workers, Clock& clock)
 void File::next_address() {
   ++address_;
   serves_ranges_ = false;
+  one_by_one_ = false;
+  most_ = kNoLimit;
   led_to_.clear();
   // Another server's ETag says little of these bytes: unless the digest will say the rest.
   if (!spec().digest) partial_.forget();
@@ -142,7 +147,7 @@ void File::close(const Stream& stream) {
 }
 
 void File::one_by_one() {
-  most_ = 1;
+  one_by_one_ = true;
   serves_ranges_ = false;
   // Who was answered with the whole file brings it all, also what others have brought.
   for (const auto& stream : streams_) {
@@ -150,6 +155,11 @@ void File::one_by_one() {
       stream->piece_.end = std::max(stream->piece_.end, stream->served_to_);
     }
   }
+}
+
+void File::at_most(int streams) {
+  most_ = std::max(1, streams);
+  one_more_at_ = bytes_there() + kWorthAnotherTry;
 }
 
 int File::most(std::optional<double> rate_of_one) const {
@@ -166,7 +176,7 @@ int File::most(std::optional<double> rate_of_one) const {
 bool File::may_grow() const {
   if (!alone()) return true;
   const bool unanswered = !streams_.empty() && !streams_.front()->delivers_;
-  return most_ > 1 && (serves_ranges_ || unanswered) &&
+  return !one_by_one_ && (serves_ranges_ || unanswered) &&
          total().value_or(kNoEnd) - bytes_there() >= 2 * kWorthAConnection;
 }
 
@@ -183,9 +193,11 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   }
   stream.served_to_ = stream.piece_.end;
   stream.ranged_ = partial_.done().bytes() > 0 || !alone();
+  ++requests_;
   Request request;
   // One file, one time to be led: a Hub counts its answers, and they cost the time of two.
-  request.url = stream.ranged_ && !led_to_.empty() ? led_to_ : address();
+  stream.led_ = stream.ranged_ && !led_to_.empty();
+  request.url = stream.led_ ? led_to_ : address();
   request.headers = download_.headers;
   request.credential = download_.credential;
   request.stall_timeout = stall_timeout;
@@ -281,7 +293,7 @@ bool File::go_on(Stream& stream, const ResponseHead& head) {
   }
   stream.served_to_ = range->last + 1;
   stream.phase_ = Stream::Phase::kFile;
-  serves_ranges_ = most_ > 1;
+  serves_ranges_ = !one_by_one_;
   return true;
 }
 
@@ -319,8 +331,11 @@ bool File::write(Stream& stream, std::span<const std::byte> data) {
     look_at(reinterpret_cast<const char*>(data.data()), data.size());
     if (beginning_.size() == kSniffBytes && is_unwelcome()) return refuse(stream, mismatch({}));
   }
-  if (auto status = partial_.write(piece.begin, data); !status) {
-    return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
+  // A byte that is there stays: the digest may have passed it.
+  for (const Range& range : partial_.done().missing({piece.begin, piece.begin + data.size()})) {
+    auto status =
+        partial_.write(range.begin, data.subspan(range.begin - piece.begin, range.size()));
+    if (!status) return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
   }
   piece.begin += data.size();
   stream.brought_ += data.size();
@@ -328,6 +343,7 @@ bool File::write(Stream& stream, std::span<const std::byte> data) {
     furthest_ = bytes_there();
     stream.brought_ = 0;
     stream.retries = 0;
+    if (most_ < kNoLimit && bytes_there() >= one_more_at_) at_most(most_ + 1);
   }
   // Its end was given to another stream. (One that ends by itself leaves its connection to the
   // next request.)
@@ -338,7 +354,7 @@ bool File::write(Stream& stream, std::span<const std::byte> data) {
 // --- judging -------------------------------------------------------------------------------------
 
 Outcome File::conclude(Stream& stream, const Completion& completion) {
-  requests_ += completion.requests;
+  requests_ += completion.requests - 1;  // begin() has counted one
   Outcome outcome = judge(stream, completion);
   stream.phase_ = Stream::Phase::kHead;
   if (outcome.kind != Outcome::Kind::kWhole) led_to_.clear();
@@ -347,6 +363,7 @@ Outcome File::conclude(Stream& stream, const Completion& completion) {
     case Outcome::Kind::kWhole:
       break;
     case Outcome::Kind::kAgain:
+    case Outcome::Kind::kAskAnew:
     case Outcome::Kind::kNextAddress:
     case Outcome::Kind::kNoRange:
       if (!partial_.resumable()) partial_.forget();
@@ -356,8 +373,7 @@ Outcome File::conclude(Stream& stream, const Completion& completion) {
       partial_.forget();
       break;
     case Outcome::Kind::kMismatch:
-      partial_.forget();
-      break;
+      break;  // the engine's to judge: what an earlier run left may be the reason
   }
   return outcome;
 }
@@ -389,6 +405,10 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
     case retry::Verdict::kAgain:
       return {Outcome::Kind::kAgain, explain(stream, completion, answered), answered ? status : 0};
     case retry::Verdict::kNextMirror:
+      // The address that was remembered was signed and is over, or whatever else.
+      if (stream.led_) {
+        return {Outcome::Kind::kAskAnew, explain(stream, completion, answered), status};
+      }
       if (status == 416 && stream.ranged_ && alone()) {
         partial_.forget();  // there is less than we have: from the first byte
         return {Outcome::Kind::kAgain, explain(stream, completion, answered), status};

@@ -28,6 +28,7 @@ struct Outcome {
   enum class Kind {
     kWhole,        ///< all that the stream was to bring has come
     kAgain,        ///< transient
+    kAskAnew,      ///< where the address had led before is no place any more
     kNextAddress,  ///< this address will not do
     kNoRange,      ///< one of several streams was answered with something else than its range
     kMismatch,     ///< what came is not the file
@@ -70,6 +71,7 @@ class Stream final : public BodySink {
   Range piece_;                  // what is still to come
   std::uint64_t served_to_ = 0;  // where the answer ends; behind piece_.end when that was shortened
   bool ranged_ = false;          // asked for a range
+  bool led_ = false;             // asked where its address had led before
   Phase phase_ = Phase::kHead;
   bool enough_ = false;  // ended by us, with all that it was to bring
   bool delivers_ = false;
@@ -106,7 +108,7 @@ class File {
   /// From now on one stream after the other: this server does not serve ranges as it said.
   void one_by_one();
   /// The server said that there are too many.
-  void at_most(int streams) { most_ = std::min(most_, std::max(1, streams)); }
+  void at_most(int streams);
   /// How many streams could be of use now, when one brings `rate_of_one` bytes per second.
   [[nodiscard]] int most(std::optional<double> rate_of_one) const;
   void set_shares(ShareSizes sizes) { shares_ = sizes; }
@@ -172,7 +174,10 @@ class File {
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t address_ = 0;
   bool serves_ranges_ = false;  // as far as the server says
-  int most_ = 1 << 20;
+  bool one_by_one_ = false;
+  static constexpr int kNoLimit = 1 << 20;
+  int most_ = kNoLimit;
+  std::uint64_t one_more_at_ = 0;            // bytes that are there then
   ShareSizes shares_{4U << 20U, 1U << 20U};  // of each of several streams
   std::string led_to_;  // where address() leads, as long as nothing has failed there
   std::string sha256_;

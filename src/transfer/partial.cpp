@@ -65,6 +65,8 @@ struct Partial::Syncing {
   [[nodiscard]] bool done() const { return !running && status; }
   // The kernel tells it once, to whoever asks first, and may have dropped the bytes.
   [[nodiscard]] bool failed() const { return !running && !status; }
+  // The kernel tells of a failure only one of those who sync at a time, so two must not.
+  void wait() const { running.wait(true); }
 };
 
 Partial::Partial(PartialPlace place, const FileSpec& spec, Workers workers, Clock& clock)
@@ -87,6 +89,7 @@ Partial::~Partial() {
   if (keep_ && has_journal() && resumable() && journal_.done.bytes() > 0) {
     // Another node goes by what is synced, and a network file system's client sends now what it
     // still has. At most kDurableBlock and what came since the last sync was done.
+    if (syncing_) syncing_->wait();
     note_durable();
     const bool synced = posix::sync_data(fd_, place_.data) && !(syncing_ && syncing_->failed());
     if (synced) {
@@ -279,6 +282,7 @@ void Partial::forget() {
   digest_.reset();
   passing_.reset();
   passed_ = 0;
+  if (syncing_) syncing_->wait();
   syncing_.reset();
   journal_.done.clear();
   journal_.durable.clear();
@@ -342,6 +346,7 @@ Status Partial::make_durable() {
   workers_.beside.post([state = syncing_] {
     state->status = posix::sync_data(state->fd, state->path);
     state->running = false;
+    state->running.notify_all();
   });
   return {};
 }

@@ -149,6 +149,7 @@ class Connections : public ::testing::Test {
     ASSERT_TRUE(IsOk(finished.result));
     EXPECT_EQ(finished.result->sha256, digest());
     EXPECT_TRUE(content(partial) == text());
+    EXPECT_EQ(finished.requests, wire.sent().size());
   }
 
   TempDir dir;
@@ -250,14 +251,17 @@ TEST_F(Connections, AreLedOnceForAllOfThem) {
   EXPECT_EQ(led, 1);
 }
 
-TEST_F(Connections, AreLedAnewWhereTheAddressIsOver) {
+class ConnectionsLed : public Connections, public ::testing::WithParamInterface<int> {};
+
+TEST_P(ConnectionsLed, AnewWhereTheAddressIsOver) {
+  options.retries = 0;
   int led = 0;
   wire.serve(kA, [&led](const auto&) {
     return Answer(302).header("location", "https://cdn/" + std::to_string(++led));
   });
   int asked = 0;
   wire.serve("https://cdn/1",
-             [&asked](const auto& sent) { return ++asked <= 2 ? good(sent) : Answer(403); });
+             [&asked](const auto& sent) { return ++asked <= 2 ? good(sent) : Answer(GetParam()); });
   for (const char* next : {"https://cdn/2", "https://cdn/3", "https://cdn/4", "https://cdn/5"}) {
     wire.serve(next, [](const auto& sent) { return good(sent); });
   }
@@ -265,7 +269,10 @@ TEST_F(Connections, AreLedAnewWhereTheAddressIsOver) {
   ASSERT_TRUE(finished.result.has_value()) << finished.result.error().message;
   EXPECT_EQ(finished.result->sha256, digest());
   EXPECT_GE(led, 2);
+  EXPECT_TRUE(engine->take_retried().empty());
 }
+
+INSTANTIATE_TEST_SUITE_P(Answers, ConnectionsLed, ::testing::Values(401, 403, 404, 410));
 
 // --- what goes wrong with one of several ---------------------------------------------------------
 
@@ -280,6 +287,59 @@ TEST_F(Connections, TheWholeFileForARangeIsRefusedAndTheFirstOneBringsAll) {
   const Finished finished = fetch(checked());
   expect_right(finished);
   EXPECT_EQ(finished.requests, 4U);
+}
+
+TEST_F(Connections, WhatIsThereIsNotWrittenAgain) {
+  // The first answer goes on over what others have brought when one of them gets no range.
+  serve([](const auto& sent, std::size_t count) {
+    if (count >= 6) {
+      ScriptedTransport::Sent plain = sent;
+      plain.request.headers.clear();
+      return good(plain);
+    }
+    Answer answer = good(sent, count == 1 ? 1e6 : 40e6);
+    std::size_t at = 0;
+    for (auto& step : answer.steps) {
+      if (count == 1 && at >> 20U == 4 && !step.body.empty()) step.body[0] ^= 1;
+      at += step.body.size();
+    }
+    return answer;
+  });
+  const Finished finished = fetch(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(sha256_hex(content(partial)), digest());
+}
+
+TEST_F(Connections, NoRangeForAnyOfThemAtOnceCostsOneMoreRequest) {
+  serve([](const auto& sent, std::size_t count) {
+    ScriptedTransport::Sent plain = sent;
+    plain.request.headers.clear();
+    return count >= 5 ? good(plain) : good(sent);
+  });
+  options.retries = 1;
+  expect_right(fetch(checked()));
+}
+
+// Tasks run when somebody waits for them.
+class LateWorker final : public Worker {
+ public:
+  explicit LateWorker(Clock& clock) : clock_(clock) {}
+  void post(std::function<void()> task) override { tasks_.push_back(std::move(task)); }
+  void wait(Clock::TimePoint until, const std::stop_token& /*stop*/) override {
+    EXPECT_GT(until, clock_.now());  // else it is no waiting
+    for (const auto& task : std::exchange(tasks_, {})) task();
+  }
+
+ private:
+  Clock& clock_;
+  std::vector<std::function<void()>> tasks_;
+};
+
+TEST_F(Connections, NobodyIsBusyWhileTheDigestIsMade) {
+  LateWorker late(clock);
+  options.worker = &late;
+  serve([](const auto& sent, std::size_t) { return good(sent); });
+  expect_right(fetch(checked()));
 }
 
 TEST_F(Connections, AWrongRangeIsRefusedAndNothingElseIsLost) {
