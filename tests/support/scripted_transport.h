@@ -154,6 +154,8 @@ class ScriptedTransport : public Transport {
         completions.push_back(std::move(*completion));
       }
     }
+    // What came meanwhile: as with sockets, of several that are ready each is read.
+    if (!completions.empty()) read_heads(completions);
     return completions;
   }
 
@@ -174,6 +176,16 @@ class ScriptedTransport : public Transport {
     Clock::TimePoint slow_since{};
     std::uint64_t slow_bytes = 0;
   };
+
+  void read_heads(std::vector<Completion>& completions) {
+    for (auto next = transfers_.begin(); next != transfers_.end();) {
+      const auto& [id, transfer] = *next;
+      const bool ready = transfer.due <= clock_.now() && !transfer.head_delivered;
+      auto completion = ready ? step(id, next->second) : std::nullopt;
+      if (completion) completions.push_back(std::move(*completion));
+      next = completion ? transfers_.erase(next) : std::next(next);
+    }
+  }
 
   // The next thing that happens in a transfer; its completion when it was the last.
   std::optional<Completion> step(TransferId id, Transfer& transfer) {
