@@ -45,6 +45,7 @@ struct FileRetried {
   std::string path;
   std::string reason;
   std::chrono::milliseconds delay{0};
+  std::string address = {};  ///< another one of the same file that is asked then; empty: the same
 };
 /// Somebody else holds the lock of a file that is needed. Repeated about once a minute.
 struct LockWaited {

@@ -286,6 +286,13 @@ std::string http_proxy_in_capitals(const EnvironmentLookup& env) {
   return env("HTTP_PROXY").value_or("");
 }
 
+bool has_proxy(const EnvironmentLookup& env) {
+  constexpr std::array kNames = {"http_proxy", "https_proxy", "all_proxy",
+                                 "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"};
+  return std::any_of(kNames.begin(), kNames.end(),
+                     [&env](const char* name) { return not_empty(env, name).has_value(); });
+}
+
 std::string job_id(const EnvironmentLookup& env) {
   for (const char* name :
        {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID"}) {

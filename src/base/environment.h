@@ -61,6 +61,8 @@ struct TrustStore {
 /// but not this one, which a web server sets from what a client sends; fvprefetch is never run by
 /// one.
 [[nodiscard]] std::string http_proxy_in_capitals(const EnvironmentLookup& env);
+/// Any of the proxy variables is set, so that some addresses may be asked for through a proxy.
+[[nodiscard]] bool has_proxy(const EnvironmentLookup& env);
 /// The id of the batch job that this process belongs to, "" when none is told.
 [[nodiscard]] std::string job_id(const EnvironmentLookup& env);
 /// "~", "~/x" and "~user/x" as Python's expanduser has it.

@@ -89,6 +89,10 @@ std::string finished_text(const FileFinished& event, std::string_view how) {
 }
 
 std::string retried_text(const FileRetried& event) {
+  if (!event.address.empty()) {
+    return fmt::format("`{}`: {}: {}; now from {}", event.entry, event.path, event.reason,
+                       event.address);
+  }
   return fmt::format("`{}`: {}: {}, again in {}", event.entry, event.path, event.reason,
                      duration_text(event.delay));
 }

@@ -200,6 +200,7 @@ class FetchLoop {
     slot.unfinished = slot.job.target->unfinished();
     sweep_.before(*slot.job.target, slot.unfinished, slot.partial);
     download.others = slot.unfinished;
+    download.space_check = session_.options().space_check;
     session_.emit(FileStarted{name_of(slot), download.spec.path, download.spec.size});
     slot.download = engine().add(std::move(download));
     slot.phase = Phase::kRunning;
@@ -228,7 +229,7 @@ class FetchLoop {
     for (const Retried& retried : engine().take_retried()) {
       if (const Slot* slot = find(retried.id)) {
         session_.emit(FileRetried{name_of(*slot), slot->job.download.spec.path, retried.reason,
-                                  retried.delay});
+                                  retried.delay, retried.address});
       }
     }
     for (Note& note : engine().take_notes()) {
@@ -257,6 +258,7 @@ class FetchLoop {
     if (slot == nullptr) return;  // dropped meanwhile
     FetchOutcome& outcome = slot->outcome;
     outcome.requests = finished.requests;
+    outcome.received = finished.bytes_received;
     if (!finished.result) return finish(*slot, std::move(finished.result).error());
     outcome.fetched = true;
     outcome.bytes = finished.result->size;
@@ -288,6 +290,7 @@ class FetchLoop {
   void finish(Slot& slot, Error error) {
     FetchOutcome outcome;
     outcome.requests = slot.outcome.requests;
+    outcome.received = slot.outcome.received;
     outcome.status = tl::unexpected(std::move(error));
     finish(slot, std::move(outcome));
   }

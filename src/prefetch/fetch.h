@@ -32,6 +32,7 @@ struct FetchOutcome {
   std::uint64_t bytes = 0;
   std::uint64_t resumed = 0;  ///< of `bytes`: those that an earlier run had brought
   std::uint64_t requests = 0;
+  std::uint64_t received = 0;  ///< bytes that came from the network, whatever became of them
 };
 
 /// Who listens to the loop.

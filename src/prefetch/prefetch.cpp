@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -51,7 +52,7 @@ class Run : public FetchListener {
       // Shared by several entries: counted once, for the first.
       if (index == job.entries.front()) {
         entry.requests += outcome.requests;
-        if (outcome.status) entry.bytes_fetched += outcome.bytes - outcome.resumed;
+        entry.bytes_fetched += outcome.status ? outcome.bytes - outcome.resumed : outcome.received;
       }
       if (outcome.fetched && outcome.status) item.fetched_any = true;
       if (outcome.resumed > 0 && outcome.status) item.resumed_any = true;
@@ -226,11 +227,19 @@ class Run : public FetchListener {
       return place->second;
     };
     std::map<std::string, std::uint64_t> taken;  // by file system
+    std::set<std::string> told;                  // file systems that say nothing
     for (const bool optional : {false, true}) {
       for (std::size_t i = 0; i < items_.size(); ++i) {
         if (needs[i] == 0 || items_[i].report.optional != optional) continue;
         const auto& [free, device] = look(places[i]);
-        if (!free) continue;
+        if (!free) {
+          if (told.insert(device).second) {
+            session_.emit(Warned{"", "the file system of " + places[i] +
+                                         " does not tell how much space it has; going on without "
+                                         "a check"});
+          }
+          continue;
+        }
         std::uint64_t& others = taken[device];
         if (needs[i] <= *free - std::min(*free, others)) {
           others += needs[i];

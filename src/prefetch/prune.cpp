@@ -170,7 +170,8 @@ class Pruner {
     if (error && !done_.error) {
       done_.error = error;
       if (done_.error->hint.empty() && error->code == ErrorCode::kPermission) {
-        done_.error->hint = "run `fvprefetch prune` as the user who owns it";
+        done_.error->hint =
+            "run `fvprefetch prune` as the user who owns it, and where it can be written";
       }
     }
   }

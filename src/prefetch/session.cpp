@@ -60,6 +60,7 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
       constexpr std::chrono::seconds kConnect(10);  // as the real client has it
       curl.connect_timeout = timeouts_.answer.value_or(kConnect);
       curl.http_proxy = environment::http_proxy_in_capitals(env_);
+      curl.may_use_proxy = environment::has_proxy(env_);
       curl.limit_rate = options_.limit_rate;
       curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
       return make_curl_transport(std::move(curl));
@@ -126,7 +127,7 @@ std::unique_ptr<Fetcher> Session::new_fetcher(Transport& transport, int retries)
   if (timeouts_.answer) patience.stall_timeout = *timeouts_.answer;
   const auto on_wait = [this](const std::string& why, std::chrono::milliseconds delay) {
     constexpr std::chrono::seconds kWorthALine(5);
-    if (delay < kWorthALine) return emit(FileRetried{"", "", why, delay});
+    if (delay < kWorthALine) return emit(FileRetried{"", "", why, delay, {}});
     emit(Warned{"", why + "; asking again in " + std::to_string(delay.count() / 1000) + " s"});
   };
   return make_fetcher(transport, clock_, patience, random_, options_.stop, options_.stop_signal,

@@ -433,7 +433,10 @@ class CurlTransport final : public Transport {
         cancel(transfer.id);
         continue;
       }
-      const TransportFailure failure = failure_of(code, transfer);
+      TransportFailure failure = failure_of(code, transfer);
+      if (failure == TransportFailure::kConnect && is_proxys(transfer)) {
+        failure = TransportFailure::kProxy;
+      }
       finish(transfer, failure,
              failure == TransportFailure::kNone ? std::string() : detail_of(code, transfer),
              completions);
@@ -442,6 +445,20 @@ class CurlTransport final : public Transport {
       stillborn_ = std::move(completions);  // for the next call
       std::rethrow_exception(thrown);
     }
+  }
+
+  // libcurl tells a proxy that does not answer from a server that does not only by its words:
+  // "Failed to connect to HOST port PORT after 1 ms: ...", of whichever of them it was.
+  [[nodiscard]] bool is_proxys(const Transfer& transfer) const {
+    constexpr std::string_view kBegin = "Failed to connect to ";
+    const std::string_view words(transfer.words.data());
+    const auto url = parse_url(transfer.head.url);
+    if (!options_.may_use_proxy || !url || !words.starts_with(kBegin)) return false;
+    std::string_view host = url->host;
+    if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
+    const std::string server =
+        std::string(kBegin).append(host).append(" port ") + std::to_string(url->port) + " ";
+    return !words.starts_with(server);
   }
 
   void end_stalled(Clock::TimePoint now, std::vector<Completion>& completions) {

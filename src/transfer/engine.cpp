@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/url.h"
 #include "transfer/file.h"
 #include "transfer/retry.h"
 #include "transfer/tuner.h"
@@ -265,7 +266,7 @@ struct Engine::Impl {
     const Clock::TimePoint now = clock_.now();
     if (delay >= options_.deadline - now) return false;
     stream.embargo = now + delay;
-    retried_.push_back({id, why.message, delay});
+    retried_.push_back({id, why.message, delay, {}});
     return true;
   }
 
@@ -313,7 +314,6 @@ struct Engine::Impl {
                  outcome.error)) {
           return;
         }
-        file.was_transient = true;
         return give_up_address(id, std::move(outcome.error));
       }
     }
@@ -326,11 +326,14 @@ struct Engine::Impl {
       file.next_address();
       Stream& stream = *file.streams().front();
       stream.retries = 0;
-      if (hold(id, stream, milliseconds(0), file.given_up.back())) return;
+      if (hold(id, stream, milliseconds(0), file.given_up.back())) {
+        retried_.back().address = redact(file.address());
+        return;
+      }
     }
-    Error all = sum_up(std::move(file.given_up));
-    if (file.was_transient) return finish(id, tl::unexpected(std::move(all)));
-    refuse(id, std::move(all));
+    // What came is kept: who is refused today (a token that expired, a proxy) may not be tomorrow,
+    // and the digest, or the validator, will be asked then. Wrong bytes were forgotten already.
+    finish(id, tl::unexpected(sum_up(std::move(file.given_up))));
   }
 
   // Ends everything when the deadline is over. (What waits never waits beyond it.)

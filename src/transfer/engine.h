@@ -13,7 +13,7 @@
 //
 // A download that ends early (a signal, the deadline, a server that is down, a disk that is full,
 // cancel()) leaves its partial and its journal, and the next one of the same file goes on with them
-// (partial.h). One that failed for good, or whose bytes were wrong, leaves nothing.
+// (partial.h). Wrong bytes are never left.
 //
 // Threads: its functions on one; digests are made and disks synced on some of its own.
 #pragma once
@@ -53,6 +53,9 @@ struct Download {
   std::vector<PartialPlace> others;
   Credential credential;
   std::vector<std::pair<std::string, std::string>> headers;
+  /// A size that only the server tells is compared with the free space (kNoSpace), before a byte
+  /// is written.
+  bool space_check = false;
   /// Makes the error of a final HTTP answer that is not 2xx (the Hub has words of its own). Empty:
   /// retry::to_error.
   std::function<Error(const Response&)> explain;
@@ -83,6 +86,7 @@ struct Retried {
   DownloadId id = 0;
   std::string reason;
   std::chrono::milliseconds delay{0};
+  std::string address;  ///< another one, redacted, that is asked then; empty: the same
 };
 
 /// Something that the user should know and that fails nothing.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/digest.h"
+#include "base/posix.h"
 #include "base/url.h"
 #include "transfer/retry.h"
 #include "transfer/sniff.h"
@@ -258,6 +259,21 @@ bool File::start_over(Stream& stream, const ResponseHead& head) {
     stream.phase_ = Stream::Phase::kWrongSize;
     stream.announced_ = *length;
     return true;
+  }
+  if (download_.space_check && !spec().size && length) {
+    const std::string place = posix::parent(download_.partial);
+    const auto free = posix::free_bytes(place);
+    if (free && *free < *length) {
+      return refuse(
+          stream,
+          {Outcome::Kind::kStop,
+           fail(ErrorCode::kNoSpace,
+                spec().path + " has " + std::to_string(*length) + " bytes; the file system of " +
+                    place + " has " + std::to_string(*free) + " free",
+                "free space, choose another place with --cache-dir or --hf-cache-dir, or "
+                "begin all the same with --no-space-check")
+               .value()});
+    }
   }
   stream.phase_ = Stream::Phase::kFile;
   stream.ranged_ = false;

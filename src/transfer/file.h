@@ -142,7 +142,6 @@ class File {
   bool looked = false;
   int mismatches = 0;           ///< of all addresses
   std::vector<Error> given_up;  ///< one for each address
-  bool was_transient = false;   ///< one of those may answer later
 
  private:
   friend class Stream;

@@ -140,7 +140,8 @@ std::string_view hint_of(TransportFailure failure) {
     case TransportFailure::kTls:
       return "point SSL_CERT_FILE to the certificate bundle of this site";
     case TransportFailure::kProxy:
-      return "check https_proxy, http_proxy, all_proxy and no_proxy";
+      return "check https_proxy, http_proxy, all_proxy and no_proxy, and the user and password "
+             "there";
     default:
       return {};
   }
@@ -225,6 +226,13 @@ Error to_error(const Completion& completion) {
       error.hint =
           "plain addresses are asked for without credentials: check the address, add a mirror, or "
           "name the Hub repository as source if it lies there";
+    }
+    if (completion.head.status == 407) {
+      error.hint = hint_of(TransportFailure::kProxy);
+      error.reason = kProxyFailed;
+    }
+    if (completion.head.status >= 500) {
+      error.hint = "the server is in trouble: run the same command again later";
     }
   } else {
     error.code =

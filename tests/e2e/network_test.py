@@ -126,7 +126,17 @@ class Network(harness.EndToEnd):
     def test_a_proxy_that_is_not_there(self):
         done = self.ensure(self.hub.file_url("a.pth"), env={"http_proxy": f"http://me:secret@127.0.0.1:{free_port()}"}, code=6)
         self.assertNotIn("secret", done.stderr)
-        self.assertIn("proxy", done.stderr)
+        self.assertIn("check https_proxy, http_proxy", done.stderr)
+
+    def test_a_proxy_that_is_not_there_does_not_make_a_warm_cache_do(self):
+        self.hub.put("models/org/model/w.safetensors", b"w" * 1000)
+        path = self.manifest([{"name": "m", "source": "org/model"}])
+        self.assert_ok(self.fvp(path))
+        # Without a Hub the cache does; without the proxy nobody knows.
+        done = self.fvp(path, "--refresh", "--retries", "0", env={"http_proxy": f"http://127.0.0.1:{free_port()}"})
+        self.assert_ok(done, 6)
+        done = self.fvp(path, "--refresh", "--retries", "0", env={"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
+        self.assert_ok(done)
 
     # --- TLS -------------------------------------------------------------------------------------
 

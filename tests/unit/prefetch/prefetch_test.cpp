@@ -345,5 +345,23 @@ TEST_F(PrefetchTest, AnEntryThatDoesNotFitIsNotBegunUnlessToldTo) {
   EXPECT_EQ(run(entries).entries[0].error->code, ErrorCode::kNotFound);
 }
 
+TEST_F(PrefetchTest, ASizeThatOnlyTheServerTellsHasToFitToo) {
+  const TinyDisk disk;  // 1 MiB
+  options.cache_dir = disk.dir().path();
+  wire.on("https://host/big", Answer::whole(std::string(4'000'000, 'x')));
+  const std::string entries = R"([{"name": "big", "source": "https://host/big"}])";
+  const Report report = run(entries);
+  EXPECT_EQ(report.code(), ErrorCode::kNoSpace);
+  EXPECT_NE(report.entries[0].error->message.find("4000000"), std::string::npos);
+  EXPECT_EQ(report.entries[0].requests, 1U);
+  EXPECT_EQ(report.entries[0].bytes_fetched, 0U);
+
+  options.space_check = false;
+  wire.on("https://host/big", Answer::whole(std::string(4'000'000, 'x')));
+  const Report tried = run(entries);
+  EXPECT_EQ(tried.code(), ErrorCode::kNoSpace);
+  EXPECT_GT(tried.entries[0].bytes_fetched, 0U);
+}
+
 }  // namespace
 }  // namespace fvprefetch

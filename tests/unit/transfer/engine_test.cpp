@@ -852,12 +852,17 @@ TEST_F(EngineResume, AsksNothingWhereAllIsThere) {
   EXPECT_EQ(finished.result->resumed, 25U);
 }
 
-TEST_F(EngineResume, LeavesNothingOfWhatTheServerHasNoMore) {
+class EngineRefused : public EngineResume, public ::testing::WithParamInterface<int> {};
+
+TEST_P(EngineRefused, KeepsWhatCameWhereTheServerRefusesTheRest) {
   leave(checked());
-  wire.on(kA, Answer(404));
-  EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kNotFound));
-  EXPECT_TRUE(dir.files().empty());
+  const auto before = dir.files().size();
+  wire.on(kA, Answer(GetParam()));
+  EXPECT_FALSE(next(checked()).result.has_value());
+  EXPECT_EQ(dir.files().size(), before);
 }
+
+INSTANTIATE_TEST_SUITE_P(Answers, EngineRefused, ::testing::Values(400, 401, 403, 404, 407, 451));
 
 TEST_F(EngineResume, LeavesNothingOfWhatIsNotTheFile) {
   leave(checked());
