@@ -96,7 +96,7 @@ Error interrupted(int number) {
   const std::string_view known = signal_name(number);
   error.message = "stopped by " +
                   (known.empty() ? plain : std::string(known) + " (" + plain + ")") +
-                  "; what is on disk can be used by the next run";
+                  "; run it again: it goes on with what it can use";
   return error;
 }
 

@@ -84,6 +84,9 @@ std::string planned_entry_text(const PlannedEntry& entry, bool all_files) {
     out += ": " + describe(*entry.error);
   } else if (totals.missing_files > 0) {
     out += ", " + missing_text(totals) + " to fetch";
+    if (entry.bytes_partial > 0) {
+      out += fmt::format(", up to {} of it here already", bytes_text(entry.bytes_partial));
+    }
   } else if (!entry.files.empty()) {
     out += fmt::format(", {}, {}", count_text(totals.files, "file", "files"),
                        bytes_text(totals.bytes));

@@ -108,6 +108,10 @@ TEST(PlanText, SaysFromWhereHowBigAndByWhichRule) {
 }
 
 TEST(PlanText, AnUnknownSizeIsNotCalledZero) {
+  PlannedEntry begun = missing_entry(21'100'000);
+  begun.bytes_partial = 12'000'000;
+  EXPECT_NE(plan_text({{begun}, std::nullopt}, false).find("up to 12.0 MB of it here already"),
+            std::string::npos);
   const std::string text = plan_text({{missing_entry(std::nullopt)}, std::nullopt}, false);
   EXPECT_NE(text.find("1 file of unknown size to fetch"), std::string::npos) << text;
   EXPECT_EQ(text.find("0 B"), std::string::npos) << text;
