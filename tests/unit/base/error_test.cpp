@@ -71,12 +71,12 @@ TEST(Error, InterruptedNamesTheSignalAndSaysThatWorkIsKept) {
   const Error error = interrupted(SIGTERM);
   EXPECT_EQ(exit_code(error.code), 143);
   EXPECT_EQ(error.message,
-            "stopped by SIGTERM (signal 15); what is on disk can be used by the next run");
+            "stopped by SIGTERM (signal 15); run it again: it goes on with what it can use");
 }
 
 TEST(Error, InterruptedByASignalWithoutAKnownNameTellsItsNumber) {
   EXPECT_EQ(interrupted(40).message,
-            "stopped by signal 40; what is on disk can be used by the next run");
+            "stopped by signal 40; run it again: it goes on with what it can use");
 }
 
 TEST(Error, ForeignCodeCountsAsInternal) {
