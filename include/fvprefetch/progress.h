@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "fvprefetch/error.h"
 
@@ -26,13 +27,25 @@ struct FileStarted {
   std::string path;
   std::optional<std::uint64_t> size;
 };
-/// Sent a few times a second at most while bytes arrive.
+/// A file on its way: its bytes arrive, or are all there and it is being put in its place.
+struct ArrivingFile {
+  std::string entry;                         ///< name of the first entry that wants it
+  std::string path;                          ///< as in FileStarted
+  std::uint64_t bytes_done = 0;              ///< bytes that are there, an earlier run's included
+  std::optional<std::uint64_t> bytes_total;  ///< its size in bytes; empty while nobody has told it
+};
+/// Sent ten times a second at most while bytes arrive. Rates and times left are the observer's to
+/// reckon, from one event to the next.
 struct BytesArrived {
-  std::uint64_t bytes_done = 0;   ///< over all files of the run
+  /// Over all files of the run. What a file had when it failed or was left goes on to count; fewer
+  /// than before are told only while an attempt that was thrown away is made again.
+  std::uint64_t bytes_done = 0;
   std::uint64_t bytes_total = 0;  ///< as known now
   std::uint64_t files_done = 0;
   std::uint64_t files_total = 0;
   bool bytes_exact = true;  ///< false while a server has not told a size
+  /// In the order they were begun; as many as Options::max_active at most. Empty in verify().
+  std::vector<ArrivingFile> arriving{};
 };
 struct FileFinished {
   std::string entry;

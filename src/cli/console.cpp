@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
 #include <cmath>
@@ -21,8 +22,13 @@ using std::chrono::seconds;
 constexpr seconds kLineEvery{30};
 constexpr milliseconds kBarEvery{100};
 constexpr seconds kRateWindow{15};
-constexpr std::size_t kLeastBar = 10;  // columns; a shorter one says nothing
+constexpr milliseconds kLeastRateTime{500};  // of a shorter time nothing is reckoned
+constexpr std::size_t kLeastBar = 10;        // columns; a shorter one says nothing
 constexpr std::size_t kMostBar = 40;
+constexpr std::string_view kBarGap = "  ";
+// Another file takes the bar's place for a file when it has so much more to do: of files that
+// arrive side by side the first changes many times a second, and nobody could read its name.
+constexpr double kMuchMore = 1.25;
 
 // How long a line may wait for a reader.
 constexpr milliseconds kBarPatience{0};
@@ -45,6 +51,40 @@ int percent(std::uint64_t part, std::uint64_t whole) {
   if (whole == 0) return 0;
   const double ratio = static_cast<double>(part) / static_cast<double>(whole);
   return std::min(100, static_cast<int>(ratio * 100));
+}
+
+// Empty where there is no end to be seen.
+std::string left_text(std::uint64_t bytes, double per_second) {
+  constexpr double kWorthTelling = 100 * 3600;  // a longer guess is none
+  if (bytes == 0 || per_second < 1) return "";
+  const double left = std::ceil(static_cast<double>(bytes) / per_second);
+  if (left >= kWorthTelling) return "";
+  constexpr double kMinute = 60;
+  if (left < kMinute) return fmt::format("{} s left", static_cast<int>(left));
+  return duration_text(seconds(static_cast<std::int64_t>(left))) + " left";
+}
+
+std::string rate_text(double per_second) {
+  return bytes_text(static_cast<std::uint64_t>(per_second)) + "/s";
+}
+
+std::uint64_t left_of(const ArrivingFile& file) {
+  const std::uint64_t total = file.bytes_total.value_or(0);
+  return total > file.bytes_done ? total - file.bytes_done : 0;
+}
+
+// One whose size is known goes before one of which nobody knows what is left.
+bool has_more_left(const ArrivingFile& file, const ArrivingFile& than) {
+  if (left_of(file) != left_of(than)) return left_of(file) > left_of(than);
+  return !file.bytes_total && !than.bytes_total && file.bytes_done > than.bytes_done;
+}
+
+// The last part of its path, in one line.
+std::string short_name(const ArrivingFile& file) {
+  std::string name = file.path.substr(file.path.find_last_of('/') + 1);
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return c < 0x20; }, '?');
+  return name;
 }
 
 // Not ready within `patience` means that nobody reads. POLLOUT on a pipe promises room for PIPE_BUF
@@ -116,7 +156,7 @@ void RateMeter::add(Clock::TimePoint now, std::uint64_t bytes_done) {
 std::optional<double> RateMeter::bytes_per_second() const {
   if (samples_.size() < 2) return std::nullopt;
   const std::chrono::duration<double> time = samples_.back().first - samples_.front().first;
-  if (time.count() < 0.5) return std::nullopt;
+  if (time < kLeastRateTime) return std::nullopt;
   return static_cast<double>(samples_.back().second - samples_.front().second) / time.count();
 }
 
@@ -172,6 +212,8 @@ void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t c
   progress_ = event;
   bytes_exact_ = event.bytes_exact;
   rate_.add(now, event.bytes_done);
+  const bool tells_files = manner_.verbose && manner_.progress == ProgressStyle::kLog;
+  if (tells_files) mark_files(now);
   if (manner_.progress == ProgressStyle::kBar && due(drew_bar_, now, kBarEvery)) {
     drew_bar_ = now;
     speech.bar = bar(columns);
@@ -182,6 +224,10 @@ void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t c
   } else if (due(said_progress_, now, kLineEvery)) {
     said_progress_ = now;
     speech.lines.push_back(progress_line());
+    if (!tells_files) return;
+    for (const ArrivingFile& file : event.arriving) speech.lines.push_back(file_line(file, now));
+    marks_.clear();
+    mark_files(now);
   }
 }
 
@@ -193,61 +239,130 @@ void Narrator::on(const LockWaited& event, Clock::TimePoint now, Speech& speech)
   waiting_.clear();
 }
 
-std::string Narrator::tail(std::string_view separator) const {
-  std::string out;
+// Of those that are new, of those that began again, and no longer of those that have ended.
+void Narrator::mark_files(Clock::TimePoint now) {
+  std::map<FileKey, Mark> marks;
+  for (const ArrivingFile& file : progress_.arriving) {
+    FileKey key(file.entry, file.path);
+    const auto before = marks_.find(key);
+    const bool keep = before != marks_.end() && before->second.bytes_done <= file.bytes_done;
+    marks.emplace(std::move(key), keep ? before->second : Mark{now, file.bytes_done});
+  }
+  marks_ = std::move(marks);
+}
+
+Narrator::Totals Narrator::totals() const {
+  Totals out;
   if (progress_.bytes_total == 0) {
-    out = bytes_text(progress_.bytes_done);
+    out.bytes = bytes_text(progress_.bytes_done);
   } else if (bytes_exact_) {
-    out = bytes_of_text(progress_.bytes_done, progress_.bytes_total);
+    out.bytes = bytes_of_text(progress_.bytes_done, progress_.bytes_total);
   } else {
-    out = fmt::format("{} of at least {}", bytes_text(progress_.bytes_done),
-                      bytes_text(progress_.bytes_total));
+    out.bytes = fmt::format("{} of at least {}", bytes_text(progress_.bytes_done),
+                            bytes_text(progress_.bytes_total));
   }
   if (progress_.files_total > 1) {
-    out += fmt::format("{}{} of {} files", separator, progress_.files_done, progress_.files_total);
+    out.files = fmt::format("{} of {} files", progress_.files_done, progress_.files_total);
   }
   const auto rate = rate_.bytes_per_second();
   if (!rate) return out;
-  out += fmt::format("{}{}/s", separator, bytes_text(static_cast<std::uint64_t>(*rate)));
-  if (bytes_exact_ && *rate >= 1 && progress_.bytes_total > progress_.bytes_done) {
-    const double left = static_cast<double>(progress_.bytes_total - progress_.bytes_done) / *rate;
-    constexpr double kWorthTelling = 100 * 3600;  // a longer guess is none
-    if (left < kWorthTelling) {
-      out += fmt::format("{}{} left", separator,
-                         duration_text(seconds(static_cast<std::int64_t>(std::ceil(left)))));
-    }
+  out.rate = rate_text(*rate);
+  if (bytes_exact_ && progress_.bytes_total > progress_.bytes_done) {
+    out.left = left_text(progress_.bytes_total - progress_.bytes_done, *rate);
   }
   return out;
 }
 
 std::string Narrator::progress_line() const {
+  const Totals said = totals();
   std::string out = from_disk_ ? "verified " : "fetched ";
   if (bytes_exact_ && progress_.bytes_total > 0) {
     out += fmt::format("{} %, ", percent(progress_.bytes_done, progress_.bytes_total));
   }
-  out += tail(", ");
+  out += said.bytes;
+  for (const std::string& field : {said.files, said.rate, said.left}) {
+    if (!field.empty()) out += ", " + field;
+  }
   if (retries_ > 0) out += ", " + count_text(retries_, "retry", "retries");
   return out;
 }
 
-std::string Narrator::bar(std::size_t columns) const {
+std::string Narrator::file_line(const ArrivingFile& file, Clock::TimePoint now) const {
+  std::string out = fmt::format("`{}`: {}, ", file.entry, file.path);
+  out += file.bytes_total ? bytes_of_text(file.bytes_done, *file.bytes_total)
+                          : bytes_text(file.bytes_done);
+  const auto since = marks_.find(FileKey(file.entry, file.path));
+  if (since == marks_.end()) return out;
+  const std::chrono::duration<double> time = now - since->second.when;
+  if (time < kLeastRateTime) return out;
+  const double rate =
+      static_cast<double>(file.bytes_done - since->second.bytes_done) / time.count();
+  out += ", " + rate_text(rate);
+  if (const std::string left = left_text(left_of(file), rate); !left.empty()) out += ", " + left;
+  return out;
+}
+
+// The one with the most left to do, with what it has.
+std::string Narrator::file_of_bar() {
+  const auto& files = progress_.arriving;
+  if (files.empty()) return "";
+  const auto most = std::max_element(
+      files.begin(), files.end(),
+      [](const ArrivingFile& a, const ArrivingFile& b) { return has_more_left(b, a); });
+  const auto shown = std::find_if(files.begin(), files.end(), [&](const ArrivingFile& file) {
+    return in_bar_ == FileKey(file.entry, file.path);
+  });
+  const bool stays = shown != files.end() && static_cast<double>(left_of(*most)) <=
+                                                 kMuchMore * static_cast<double>(left_of(*shown));
+  const ArrivingFile& file = stays ? *shown : *most;
+  in_bar_ = FileKey(file.entry, file.path);
+  return short_name(file) + " " +
+         (file.bytes_total ? fmt::format("{} %", percent(file.bytes_done, *file.bytes_total))
+                           : bytes_text(file.bytes_done));
+}
+
+// Whole fields or none. Bytes that a percentage tells of already give way to the time left.
+std::string Narrator::bar(std::size_t columns) {
   // The last column stays free: a character there makes some terminals wrap.
   const std::size_t room = columns > 1 ? columns - 1 : 0;
-  std::string text = tail("  ");
-  if (bytes_exact_ && progress_.bytes_total > 0) {
-    const int done = percent(progress_.bytes_done, progress_.bytes_total);
-    const std::string left = fmt::format("{:3}% ", done);
-    const std::size_t others = left.size() + text.size() + 3;  // "[", "]" and a space
-    if (others + kLeastBar <= room) {
-      const std::size_t width = std::min(room - others, kMostBar);
-      const std::size_t filled = width * static_cast<std::size_t>(done) / 100;
-      text = fmt::format("{}[{}{}] {}", left, std::string(filled, '='),
-                         std::string(width - filled, ' '), text);
+  const Totals said = totals();
+  const bool has_end = bytes_exact_ && progress_.bytes_total > 0;
+  const int done = has_end ? percent(progress_.bytes_done, progress_.bytes_total) : 0;
+
+  std::array<std::string, 6> fields{has_end ? fmt::format("{:3}%", done) : said.bytes,
+                                    has_end ? said.bytes : "",
+                                    said.rate,
+                                    said.left,
+                                    said.files,
+                                    file_of_bar()};
+  constexpr std::array<std::size_t, 6> kByWeight{0, 2, 3, 1, 4, 5};
+  std::size_t used = 0;
+  bool fits = true;
+  for (const std::size_t index : kByWeight) {
+    std::string& field = fields[index];
+    if (field.empty()) continue;
+    const std::size_t more = field.size() + (used == 0 ? 0 : kBarGap.size());
+    fits = fits && used + more <= room;
+    if (fits) {
+      used += more;
     } else {
-      text = left + text;
+      field.clear();
     }
   }
-  if (text.size() > room) text.resize(room);
+
+  const std::size_t drawing = kBarGap.size() + 2;  // "[" and "]"
+  if (has_end && used + drawing + kLeastBar <= room) {
+    const std::size_t width = std::min(room - used - drawing, kMostBar);
+    const std::size_t filled = width * static_cast<std::size_t>(done) / 100;
+    fields[0] += fmt::format("{}[{}{}]", kBarGap, std::string(filled, '='),
+                             std::string(width - filled, ' '));
+  }
+  std::string text;
+  for (const std::string& field : fields) {
+    if (field.empty()) continue;
+    if (!text.empty()) text += kBarGap;
+    text += field;
+  }
   return text;
 }
 

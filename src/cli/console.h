@@ -2,14 +2,17 @@
 //
 // Narrator decides what to say: events and time in, text out, pure. On a terminal it keeps one line
 // up to date; elsewhere it says at most one line per 30 s about progress and as much about waiting,
-// so that a job's log of ten minutes has some twenty lines. Console knows the descriptor: whether
-// it is a terminal, how wide, and how to write without ever being held up by it.
+// so that a job's log of ten minutes has some twenty lines; with --verbose a line for each file
+// that is on its way follows. All rates and times left are reckoned here, from the events. Console
+// knows the descriptor: whether it is a terminal, how wide, and how to write without ever being
+// held up by it.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -55,12 +58,29 @@ class Narrator {
   [[nodiscard]] Speech on_event(const Event& event, Clock::TimePoint now, std::size_t columns);
 
  private:
+  /// What is said of the total; a field that is not known is empty.
+  struct Totals {
+    std::string bytes;
+    std::string files;
+    std::string rate;
+    std::string left;
+  };
+  /// Where a file stood at some time.
+  struct Mark {
+    Clock::TimePoint when;
+    std::uint64_t bytes_done = 0;
+  };
+  using FileKey = std::pair<std::string, std::string>;  ///< entry and path
+
   void on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech);
   void on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns, Speech& speech);
   void on(const LockWaited& event, Clock::TimePoint now, Speech& speech);
+  [[nodiscard]] Totals totals() const;
   [[nodiscard]] std::string progress_line() const;
-  [[nodiscard]] std::string bar(std::size_t columns) const;
-  [[nodiscard]] std::string tail(std::string_view separator) const;
+  [[nodiscard]] std::string file_line(const ArrivingFile& file, Clock::TimePoint now) const;
+  [[nodiscard]] std::string bar(std::size_t columns);
+  [[nodiscard]] std::string file_of_bar();
+  void mark_files(Clock::TimePoint now);
 
   Manner manner_;
   RateMeter rate_;
@@ -68,6 +88,8 @@ class Narrator {
   bool bytes_exact_ = true;
   bool from_disk_ = false;  ///< what arrives is read again, not fetched
   std::uint64_t retries_ = 0;
+  std::map<FileKey, Mark> marks_;  ///< at the last report, or when a file was first told of
+  std::optional<FileKey> in_bar_;  ///< the file that the bar names
   std::set<std::string> warned_;
   std::set<std::string> waiting_;  ///< paths since the last line about waiting
   std::optional<Clock::TimePoint> said_progress_;

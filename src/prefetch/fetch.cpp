@@ -67,6 +67,7 @@ class FetchLoop {
     std::optional<LockWait> wait;
     Clock::TimePoint next_try = Clock::TimePoint::min();
     DownloadId download = 0;
+    std::uint64_t bytes = 0;  ///< that were there when progress was told last
     bool brought_by_others = false;
     PartialPlace partial;
     std::vector<PartialPlace> unfinished;  ///< by others, at the start
@@ -259,9 +260,12 @@ class FetchLoop {
     FetchOutcome& outcome = slot->outcome;
     outcome.requests = finished.requests;
     outcome.received = finished.bytes_received;
-    if (!finished.result) return finish(*slot, std::move(finished.result).error());
+    if (!finished.result) {
+      left_bytes_ += slot->bytes;
+      return finish(*slot, std::move(finished.result).error());
+    }
     outcome.fetched = true;
-    outcome.bytes = finished.result->size;
+    outcome.bytes = slot->bytes = finished.result->size;
     outcome.resumed = finished.result->resumed;
     slot->job.download.spec.size = outcome.bytes;
     slot->phase = Phase::kPublishing;
@@ -321,7 +325,10 @@ class FetchLoop {
     for (Slot& slot : slots_) {
       if (slot.phase == Phase::kDone || slot.phase == Phase::kPublishing) continue;
       if (listener_.wanted(slot.job)) continue;
-      if (slot.phase == Phase::kRunning) engine().cancel(slot.download);
+      if (slot.phase == Phase::kRunning) {
+        left_bytes_ += slot.bytes;
+        engine().cancel(slot.download);
+      }
       close(slot);
     }
   }
@@ -376,16 +383,24 @@ class FetchLoop {
   void tell_progress() {
     next_progress_ = session_.clock().now() + kTick / 2;
     BytesArrived event;
-    event.bytes_done = engine_ ? engine_->bytes_done() : 0;
+    event.bytes_done = left_bytes_ + (engine_ ? engine_->bytes_done() : 0);
     for (Slot& slot : slots_) {
       auto& size = slot.job.download.spec.size;
-      if (!size && slot.phase == Phase::kRunning) size = engine_->size_of(slot.download);
-      event.bytes_exact = event.bytes_exact && (size || slot.phase == Phase::kDone);
-      event.bytes_total += size.value_or(0);
+      const bool done = slot.phase == Phase::kDone;
+      if (slot.phase == Phase::kRunning) {
+        if (!size) size = engine_->size_of(slot.download);
+        slot.bytes = engine_->bytes_of(slot.download);
+      }
+      event.bytes_exact = event.bytes_exact && (size || done);
+      event.bytes_total += size.value_or(done ? slot.bytes : 0);
       if (slot.brought_by_others) event.bytes_done += size.value_or(0);
     }
     event.files_done = files_done_;
     event.files_total = slots_.size();
+    for (const Slot* slot : active_) {
+      const FileSpec& spec = slot->job.download.spec;
+      event.arriving.push_back({name_of(*slot), spec.path, slot->bytes, spec.size});
+    }
     session_.emit(event);
   }
 
@@ -402,6 +417,7 @@ class FetchLoop {
   Clock::TimePoint next_progress_{};
   bool look_for_unwanted_ = true;
   std::size_t files_done_ = 0;
+  std::uint64_t left_bytes_ = 0;  ///< of downloads that failed or were dropped: told all the same
   bool warned_ = false;
 };
 

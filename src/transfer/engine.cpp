@@ -448,6 +448,11 @@ std::uint64_t Engine::bytes_done() const {
   return bytes;
 }
 
+std::uint64_t Engine::bytes_of(DownloadId id) const {
+  const auto found = impl_->files_.find(id);
+  return found == impl_->files_.end() ? 0 : found->second->bytes_there();
+}
+
 std::optional<std::uint64_t> Engine::size_of(DownloadId id) const {
   const auto found = impl_->files_.find(id);
   return found == impl_->files_.end() ? std::nullopt : found->second->total();

@@ -131,6 +131,8 @@ class Engine {
   [[nodiscard]] std::size_t active() const;
   /// Bytes that lie in the partials now, and of the finished ones.
   [[nodiscard]] std::uint64_t bytes_done() const;
+  /// Those of one download that is not finished; 0 of another.
+  [[nodiscard]] std::uint64_t bytes_of(DownloadId id) const;
   /// The size of a download that is not finished, as the spec or the server tells it.
   [[nodiscard]] std::optional<std::uint64_t> size_of(DownloadId id) const;
 

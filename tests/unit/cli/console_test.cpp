@@ -29,6 +29,15 @@ class NarratorTest : public ::testing::Test {
     }
     return lines;
   }
+  /// The bar of `event` after 10 s that brought 1.2 GB.
+  std::string bar_of(std::size_t columns, BytesArrived event) {
+    use(ProgressStyle::kBar);
+    BytesArrived before = event;
+    before.bytes_done -= 1'200'000'000;
+    (void)narrator.on_event(before, clock.now(), columns);
+    clock.advance(seconds(10));
+    return narrator.on_event(event, clock.now(), columns).bar.value_or("<none>");
+  }
   void use(ProgressStyle style, bool quiet = false, bool verbose = false) {
     narrator = Narrator({style, quiet, verbose});
   }
@@ -81,6 +90,102 @@ TEST_F(NarratorTest, ABarFitsTheTerminal) {
     EXPECT_LT(speech.bar->size(), columns);
     EXPECT_TRUE(speech.lines.empty());
   }
+}
+
+TEST_F(NarratorTest, ABarNamesTheFileWithTheMostLeftToDo) {
+  BytesArrived event{3'200'000'000, 28'300'000'000, 1, 4};
+  event.arriving = {{"m", "small.bin", 0, 1'000'000},
+                    {"m", "vae/big.bin", 5'000'000'000, 10'000'000'000},
+                    {"m", "nearly.bin", 11'000'000'000, 12'000'000'000}};
+  EXPECT_TRUE(bar_of(200, event).ends_with("  1 of 4 files  big.bin 50 %")) << bar_of(200, event);
+}
+
+TEST_F(NarratorTest, ABarTellsTheBytesOfAFileOfUnknownSize) {
+  BytesArrived event{3'200'000'000, 0, 0, 1, false};
+  event.arriving = {{"m", "a.bin", 3'200'000'000, std::nullopt}};
+  EXPECT_EQ(bar_of(80, event), "3.2 GB  120.0 MB/s  a.bin 3.2 GB");
+}
+
+TEST_F(NarratorTest, ABarStaysWithItsFileWhileOthersHaveAboutAsMuchToDo) {
+  use(ProgressStyle::kBar);
+  BytesArrived event{100, 10'000, 0, 2};
+  event.arriving = {{"m", "a.bin", 0, 1000}, {"m", "b.bin", 10, 1000}};
+  const auto bar = [&](std::uint64_t bytes_of_a) {
+    event.arriving[0].bytes_done = bytes_of_a;
+    clock.advance(seconds(1));
+    return say(event).bar.value_or("<none>");
+  };
+  EXPECT_TRUE(bar(0).ends_with("a.bin 0 %"));
+  EXPECT_TRUE(bar(100).ends_with("a.bin 10 %"));
+  EXPECT_TRUE(bar(500).ends_with("b.bin 1 %"));
+}
+
+TEST_F(NarratorTest, ANarrowTerminalLosesWholeFieldsTheLeastFirst) {
+  BytesArrived event{3'200'000'000, 28'300'000'000, 1, 2};
+  event.arriving = {{"m", "model.safetensors", 100, 1000}};
+  const std::string drawing = "[===" + std::string(25, ' ') + "]";
+  EXPECT_EQ(bar_of(120, event), " 11%  " + drawing +
+                                    "  3.2 of 28.3 GB  120.0 MB/s  3 min 30 s left"
+                                    "  1 of 2 files  model.safetensors 10 %");
+  EXPECT_EQ(bar_of(80, event),
+            " 11%  [=           ]  3.2 of 28.3 GB  120.0 MB/s  3 min 30 s left  1 of 2 files");
+  EXPECT_EQ(bar_of(60, event), " 11%  3.2 of 28.3 GB  120.0 MB/s  3 min 30 s left");
+  EXPECT_EQ(bar_of(40, event), " 11%  120.0 MB/s  3 min 30 s left");
+  EXPECT_EQ(bar_of(20, event), " 11%  120.0 MB/s");
+  EXPECT_EQ(bar_of(10, event), " 11%");
+}
+
+TEST_F(NarratorTest, ASecondLeftIsAWholeOne) {
+  EXPECT_TRUE(bar_of(80, {1'200'000'000, 1'300'000'000, 0, 1}).ends_with("  1 s left"));
+}
+
+TEST_F(NarratorTest, AVerboseLogTellsOfEachFileAfterTheTotal) {
+  use(ProgressStyle::kLog, false, /*verbose=*/true);
+  BytesArrived event{0, 28'300'000'000, 0, 3};
+  event.arriving = {{"m", "a.bin", 1'000'000'000, 10'000'000'000},
+                    {"m", "b.bin", 0, std::nullopt},
+                    {"m", "c.bin", 500, 1000}};
+  EXPECT_TRUE(say(event).lines.empty());
+  clock.advance(seconds(30));
+  event.arriving[0].bytes_done = 4'000'000'000;
+  event.arriving[1].bytes_done = 600'000'000;
+  const auto first = say(event).lines;
+  ASSERT_EQ(first.size(), 4U);
+  EXPECT_TRUE(first[0].starts_with("fetched ")) << first[0];
+  EXPECT_EQ(first[1], "`m`: a.bin, 4.0 of 10.0 GB, 100.0 MB/s, 1 min left");
+  EXPECT_EQ(first[2], "`m`: b.bin, 600.0 MB, 20.0 MB/s");
+  EXPECT_EQ(first[3], "`m`: c.bin, 500 B of 1.0 kB, 0 B/s");
+
+  // Since the last report, not since the beginning; what is over is not told any more.
+  clock.advance(seconds(30));
+  event.arriving.resize(1);
+  event.arriving[0].bytes_done = 9'940'000'000;
+  const auto second = say(event).lines;
+  ASSERT_EQ(second.size(), 2U);
+  EXPECT_EQ(second[1], "`m`: a.bin, 9.9 of 10.0 GB, 198.0 MB/s, 1 s left");
+}
+
+TEST_F(NarratorTest, AFileThatBeginsAgainHasNoRateBelowZero) {
+  use(ProgressStyle::kLog, false, /*verbose=*/true);
+  BytesArrived event{0, 1000, 0, 1};
+  event.arriving = {{"m", "a.bin", 900, 1000}};
+  (void)say(event);
+  clock.advance(seconds(20));
+  event.arriving[0].bytes_done = 100;
+  EXPECT_TRUE(say(event).lines.empty());
+  clock.advance(seconds(10));
+  event.arriving[0].bytes_done = 200;
+  const auto lines = say(event).lines;
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[1], "`m`: a.bin, 200 B of 1.0 kB, 10 B/s, 1 min 20 s left");
+}
+
+TEST_F(NarratorTest, ALogThatIsNotVerboseTellsOfTheTotalAlone) {
+  BytesArrived event{500, 1000, 0, 1};
+  event.arriving = {{"m", "a.bin", 500, 1000}};
+  (void)say(event);
+  clock.advance(seconds(31));
+  EXPECT_EQ(say(event).lines, std::vector<std::string>{"fetched 50 %, 500 B of 1.0 kB, 0 B/s"});
 }
 
 TEST_F(NarratorTest, WaitingSaysOnWhomHowLongAndHowFar) {

@@ -36,6 +36,38 @@ TEST_F(EndsTest, TheDeadlineEndsTheRun) {
   EXPECT_NE(describe(*report.error).find("deadline"), std::string::npos) << describe(*report.error);
 }
 
+TEST_F(EndsTest, ProgressDoesNotGoBackWhenTheDeadlineEndsTheRun) {
+  options.deadline = std::chrono::seconds(30);
+  options.stall_timeout = std::chrono::hours(2);
+  wire.on("https://host/a",
+          Answer(200).header("content-length", "6").body("xxx").pause(std::chrono::hours(1)));
+  // Its end is no multiple of the time between two looks: the deadline comes while the engine
+  // works.
+  wire.on("https://host/b", Answer(200).body("bb").pause(std::chrono::milliseconds(50)));
+  EXPECT_FALSE(run(R"([{"name": "a", "source": "https://host/a"},
+                      {"name": "b", "source": "https://host/b"}])")
+                   .ok());
+  const auto told = seen.all<BytesArrived>();
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told.back().files_done, 2U);  // told after the end
+  EXPECT_EQ(told.back().bytes_done, 5U);
+  EXPECT_EQ(told.back().bytes_total, 8U);
+  EXPECT_TRUE(told.back().arriving.empty());
+}
+
+TEST_F(EndsTest, ProgressDoesNotGoBackWhenAnotherEntryFails) {
+  wire.on("https://host/a",
+          Answer(200).header("content-length", "6").body("xxx").pause(std::chrono::hours(1)));
+  wire.on("https://host/b", Answer(404).pause(std::chrono::seconds(3)));
+  EXPECT_FALSE(run(R"([{"name": "a", "source": "https://host/a"},
+                      {"name": "b", "source": "https://host/b"}])")
+                   .ok());
+  const auto told = seen.all<BytesArrived>();
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told.back().bytes_done, 3U);
+  EXPECT_EQ(told.back().files_done, 2U);
+}
+
 TEST_F(EndsTest, ASignalWhileOnlyOptionalEntriesAreOpenIsNoPartialSuccess) {
   std::stop_source stop;
   options.stop = stop.get_token();

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "support/tiny_disk.h"
@@ -323,6 +324,36 @@ TEST_F(PrefetchTest, ProgressKnowsSizesThatOnlyAServerTold) {
     EXPECT_TRUE(!told.bytes_exact || told.bytes_done <= told.bytes_total);
   }
   EXPECT_EQ(seen.all<BytesArrived>().back().bytes_total, 6U);
+}
+
+TEST_F(PrefetchTest, ProgressTellsOfTheFilesThatAreOnTheirWay) {
+  options.max_active = 2;
+  wire.on("https://host/sub/a", Answer(200)
+                                    .header("content-length", "9")
+                                    .body("aaa")
+                                    .pause(std::chrono::seconds(5))
+                                    .body("aaaaaa"));
+  wire.on("https://host/b", Answer(200).body("bb").pause(std::chrono::seconds(5)).body("b"));
+  wire.on("https://host/c", Answer::whole("c"));
+  ASSERT_TRUE(run(R"([{"name": "a", "source": "https://host/sub/a"},
+                      {"name": "b", "source": "https://host/b"},
+                      {"name": "c", "source": "https://host/c"}])")
+                  .ok());
+  const auto told = seen.all<BytesArrived>();
+  const auto both = std::find_if(told.begin(), told.end(), [](const BytesArrived& event) {
+    return event.arriving.size() == 2 && event.bytes_done == 5;
+  });
+  ASSERT_NE(both, told.end());
+  EXPECT_EQ(both->arriving[0].entry, "a");
+  EXPECT_EQ(both->arriving[0].path, "a");
+  EXPECT_EQ(both->arriving[0].bytes_done, 3U);
+  EXPECT_EQ(both->arriving[0].bytes_total, 9U);
+  EXPECT_EQ(both->arriving[1].entry, "b");
+  EXPECT_EQ(both->arriving[1].bytes_done, 2U);
+  EXPECT_EQ(both->arriving[1].bytes_total, std::nullopt);
+  EXPECT_TRUE(std::all_of(told.begin(), told.end(),
+                          [](const BytesArrived& event) { return event.arriving.size() <= 2; }));
+  EXPECT_TRUE(told.back().arriving.empty());
 }
 
 TEST_F(PrefetchTest, AnEntryThatDoesNotFitIsNotBegunUnlessToldTo) {

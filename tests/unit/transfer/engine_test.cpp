@@ -936,6 +936,7 @@ TEST_F(EngineTest, TellsHowManyBytesAreThereAndToCome) {
   EXPECT_EQ(engine->size_of(id), std::nullopt);
   EXPECT_TRUE(engine->poll(begin + seconds(1), {}).empty());
   EXPECT_EQ(engine->bytes_done(), 10U);
+  EXPECT_EQ(engine->bytes_of(id), 10U);
   EXPECT_EQ(engine->size_of(id), 25U);
   ASSERT_TRUE(IsOk(finish().result));
   EXPECT_EQ(engine->bytes_done(), 25U);
