@@ -26,8 +26,12 @@ constexpr std::uint64_t kGoodPiece = 1U << 20U;
 // So much of a file, or what takes so long, is worth a connection of its own: the first bytes of
 // one cost a handshake, at the Hub a redirect as well, and the time that it takes to come up to
 // speed.
-constexpr std::uint64_t kWorthAConnection = 256U << 10U;
+constexpr std::uint64_t kWorthAConnection = 1U << 20U;
 constexpr double kSecondsWorthAConnection = 0.1;
+// A smaller file comes over one, however slowly: what is on its way when an answer is cut short
+// comes twice, and of a small file that is much.
+constexpr std::uint64_t kWorthSeveral = 8U << 20U;
+
 // A server that had too many connections is asked for one more after so much.
 constexpr std::uint64_t kWorthAnotherTry = 64U << 20U;
 
@@ -165,7 +169,8 @@ void File::at_most(int streams) {
 
 int File::most(std::optional<double> rate_of_one) const {
   const int now = static_cast<int>(streams_.size());
-  if (!serves_ranges_ || !partial_.begun() || !total() || !partial_.resumable() || !rate_of_one) {
+  if (!serves_ranges_ || !partial_.begun() || !total() || !partial_.resumable() || !rate_of_one ||
+      *total() < kWorthSeveral) {
     return now;
   }
   const double worth =
@@ -178,7 +183,7 @@ bool File::may_grow() const {
   if (!alone()) return true;
   const bool unanswered = !streams_.empty() && !streams_.front()->delivers_;
   return !one_by_one_ && (serves_ranges_ || unanswered) &&
-         total().value_or(kNoEnd) - bytes_there() >= 2 * kWorthAConnection;
+         total().value_or(kNoEnd) >= kWorthSeveral;
 }
 
 Request File::begin(Stream& stream, milliseconds stall_timeout) {

@@ -214,6 +214,25 @@ TEST_F(Connections, AreGivenBackWhereMoreBringNothing) {
   EXPECT_LT(clock.now() - begin, milliseconds(5000));  // alone 3.4 s; with one that is slow 160 s
 }
 
+TEST_F(Connections, OneForASmallFileHoweverSlowItIs) {
+  const std::string small = text().substr(0, (8U << 20U) - 1);
+  Download download = checked();
+  download.spec.size = small.size();
+  download.spec.digest = Digest{Digest::Kind::kSha256, sha256_hex(small)};
+  serve([&small](const auto&, std::size_t) {
+    Answer answer(200);
+    answer.header("etag", "\"v1\"").header("accept-ranges", "bytes");
+    for (std::size_t at = 0; at < small.size(); at += kPiece) {
+      answer.pause(milliseconds(500)).body(small.substr(at, kPiece));
+    }
+    return answer;
+  });
+  const Finished finished = fetch(download);
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(finished.requests, 1U);
+  EXPECT_EQ(finished.bytes_received, small.size());
+}
+
 TEST_F(Connections, OneForAServerThatDoesNotOfferRanges) {
   serve([](const auto& sent, std::size_t) {
     Answer answer = good(sent);
