@@ -33,6 +33,11 @@ struct PrunedFile {
 };
 
 struct Pruning {
+  struct Amount {
+    std::uint64_t files = 0;
+    std::uint64_t bytes = 0;
+  };
+
   bool dry_run = false;
   std::vector<PrunedFile> files;  ///< every private file of ours that was found
   /// Places that could not be looked into, which is no failure: nothing is known to be there.
@@ -40,6 +45,8 @@ struct Pruning {
   /// The first file that should have been removed and could not be; or a signal, the deadline.
   std::optional<Error> error;
 
+  /// Of the files in that state.
+  [[nodiscard]] Amount amount(PruneState state) const;
   [[nodiscard]] bool ok() const { return !error.has_value(); }
   [[nodiscard]] ErrorCode code() const { return error ? error->code : ErrorCode::kOk; }
 };

@@ -1,6 +1,7 @@
 #include "cache/leftovers.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <set>
 #include <utility>
@@ -75,6 +76,21 @@ void add_temporary_journal(const Folders& folders, const std::string& name, std:
   into.found.push_back(std::move(found));
 }
 
+// Tells `take` of each journal in that folder; those that are on their way are leftovers
+// themselves.
+void take_journals(const Folders& folders, Leftovers& into,
+                   const std::function<void(std::string_view key, std::string_view tag)>& take) {
+  for (const std::string& name : journals_in(folders, into)) {
+    const auto journal = layout::journal_name(name);
+    if (!journal) continue;
+    if (journal->temporary) {
+      add_temporary_journal(folders, name, journal->key, into);
+    } else {
+      take(journal->key, journal->tag);
+    }
+  }
+}
+
 void add_temporaries(const Folders& folders, Leftovers& into) {
   if (!is_plain_directory(folders.state)) return;
   for (const std::string& name : names_in(folders.temporaries, into)) {
@@ -118,15 +134,7 @@ void find_leftovers(const layout::HubRepo& repo, Leftovers& into) {
   for (const std::string& name : names_in(repo.blobs(), into)) {
     if (const auto partial = layout::hub_partial(name)) add(partial->stem, partial->tag);
   }
-  for (const std::string& name : journals_in(folders, into)) {
-    const auto journal = layout::journal_name(name);
-    if (!journal) continue;
-    if (journal->temporary) {
-      add_temporary_journal(folders, name, journal->key, into);
-    } else {
-      add(journal->key, journal->tag);
-    }
-  }
+  take_journals(folders, into, add);
   add_temporaries(folders, into);
   add_holders(folders, into);
 }
@@ -241,15 +249,9 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
   // journal would be missed the other way round.
   const std::vector<UrlWalk::Data> data = UrlWalk(root, stop, into).run();
   std::map<std::string, Names, std::less<>> keys;  // of journals that nothing has claimed, by tag
-  for (const std::string& name : journals_in(folders, into)) {
-    const auto journal = layout::journal_name(name);
-    if (!journal) continue;
-    if (journal->temporary) {
-      add_temporary_journal(folders, name, journal->key, into);
-    } else {
-      keys[std::string(journal->tag)].emplace_back(journal->key);
-    }
-  }
+  take_journals(folders, into, [&keys](std::string_view key, std::string_view tag) {
+    keys[std::string(tag)].emplace_back(key);
+  });
   const auto journal_of = [&](std::string_view key, std::string_view tag) {
     return folders.journals + "/" + layout::journal_file(key, tag);
   };

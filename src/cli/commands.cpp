@@ -193,14 +193,26 @@ int tell_verification(const Verification& found, const Invocation& call, Console
   return code;
 }
 
+// What a command has that one rank does for all.
+struct Alone {
+  Alone(const Invocation& call, const EnvironmentLookup& env)
+      : terminal(probe_terminal(STDERR_FILENO, env)),
+        console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
+                real_clock()),
+        options(options_of(call, console, env, signals)) {}
+
+  const Signals signals;
+  const Terminal terminal;
+  Console console;
+  const Options options;  // last: refers to the others
+};
+
 // `plan`, `status` and `verify`.
 int inspect(const Invocation& call, const EnvironmentLookup& env) {
   if (const auto code = end_of_silent_rank(call, env)) return *code;
-  const Signals signals;
-  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
-                  real_clock());
-  const Options options = options_of(call, console, env, signals);
+  Alone alone(call, env);
+  Console& console = alone.console;
+  const Options& options = alone.options;
 
   const auto manifest = manifest_of(call);
   if (call.command == Command::kVerify) {
@@ -241,11 +253,9 @@ Status write_whole(const std::string& path, std::string_view text) {
 // `lock`.
 int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
   if (const auto code = end_of_silent_rank(call, env)) return *code;
-  const Signals signals;
-  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
-                  real_clock());
-  const Options options = options_of(call, console, env, signals);
+  Alone alone(call, env);
+  Console& console = alone.console;
+  const Options& options = alone.options;
 
   const std::string path = output_of(call);
   const auto locked = [&]() -> Result<Manifest> {
@@ -274,11 +284,9 @@ int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
 // `prune`.
 int clean_up(const Invocation& call, const EnvironmentLookup& env) {
   if (const auto code = end_of_silent_rank(call, env)) return *code;
-  const Signals signals;
-  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
-                  real_clock());
-  const Options options = options_of(call, console, env, signals);
+  Alone alone(call, env);
+  Console& console = alone.console;
+  const Options& options = alone.options;
 
   Pruning done;
   if (call.target.empty()) {

@@ -15,15 +15,9 @@ ordered_json totals_of(const Pruning& pruning) {
   ordered_json out;
   for (const PruneState state : {PruneState::kRemoved, PruneState::kOrphan, PruneState::kInUse,
                                  PruneState::kYoung, PruneState::kFailed}) {
-    std::uint64_t files = 0;
-    std::uint64_t bytes = 0;
-    for (const PrunedFile& file : pruning.files) {
-      if (file.state != state) continue;
-      ++files;
-      bytes += file.bytes;
-    }
-    out["files_" + std::string(name(state))] = files;
-    out["bytes_" + std::string(name(state))] = bytes;
+    const Pruning::Amount amount = pruning.amount(state);
+    out["files_" + std::string(name(state))] = amount.files;
+    out["bytes_" + std::string(name(state))] = amount.bytes;
   }
   return out;
 }

@@ -363,13 +363,7 @@ std::string pruning_text(const Pruning& pruning) {
 
 std::string pruning_summary(const Pruning& pruning) {
   const auto amount = [&](PruneState state) -> std::string {
-    std::uint64_t files = 0;
-    std::uint64_t bytes = 0;
-    for (const PrunedFile& file : pruning.files) {
-      if (file.state != state) continue;
-      ++files;
-      bytes += file.bytes;
-    }
+    const auto [files, bytes] = pruning.amount(state);
     if (files == 0) return {};
     return fmt::format("{}, {}", count_text(files, "file", "files"), bytes_text(bytes));
   };

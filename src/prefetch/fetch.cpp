@@ -1,7 +1,5 @@
 #include "prefetch/fetch.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -127,7 +125,8 @@ class FetchLoop {
   bool acquire(Slot& slot) {
     if (session_.options().lock == LockMode::kNone) return true;
     if (!slot.lock) {
-      slot.lock = make_flock(slot.job.target->lock_path(), slot.job.target->lock_mode(), self());
+      slot.lock =
+          make_flock(slot.job.target->lock_path(), slot.job.target->lock_mode(), session_.holder());
     }
     Result<std::unique_ptr<HeldLock>> held = slot.lock->try_acquire();
     if (!held) {
@@ -367,11 +366,6 @@ class FetchLoop {
 
   [[nodiscard]] std::string name_of(const Slot& slot) const {
     return listener_.entry_name(slot.job.entries.front());
-  }
-
-  [[nodiscard]] Holder self() const {
-    return Holder{posix::host_name(), static_cast<std::int64_t>(::getpid()),
-                  environment::job_id(session_.env()), rfc3339_now()};
   }
 
   void warn_once(std::string message) {

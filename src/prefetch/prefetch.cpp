@@ -245,16 +245,11 @@ class Run : public FetchListener {
           others += needs[i];
           continue;
         }
-        fail_entry(
-            i, fail(ErrorCode::kNoSpace,
-                    "what is missing needs " + std::to_string(needs[i]) +
-                        " bytes; the file system of " + places[i] + " has " +
-                        std::to_string(*free) + " free" +
-                        (others > 0 ? ", " + std::to_string(others) + " of them for other entries"
-                                    : ""),
-                    "free space, choose another place with --cache-dir or --hf-cache-dir, or "
-                    "begin all the same with --no-space-check")
-                   .value());
+        Error error = does_not_fit("what is missing needs " + std::to_string(needs[i]) + " bytes",
+                                   places[i], *free);
+        if (others > 0)
+          error.message += ", " + std::to_string(others) + " of them for other entries";
+        fail_entry(i, std::move(error));
       }
     }
   }

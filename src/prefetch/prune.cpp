@@ -1,7 +1,5 @@
 // The command that cleans up: finds our private files, judges each twice, the second time under the
 // lock of its target, and removes the orphans.
-#include <unistd.h>
-
 #include <memory>
 #include <set>
 #include <utility>
@@ -141,9 +139,7 @@ class Pruner {
     if (leftover.lock.empty()) return Hold::kUnknown;
     if (!posix::exists(leftover.lock)) return Hold::kHeld;
     if (mode == LockMode::kNone) return Hold::kUnknown;
-    const Holder self{posix::host_name(), static_cast<std::int64_t>(::getpid()),
-                      environment::job_id(session_.env()), rfc3339_now()};
-    auto taken = make_flock(leftover.lock, leftover.lock_mode, self)->try_acquire();
+    auto taken = make_flock(leftover.lock, leftover.lock_mode, session_.holder())->try_acquire();
     if (!taken) {
       const bool refused = taken.error().code == ErrorCode::kInternal;
       if (refused && mode != LockMode::kFlock) return Hold::kUnknown;
@@ -205,6 +201,16 @@ std::string_view name(PruneState state) {
       return "failed";
   }
   return "failed";
+}
+
+Pruning::Amount Pruning::amount(PruneState state) const {
+  Amount amount;
+  for (const PrunedFile& file : files) {
+    if (file.state != state) continue;
+    ++amount.files;
+    amount.bytes += file.bytes;
+  }
+  return amount;
 }
 
 Pruning prune(const Options& options) {

@@ -1,8 +1,11 @@
 #include "prefetch/session.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <csignal>
 
+#include "base/posix.h"
 #include "base/try.h"
 #include "transfer/curl_transport.h"
 #include "transfer/fetcher.h"
@@ -66,6 +69,11 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
       return make_curl_transport(std::move(curl));
     };
   }
+}
+
+Holder Session::holder() const {
+  return {posix::host_name(), static_cast<std::int64_t>(::getpid()), environment::job_id(env_),
+          rfc3339_now()};
 }
 
 void Session::emit(const Event& event) const {

@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "base/environment.h"
 #include "cache/hf_store.h"
+#include "cache/lock.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/rejected.h"
 #include "source/hub.h"
@@ -39,6 +40,8 @@ class Session {
   [[nodiscard]] Status usable() const { return usable_; }
   [[nodiscard]] const Options& options() const { return options_; }
   [[nodiscard]] const EnvironmentLookup& env() const { return env_; }
+  /// Us, as the holder of a lock.
+  [[nodiscard]] Holder holder() const;
   [[nodiscard]] const std::string& eval_cache() const { return eval_cache_; }
   [[nodiscard]] bool offline() const { return offline_; }
   [[nodiscard]] Clock& clock() const { return clock_; }

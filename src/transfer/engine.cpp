@@ -387,6 +387,15 @@ struct Engine::Impl {
   std::uint64_t ended_bytes_ = 0;  // received by downloads that have ended
 };
 
+Error does_not_fit(const std::string& needs, const std::string& directory, std::uint64_t free) {
+  return fail(
+             ErrorCode::kNoSpace,
+             needs + "; the file system of " + directory + " has " + std::to_string(free) + " free",
+             "free space, choose another place with --cache-dir or --hf-cache-dir, or begin all "
+             "the same with --no-space-check")
+      .value();
+}
+
 Engine::Engine(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
     : impl_(std::make_unique<Impl>(transport, clock, options, random)) {}
 

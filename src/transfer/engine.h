@@ -109,6 +109,10 @@ struct EngineOptions {
   Worker* worker = nullptr;
 };
 
+/// kNoSpace, told before a byte is written: `needs` says who needs how many bytes.
+[[nodiscard]] Error does_not_fit(const std::string& needs, const std::string& directory,
+                                 std::uint64_t free);
+
 class Engine {
  public:
   /// `transport` follows redirects (redirect.h). Nothing is owned.

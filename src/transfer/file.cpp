@@ -269,15 +269,8 @@ bool File::start_over(Stream& stream, const ResponseHead& head) {
     const std::string place = posix::parent(download_.partial);
     const auto free = posix::free_bytes(place);
     if (free && *free < *length) {
-      return refuse(
-          stream,
-          {Outcome::Kind::kStop,
-           fail(ErrorCode::kNoSpace,
-                spec().path + " has " + std::to_string(*length) + " bytes; the file system of " +
-                    place + " has " + std::to_string(*free) + " free",
-                "free space, choose another place with --cache-dir or --hf-cache-dir, or "
-                "begin all the same with --no-space-check")
-               .value()});
+      const std::string needs = spec().path + " has " + std::to_string(*length) + " bytes";
+      return refuse(stream, {Outcome::Kind::kStop, does_not_fit(needs, place, *free)});
     }
   }
   stream.phase_ = Stream::Phase::kFile;

@@ -8,13 +8,16 @@ says that it runs the real huggingface_hub (FVPREFETCH_TEST_PYTHON).
 
 import argparse
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
@@ -44,6 +47,29 @@ def say(line):
     summary.parent.mkdir(exist_ok=True)
     with open(summary, "a") as out:
         out.write(f"transfer: {line}\n")
+
+
+def serve_file(data, address="127.0.0.1", family=socket.AF_INET):
+    """A server of Python's own on a free port, whatever is asked for: not our hub, and not its mistakes.
+    Runs until its shutdown(), or the end of the process."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = family
+
+    server = Server((address, 0), Handler)
+    server.thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server.thread.start()
+    return server
 
 
 class Hub:

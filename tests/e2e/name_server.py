@@ -8,13 +8,14 @@ with COMMAND's exit code; what it says goes through.
 """
 
 import fcntl
-import http.server
 import os
 import socket
 import struct
 import subprocess
 import sys
 import threading
+
+import harness
 
 NAME = "checkpoints.example"
 SERVFAIL = 2
@@ -64,20 +65,7 @@ def main():
     names = NameServer()
     names.start()
     with open(os.path.join(folder, "file"), "rb") as file:
-        data = file.read()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        server = harness.serve_file(file.read())
     url = f"http://{NAME}:{server.server_port}/a.pth"
     process = subprocess.Popen([*command, url], stderr=subprocess.PIPE, text=True)
     for line in process.stderr:

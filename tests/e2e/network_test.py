@@ -201,25 +201,8 @@ class Network(harness.EndToEnd):
     # --- addresses -------------------------------------------------------------------------------
 
     def python_server(self, address, family):
-        data = self.data
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            address_family = family
-
-        server = Server((address, 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join)
+        server = harness.serve_file(self.data, address, family)
+        self.addCleanup(server.thread.join)
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
         return server.server_port
