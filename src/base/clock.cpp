@@ -12,19 +12,40 @@ class RealClock final : public Clock {
  public:
   [[nodiscard]] TimePoint now() const override { return std::chrono::steady_clock::now(); }
 
-  void sleep_until(TimePoint until, const std::stop_token& stop) override {
+  using Clock::sleep_until;
+  void sleep_until(TimePoint until, const std::stop_token& stop, Wake* wake) override {
     // Short naps instead of a condition variable with a stop callback: a stop may be asked from a
     // place where no callback can run (a signal's way into the program).
     constexpr auto kNap = std::chrono::milliseconds(20);
     while (!stop.stop_requested()) {
       const TimePoint at = now();
       if (at >= until) return;
-      std::this_thread::sleep_for(std::min<Clock::TimePoint::duration>(kNap, until - at));
+      const auto nap = std::min<Clock::TimePoint::duration>(kNap, until - at);
+      if (wake == nullptr) {
+        std::this_thread::sleep_for(nap);
+      } else if (wake->wait_for(nap)) {
+        return;
+      }
     }
   }
 };
 
 }  // namespace
+
+void Wake::up() {
+  {
+    const std::lock_guard guard(mutex_);
+    up_ = true;
+  }
+  called_.notify_one();
+}
+
+bool Wake::wait_for(std::chrono::nanoseconds time) {
+  std::unique_lock guard(mutex_);
+  const bool called = called_.wait_for(guard, time, [this] { return up_; });
+  up_ = false;
+  return called;
+}
 
 Clock& real_clock() {
   static RealClock clock;

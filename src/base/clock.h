@@ -2,11 +2,27 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <stop_token>
 #include <string>
 
 namespace fvprefetch {
+
+/// Ends the sleep of one thread from another: what it waits for has come.
+class Wake {
+ public:
+  /// The sleeper, or whoever sleeps next, returns at once. Any thread.
+  void up();
+  /// True: it was called; the call is used up.
+  bool wait_for(std::chrono::nanoseconds time);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable called_;
+  bool up_ = false;  ///< under mutex_
+};
 
 class Clock {
  public:
@@ -15,8 +31,11 @@ class Clock {
   virtual ~Clock() = default;
   /// Monotonic. Never compared with another host's.
   [[nodiscard]] virtual TimePoint now() const = 0;
-  /// Returns at `until`, or soon after `stop` was asked.
-  virtual void sleep_until(TimePoint until, const std::stop_token& stop) = 0;
+  /// Returns at `until`, soon after `stop` was asked, or when `wake` was called.
+  virtual void sleep_until(TimePoint until, const std::stop_token& stop, Wake* wake) = 0;
+  void sleep_until(TimePoint until, const std::stop_token& stop) {
+    sleep_until(until, stop, nullptr);
+  }
 };
 
 /// The steady clock of this process; `sleep_until` notices a stop within 20 ms.

@@ -115,18 +115,6 @@ Status write_text(const std::string& temp, std::string_view text, F&& finish) {
   return status;
 }
 
-// Whether this kernel alone writes the file system that `directory` lies in. An unknown one may be
-// shared.
-bool is_local(const std::string& directory) {
-  constexpr long kXfs = 0x58465342;  // not in linux/magic.h
-  constexpr long kZfs = 0x2fc12fc1;
-  struct ::statfs info {};
-  if (::statfs(directory.c_str(), &info) != 0) return false;
-  const auto type = static_cast<long>(info.f_type);
-  return type == EXT4_SUPER_MAGIC || type == TMPFS_MAGIC || type == BTRFS_SUPER_MAGIC ||
-         type == F2FS_SUPER_MAGIC || type == kXfs || type == kZfs;
-}
-
 }  // namespace
 
 Fd& Fd::operator=(Fd&& other) noexcept {
@@ -278,6 +266,16 @@ std::string real_path(const std::string& path) {
     push(todo, *target);
   }
   return done.empty() ? "/" : done;
+}
+
+bool is_local(const std::string& directory) {
+  constexpr long kXfs = 0x58465342;  // not in linux/magic.h
+  constexpr long kZfs = 0x2fc12fc1;
+  struct ::statfs info {};
+  if (::statfs(directory.c_str(), &info) != 0) return false;
+  const auto type = static_cast<long>(info.f_type);
+  return type == EXT4_SUPER_MAGIC || type == TMPFS_MAGIC || type == BTRFS_SUPER_MAGIC ||
+         type == F2FS_SUPER_MAGIC || type == kXfs || type == kZfs;
 }
 
 void look_afresh(const std::string& directory) {

@@ -77,6 +77,10 @@ struct FileInfo {
 /// Names in a directory, sorted, without . and ..; empty when it is not there.
 [[nodiscard]] Result<std::vector<std::string>> list(const std::string& directory);
 
+/// Whether this kernel alone writes the file system that `directory` lies in. An unknown one may be
+/// shared, so the answer is good for what is cheaper or quicker, never for what must be right.
+[[nodiscard]] bool is_local(const std::string& directory);
+
 /// Makes a network file system look at the directory again: NFS keeps "not there" of a name for up
 /// to a minute, until the directory is opened and read (cluster-facts B2). Costs one open and one
 /// read; nothing on a local file system.

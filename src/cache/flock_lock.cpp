@@ -54,7 +54,7 @@ std::optional<Holder> read_record(const std::string& path) {
   const auto pid = record.find("pid");
   if (version == record.end() || *version != 1) return std::nullopt;
   if (pid == record.end() || !pid->is_number_integer()) return std::nullopt;
-  return Holder{field("host"), pid->get<std::int64_t>(), field("job"), field("since")};
+  return Holder{field("host"), pid->get<std::int64_t>(), field("job"), field("since"), {}, {}};
 }
 
 // Killed before it could remove its record. Only a process of this host can be asked after.
@@ -135,6 +135,8 @@ class HeldFlock final : public HeldLock {
     if (!std::exchange(tried_, true)) told_ = write_record(record_, self_);
   }
 
+  [[nodiscard]] bool lost() override { return false; }
+
  private:
   posix::Fd fd_;
   std::string record_;
@@ -145,8 +147,8 @@ class HeldFlock final : public HeldLock {
 
 class Flock final : public Lock {
  public:
-  Flock(std::string path, unsigned mode, Holder self)
-      : path_(std::move(path)), mode_(mode), self_(std::move(self)) {
+  Flock(std::string path, unsigned mode, Holder self, FlockCalls& calls)
+      : path_(std::move(path)), mode_(mode), self_(std::move(self)), calls_(calls) {
     if (self_.host.empty()) self_.host = posix::host_name();
   }
 
@@ -158,16 +160,8 @@ class Flock final : public Lock {
     // So what was locked must still be what the name leads to; else it is opened again.
     constexpr int kTries = 10;
     for (int i = 0; i < kTries; ++i) {
-      FVP_TRY(posix::Fd fd, open());
-      while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EINTR) continue;
-        if (errno == EWOULDBLOCK) return nullptr;
-        // Every other errno means that there are no locks here: ENOSYS, EOPNOTSUPP, ENOLCK, EBADF
-        // and 524 have been seen on Lustre, NFS and FUSE.
-        return fail(ErrorCode::kInternal,
-                    "cannot lock " + path_ + ": " + std::generic_category().message(errno),
-                    "the file system does not lock here; --lock none says the same without trying");
-      }
+      FVP_TRY(posix::Fd fd, ask());
+      if (!fd) return nullptr;
       FVP_TRY(const posix::FileInfo ours, posix::stat(fd, path_));
       FVP_TRY(const auto named, posix::stat(path_));
       if (ours.links == 0 || !named) continue;
@@ -183,13 +177,93 @@ class Flock final : public Lock {
   }
 
   [[nodiscard]] std::string describe_holder() const override {
+    if (call_ && !queued_ && Clock::TimePoint::clock::now() - asked_ > kWorthALine) {
+      return "nobody that is known: the file system does not answer the lock call on " + path_;
+    }
     if (auto holder = known_holder(path_)) return *std::move(holder);
     return "another program (it left no record beside " + path_ + ")";
   }
 
-  [[nodiscard]] std::string_view kind() const override { return "flock"; }
+  [[nodiscard]] std::string kind() const override { return "flock"; }
 
  private:
+  /// So long is waited here for a call that is made on another thread: most answer at once.
+  static constexpr std::chrono::milliseconds kShortly{50};
+  static constexpr std::chrono::seconds kWorthALine{1};
+
+  /// The locked file; an empty Fd when somebody else has it, or nothing is known yet.
+  [[nodiscard]] Result<posix::Fd> ask() {
+    if (!call_) {
+      FVP_TRY(posix::Fd fd, open());
+      FVP_TRY(const posix::FileInfo file, posix::stat(fd, path_));
+      device_ = file.device;
+      switch (calls_.way(device_, posix::parent(path_))) {
+        case FlockCalls::Way::kNever:
+          return fail(no_answer());
+        case FlockCalls::Way::kDirect: {
+          const int result = lock_now(fd);
+          if (result == 0) return fd;
+          if (result != EWOULDBLOCK) return fail(refused(result));
+          if (!calls_.queues(device_, posix::parent(path_))) return posix::Fd();
+          return begin(std::move(fd), FlockCalls::Blocking::kYes);
+        }
+        case FlockCalls::Way::kThread: {
+          FVP_TRY(posix::Fd locked, begin(std::move(fd), FlockCalls::Blocking::kNo));
+          if (locked) return locked;
+        }
+      }
+    }
+    if (!call_) return posix::Fd();
+    const auto result = call_->result(queued_ ? std::chrono::milliseconds(0) : kShortly);
+    if (!result) {
+      if (queued_ || Clock::TimePoint::clock::now() - asked_ < calls_.patience()) return posix::Fd();
+      calls_.hung(device_);
+      call_.reset();
+      return fail(no_answer());
+    }
+    calls_.answered(device_);
+    const std::unique_ptr<FlockCall> call = std::move(call_);
+    if (*result == 0) return call->take();
+    if (*result == EWOULDBLOCK) return posix::Fd();
+    return fail(refused(*result));
+  }
+
+  [[nodiscard]] Result<posix::Fd> begin(posix::Fd fd, FlockCalls::Blocking blocking) {
+    queued_ = blocking == FlockCalls::Blocking::kYes;
+    asked_ = Clock::TimePoint::clock::now();
+    FVP_TRY(posix::Fd mine, posix::duplicate(fd, path_));
+    call_ = calls_.begin(std::move(fd), blocking);
+    if (call_ || queued_) return posix::Fd();
+    // No thread can be had: rather a call that may hang than none.
+    const int result = lock_now(mine);
+    if (result == 0) return mine;
+    if (result == EWOULDBLOCK) return posix::Fd();
+    return fail(refused(result));
+  }
+
+  [[nodiscard]] static int lock_now(const posix::Fd& fd) {
+    while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EINTR) return errno;
+    }
+    return 0;
+  }
+
+  // Every errno but EWOULDBLOCK means that there are no locks here: ENOSYS, EOPNOTSUPP, ENOLCK,
+  // EBADF and 524 have been seen on Lustre, NFS and FUSE.
+  [[nodiscard]] Error refused(int number) const {
+    return fail(ErrorCode::kInternal,
+                "cannot lock " + path_ + ": " + std::generic_category().message(number),
+                "the file system does not lock here; --lock lease says the same without trying")
+        .value();
+  }
+  [[nodiscard]] Error no_answer() const {
+    return fail(ErrorCode::kInternal,
+                "cannot lock " + path_ + ": the call has not returned for " +
+                    std::to_string(calls_.patience().count() / 1000) + " s",
+                "the file system does not answer here; --lock lease goes on without asking it")
+        .value();
+  }
+
   [[nodiscard]] Result<posix::Fd> open() const {
     auto fd = posix::open_lock_file(path_, mode_);
     if (fd || fd.error().code != ErrorCode::kNotFound) return fd;
@@ -200,6 +274,11 @@ class Flock final : public Lock {
   std::string path_;
   unsigned mode_;
   Holder self_;
+  FlockCalls& calls_;
+  std::uint64_t device_ = 0;
+  std::unique_ptr<FlockCall> call_;  ///< on its way
+  bool queued_ = false;              ///< it stands in the kernel's queue
+  Clock::TimePoint asked_{};         ///< when it began; real time, as it is a real call
 };
 
 }  // namespace
@@ -226,8 +305,8 @@ bool is_held(const std::string& path) {
   return false;
 }
 
-std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self) {
-  return std::make_unique<Flock>(std::move(path), mode, std::move(self));
+std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self, FlockCalls& calls) {
+  return std::make_unique<Flock>(std::move(path), mode, std::move(self), calls);
 }
 
 }  // namespace fvprefetch

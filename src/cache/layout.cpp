@@ -14,6 +14,8 @@ constexpr std::string_view kPythonSuffix = ".incomplete";
 constexpr std::string_view kJournalSuffix = ".json";
 constexpr std::string_view kHolderSuffix = ".holder";
 constexpr std::string_view kLockSuffix = ".lock";
+constexpr std::string_view kLeaseSuffix = ".lease";
+constexpr std::string_view kLeaseRecordSuffix = ".lease-record";
 constexpr std::size_t kTagDigits = 8;
 constexpr std::size_t kLongestSegment = 255;
 
@@ -209,6 +211,32 @@ std::string holder_record(std::string_view lock) {
   return std::string(lock).append(kHolderSuffix);
 }
 
+std::string lease_beside(std::string_view lock) {
+  if (lock.ends_with(kLockSuffix)) lock.remove_suffix(kLockSuffix.size());
+  return std::string(lock).append(kLeaseSuffix);
+}
+
+std::string lease_record(std::string_view directory, std::string_view tag) {
+  return join({directory, tag}).append(kLeaseRecordSuffix);
+}
+
+std::string record_in_lease(std::string_view lease) {
+  return join({lease, "record"});
+}
+
+std::string tombstone(std::string_view lease, std::string_view tag) {
+  return std::string(lease).append(".").append(tag);
+}
+
+std::optional<std::string> fastvideo_lock(std::string_view temporary_directory,
+                                          std::string_view key) {
+  std::string flat(key);
+  std::replace(flat.begin(), flat.end(), '/', '-');
+  const std::string name = sha256_hex(flat).append(flat).append(kLockSuffix);
+  if (name.size() > kLongestSegment) return std::nullopt;
+  return join({temporary_directory, name});
+}
+
 std::string lock_beside(std::string_view directory, std::string_view stem) {
   return join({directory, stem}).append(kLockSuffix);
 }
@@ -261,6 +289,22 @@ std::optional<HolderName> holder_name(std::string_view file_name) {
   file_name.remove_suffix(kHolderSuffix.size());
   if (!safe_blob_name(file_name)) return std::nullopt;
   return HolderName{file_name, temporary};
+}
+
+std::optional<LeaseName> lease_name(std::string_view file_name) {
+  LeaseName name{LeaseName::Kind::kLease, file_name};
+  if (file_name.ends_with(kLeaseRecordSuffix)) {
+    name.kind = LeaseName::Kind::kRecord;
+    name.stem.remove_suffix(kLeaseRecordSuffix.size());
+    return is_tag(name.stem) ? std::optional(name) : std::nullopt;
+  }
+  if (const auto tagged = split_tagged(file_name, ""); tagged) {
+    name.kind = LeaseName::Kind::kTombstone;
+    name.stem = tagged->stem;
+  }
+  if (!name.stem.ends_with(kLeaseSuffix)) return std::nullopt;
+  name.stem.remove_suffix(kLeaseSuffix.size());
+  return safe_blob_name(name.stem) ? std::optional(name) : std::nullopt;
 }
 
 bool is_temporary(std::string_view file_name) {

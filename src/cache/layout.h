@@ -4,6 +4,8 @@
 //   <root>/CACHEDIR.TAG
 //   <root>/.locks/<folder>/<blob>.lock             flock, shared with Python's clients
 //   <root>/.locks/<folder>/<blob>.holder           * who holds it, for messages
+//   <root>/.locks/<folder>/<commit>.lock, .lease   * flock and lease of a snapshot
+//   <root>/.locks/<folder>/<8 hex>.lease-record    * of one process: what its leases are links to
 //   <root>/<folder>/blobs/<blob>
 //   <root>/<folder>/blobs/<blob>.<8 hex>.fvprefetch-part    * unfinished download
 //   <root>/<folder>/refs/<revision>
@@ -16,11 +18,13 @@
 // URL files, below a root (the eval cache, or TORCH_HOME):
 //   <root>/<dir>/<name>
 //   <root>/<dir>/.<name>.<8 hex>.fvprefetch-part   *
-//   <root>/.fvprefetch/locks/<key>.lock, .holder   *
+//   <root>/.fvprefetch/locks/<key>.lock, .holder, .lease   *
+//   <root>/.fvprefetch/locks/<8 hex>.lease-record  *
 //   <root>/.fvprefetch/receipts/<key>.json         *
 //   <root>/.fvprefetch/partials/<key>.<8 hex>.json *
 //   <root>/.fvprefetch/tmp/<8 hex>                 * receipts on their way
-// A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>.
+// A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>; a lease
+// that was taken from a dead holder is <name>.lease.<8 hex> until it is gone.
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
 // Nothing of ours lies in the Hub cache's root, in snapshots/ or in refs/: scanners look there.
 #pragma once
@@ -71,6 +75,8 @@ class HubRepo {
   [[nodiscard]] std::string no_exist(std::string_view commit) const;
   [[nodiscard]] std::string locks() const;
   [[nodiscard]] std::string lock(std::string_view blob) const;
+  /// Of the snapshot as a whole; no other program knows it.
+  [[nodiscard]] std::string snapshot_lock(std::string_view commit) const { return lock(commit); }
   /// `selection`: the canonical text of filename and patterns.
   [[nodiscard]] std::string receipt(std::string_view commit, std::string_view selection) const;
   [[nodiscard]] std::string state() const;  ///< .fvprefetch
@@ -112,6 +118,18 @@ class UrlFile {
 
 /// "<lock without .lock>.holder".
 [[nodiscard]] std::string holder_record(std::string_view lock);
+/// "<lock without .lock>.lease".
+[[nodiscard]] std::string lease_beside(std::string_view lock);
+/// What the leases of one process in `directory` are links to.
+[[nodiscard]] std::string lease_record(std::string_view directory, std::string_view tag);
+/// The record inside a lease that is a directory.
+[[nodiscard]] std::string record_in_lease(std::string_view lease);
+/// Where a lease goes that is taken from its holder.
+[[nodiscard]] std::string tombstone(std::string_view lease, std::string_view tag);
+/// FastVideo's lock for `key` in its temporary directory (eval-contract section 3). nullopt where
+/// its name would be too long for a file: FastVideo itself fails there.
+[[nodiscard]] std::optional<std::string> fastvideo_lock(std::string_view temporary_directory,
+                                                        std::string_view key);
 /// The lock in `directory` of a blob or of UrlFile::key().
 [[nodiscard]] std::string lock_beside(std::string_view directory, std::string_view stem);
 
@@ -148,6 +166,14 @@ struct HolderName {
   bool temporary = false;  ///< on its way to that name
 };
 [[nodiscard]] std::optional<HolderName> holder_name(std::string_view file_name);
+
+/// A lease, or what is left of one.
+struct LeaseName {
+  enum class Kind { kLease, kTombstone, kRecord };
+  Kind kind = Kind::kLease;
+  std::string_view stem;  ///< the lock's name is "<stem>.lock"; of a record: its tag
+};
+[[nodiscard]] std::optional<LeaseName> lease_name(std::string_view file_name);
 
 /// Whether `file_name` is one that temporary() gives.
 [[nodiscard]] bool is_temporary(std::string_view file_name);

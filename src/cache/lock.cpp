@@ -7,14 +7,18 @@ namespace {
 
 // A wait that is over before a person would wonder is not worth a line.
 constexpr std::chrono::seconds kFirstSay{2};
+constexpr std::chrono::microseconds kShortestInterval{1'000};
 constexpr std::chrono::microseconds kLongestInterval{1'000'000};
+// Whoever waits finds out at the latest after this part of the wait more.
+constexpr int kPartOfTheWait = 8;
 
 }  // namespace
 
 std::string Holder::describe() const {
   std::string text = host.empty() ? "" : host + " ";
   text += "pid " + std::to_string(pid);
-  if (!job.empty()) text += " job " + job;
+  if (!user.empty()) text += " user " + user;
+  if (!job.empty()) text += " job " + job + (step.empty() ? "" : "." + step);
   if (!since.empty()) text += ", since " + since;
   return text;
 }
@@ -40,12 +44,14 @@ LockWait::Step LockWait::step(Clock::TimePoint now, std::uint64_t holder_bytes) 
   step.say = now >= next_say_;
   if (step.say) next_say_ = now + limits_.say_every;
 
+  const auto interval = std::clamp(
+      std::chrono::duration_cast<std::chrono::microseconds>(now - begin_) / kPartOfTheWait,
+      kShortestInterval, kLongestInterval);
   // Jitter in [1/2, 1]: the tasks of a job that began together must not ask together.
-  std::uniform_int_distribution<std::int64_t> jitter(interval_.count() / 2, interval_.count());
+  std::uniform_int_distribution<std::int64_t> jitter(interval.count() / 2, interval.count());
   Clock::TimePoint::duration pause = std::chrono::microseconds(jitter(random_));
   if (!step.timed_out) pause = std::min<Clock::TimePoint::duration>(pause, allowed - used);
   step.next_try = now + pause;
-  interval_ = std::min(2 * interval_, kLongestInterval);
   return step;
 }
 

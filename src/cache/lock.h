@@ -3,6 +3,11 @@
 //
 // A Lock is one name that one process holds at a time. Trying never blocks. Who waits, and for how
 // long, is LockWait: pure policy over a Clock, tested once for all kinds.
+//
+//   flock   cache/flock_lock   the kernel's, on the very files of Python's clients; freed when its
+//                              holder dies; between nodes it may be local, a no-op or refused
+//   lease   cache/lease        a name that one process makes, with a heartbeat; true between nodes
+//   chain   here               several at once, in order: "auto" is a flock and, inside it, a lease
 #pragma once
 
 #include <chrono>
@@ -12,8 +17,10 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
+#include "cache/flock_call.h"
 #include "fvprefetch/error.h"
 
 namespace fvprefetch {
@@ -24,6 +31,8 @@ struct Holder {
   std::int64_t pid = 0;
   std::string job;    ///< batch job id, or ""
   std::string since;  ///< RFC 3339 UTC
+  std::string user;   ///< or ""
+  std::string step;   ///< of the job, or ""
 
   /// "node17 pid 4242 job 881, since 2026-11-24T12:03:11Z".
   [[nodiscard]] std::string describe() const;
@@ -36,26 +45,49 @@ class HeldLock {
   /// Writes down who holds it, for those who wait; once, best effort. (A file of its own for each
   /// lock that is held for an instant would cost more than the lock.)
   virtual void tell() = 0;
+  /// Somebody took it over, because he could not see us live: we were suspended, or cut off.
+  [[nodiscard]] virtual bool lost() = 0;
 };
 
 class Lock {
  public:
   virtual ~Lock() = default;
-  /// The lock, or nullptr when somebody else holds it. Makes the lock's directory. kPermission and
-  /// kNoSpace when the lock file cannot be made; kInternal when the file system refuses to lock
-  /// (the caller may go on without).
+  /// The lock, or nullptr when somebody else holds it, or while that is not known yet. Makes the
+  /// lock's directory. kPermission and kNoSpace when the lock file cannot be made; kInternal when
+  /// the file system refuses to lock (the caller may go on without).
   [[nodiscard]] virtual Result<std::unique_ptr<HeldLock>> try_acquire() = 0;
   /// Who holds it, as far as can be told from here; never empty ("another program (...)").
   [[nodiscard]] virtual std::string describe_holder() const = 0;
-  /// "flock".
-  [[nodiscard]] virtual std::string_view kind() const = 0;
+  /// Changes while the holder gets on, as far as the lock tells.
+  [[nodiscard]] virtual std::uint64_t holder_progress() const { return 0; }
+  /// "flock", "lease"; of a chain the parts that work, "flock+lease".
+  [[nodiscard]] virtual std::string kind() const = 0;
+  /// What went wrong and was gone on without, each told once.
+  [[nodiscard]] virtual std::vector<Error> take_warnings() { return {}; }
 };
 
 /// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
 /// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
-/// the path's, since some filelock versions unlink the file on release. tell() writes `self` beside
-/// it; its `since` is the moment of acquiring.
-[[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self);
+/// the path's, since some filelock versions unlink the file on release. The call is made as `calls`
+/// thinks best, which must outlive the Lock; a call that does not return is kInternal. tell()
+/// writes `self` beside it; its `since` is the moment of acquiring.
+[[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self,
+                                               FlockCalls& calls);
+
+/// A part of a chain.
+struct ChainPart {
+  std::unique_ptr<Lock> lock;
+  enum class Need {
+    kRequired,  ///< its failure is the chain's
+    kOneOf,     ///< gone on without, with a warning, when the other parts of this kind hold
+    kCourtesy   ///< gone on without, silently
+  };
+  Need need = Need::kRequired;
+};
+/// All of `parts`, taken in order; what is taken is kept while the next one is waited for, so that
+/// of those who wait behind the same flock one alone looks at the lease. kInternal when none of the
+/// kOneOf parts works.
+[[nodiscard]] std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts);
 
 /// Who holds the lock at `path` as the record beside it, or this host's kernel, tells; nullopt when
 /// neither knows of a living holder. Reads only: it does not try the lock.
@@ -76,13 +108,14 @@ class LockWait {
     std::chrono::milliseconds say_every{60'000};
   };
   struct Step {
-    Clock::TimePoint next_try;  ///< when to try again: 1 ms at first, growing to 1 s, with jitter
+    Clock::TimePoint next_try;  ///< when to try again: an eighth of the wait so far, 1 ms to 1 s
     bool say = false;           ///< time for a line about it
     bool timed_out = false;
   };
 
   LockWait(Limits limits, Clock::TimePoint now);
-  /// Call after each failed try, with what can be seen of the holder's download.
+  /// Call after each failed try, with what can be seen of the holder's download: any change is
+  /// progress.
   [[nodiscard]] Step step(Clock::TimePoint now, std::uint64_t holder_bytes);
   [[nodiscard]] std::chrono::milliseconds waited(Clock::TimePoint now) const;
 
@@ -92,7 +125,6 @@ class LockWait {
   Clock::TimePoint last_progress_;
   Clock::TimePoint next_say_;
   std::uint64_t holder_bytes_ = 0;
-  std::chrono::microseconds interval_{1000};
   std::minstd_rand random_;
 };
 

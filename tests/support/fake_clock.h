@@ -11,7 +11,8 @@ class FakeClock final : public Clock {
  public:
   [[nodiscard]] TimePoint now() const override { return now_; }
 
-  void sleep_until(TimePoint until, const std::stop_token& stop) override {
+  using Clock::sleep_until;
+  void sleep_until(TimePoint until, const std::stop_token& stop, Wake* /*wake*/) override {
     if (stop.stop_requested() || until <= now_) return;
     sleeps_.push_back(until - now_);
     now_ = until;

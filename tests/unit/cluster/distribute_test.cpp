@@ -28,7 +28,8 @@ using fvprefetch::testing::two_to_a_node;
 class SleptClock final : public Clock {
  public:
   TimePoint now() const override { return now_; }
-  void sleep_until(TimePoint until, const std::stop_token&) override {
+  using Clock::sleep_until;
+  void sleep_until(TimePoint until, const std::stop_token&, Wake*) override {
     pauses.push_back(std::chrono::duration_cast<std::chrono::milliseconds>(until - now_));
     now_ = until;
     if (on_sleep) on_sleep();

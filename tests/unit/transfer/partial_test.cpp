@@ -58,7 +58,8 @@ class SlowClock final : public Clock {
  public:
   explicit SlowClock(milliseconds step) : step_(step) {}
   [[nodiscard]] TimePoint now() const override { return clock_.now() + step_ * looks_++; }
-  void sleep_until(TimePoint /*until*/, const std::stop_token& /*stop*/) override {}
+  using Clock::sleep_until;
+  void sleep_until(TimePoint /*until*/, const std::stop_token& /*stop*/, Wake*) override {}
   void advance(milliseconds by) { clock_.advance(by); }
 
  private:

@@ -1,0 +1,82 @@
+#include "base/claim.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <span>
+
+#include "base/try.h"
+
+namespace fvprefetch::posix {
+namespace {
+
+template <typename F>
+int errno_of(F&& call) {
+  for (;;) {
+    if (call() == 0) return 0;
+    if (errno != EINTR) return errno;
+  }
+}
+
+}  // namespace
+
+int hard_link(const std::string& from, const std::string& to) {
+  return errno_of([&] { return ::link(from.c_str(), to.c_str()); });
+}
+
+int make_directory(const std::string& path) {
+  const int failed = errno_of([&] { return ::mkdir(path.c_str(), 0777); });
+  if (failed != 0) return failed;
+  // Others must be able to take it away when we are gone.
+  struct ::stat above {};
+  if (::stat(parent(path).c_str(), &above) == 0 && (above.st_mode & (S_ISGID | S_IWGRP)) != 0) {
+    struct ::stat ours {};
+    if (::lstat(path.c_str(), &ours) == 0) {
+      (void)::chmod(path.c_str(), (ours.st_mode & 07777U) | (above.st_mode & (S_ISGID | S_IRWXG)));
+    }
+  }
+  return 0;
+}
+
+int remove_directory(const std::string& path) {
+  return errno_of([&] { return ::rmdir(path.c_str()); });
+}
+
+void make_readable(const Fd& fd) {
+  constexpr mode_t kAll = S_IRUSR | S_IRGRP | S_IROTH;
+  struct ::stat status {};
+  if (::fstat(fd.get(), &status) != 0 || (status.st_mode & kAll) == kAll) return;
+  (void)::fchmod(fd.get(), (status.st_mode & 07777U) | kAll);
+}
+
+Result<std::optional<Peek>> peek(const std::string& path, std::size_t limit) {
+  // A name may go, and another come, between two looks; what was opened stays what it was.
+  constexpr int kTries = 5;
+  for (int i = 0; i < kTries; ++i) {
+    // open() first: it is what makes an NFS client ask its server, which lstat() need not.
+    const Fd fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    const int failed = errno;
+    if (fd) {
+      Peek found;
+      FVP_TRY(found.info, stat(fd, path));
+      if (!found.info.regular) return found;
+      std::string text(limit, '\0');
+      FVP_TRY(const std::size_t length,
+              read_at(fd, 0, std::as_writable_bytes(std::span(text)), path));
+      found.text = text.substr(0, length);
+      return found;
+    }
+    if (failed == ENOENT || failed == ENOTDIR) return std::nullopt;
+    if (failed == EINTR || failed == ESTALE) continue;
+    if (failed != ELOOP && failed != EACCES && failed != EPERM && failed != ENXIO) {
+      return fail(errno_error(failed, "look at", path));
+    }
+    FVP_TRY(const auto info, lstat(path));
+    if (info) return Peek{*info, {}};
+  }
+  return fail(errno_error(ESTALE, "look at", path));
+}
+
+}  // namespace fvprefetch::posix

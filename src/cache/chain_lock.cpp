@@ -1,0 +1,118 @@
+// Several locks as one: FastVideo's, the kernel's, the lease.
+#include <utility>
+
+#include "base/try.h"
+#include "cache/lock.h"
+
+namespace fvprefetch {
+namespace {
+
+using Need = ChainPart::Need;
+
+class HeldChain final : public HeldLock {
+ public:
+  explicit HeldChain(std::vector<std::unique_ptr<HeldLock>> held) : held_(std::move(held)) {}
+  HeldChain(const HeldChain&) = delete;
+  HeldChain& operator=(const HeldChain&) = delete;
+  ~HeldChain() override {
+    // The innermost first: who gets the flock finds the lease free.
+    while (!held_.empty()) held_.pop_back();
+  }
+
+  void tell() override {
+    for (const auto& part : held_) part->tell();
+  }
+  [[nodiscard]] bool lost() override {
+    bool any = false;
+    for (const auto& part : held_) any = part->lost() || any;
+    return any;
+  }
+
+ private:
+  std::vector<std::unique_ptr<HeldLock>> held_;
+};
+
+class Chain final : public Lock {
+ public:
+  explicit Chain(std::vector<ChainPart> parts) : parts_(std::move(parts)) {}
+  Chain(const Chain&) = delete;
+  Chain& operator=(const Chain&) = delete;
+  ~Chain() override { let_go(); }
+
+  [[nodiscard]] Result<std::unique_ptr<HeldLock>> try_acquire() override {
+    while (next_ < parts_.size()) {
+      ChainPart& part = parts_[next_];
+      auto held = part.lock->try_acquire();
+      if (held && *held == nullptr) return nullptr;
+      ++next_;
+      if (held) {
+        held_.push_back(*std::move(held));
+        if (part.need != Need::kCourtesy) add_kind(part.lock->kind());
+      } else if (part.need == Need::kRequired) {
+        let_go();
+        return fail(std::move(held).error());
+      } else if (part.need == Need::kOneOf) {
+        failed_.push_back(std::move(held).error());
+      }
+    }
+    auto failed = std::exchange(failed_, {});
+    if (kind_.empty() && !failed.empty()) {
+      let_go();
+      return fail(without_any(failed));
+    }
+    for (Error& error : failed) warnings_.push_back(std::move(error));
+    last_kind_ = std::exchange(kind_, {});
+    next_ = 0;
+    return std::make_unique<HeldChain>(std::exchange(held_, {}));
+  }
+
+  [[nodiscard]] std::string describe_holder() const override {
+    return parts_[next_ < parts_.size() ? next_ : 0].lock->describe_holder();
+  }
+  [[nodiscard]] std::uint64_t holder_progress() const override {
+    return next_ < parts_.size() ? parts_[next_].lock->holder_progress() : 0;
+  }
+  [[nodiscard]] std::string kind() const override {
+    return last_kind_.empty() ? parts_.back().lock->kind() : last_kind_;
+  }
+  [[nodiscard]] std::vector<Error> take_warnings() override {
+    return std::exchange(warnings_, {});
+  }
+
+ private:
+  void add_kind(const std::string& kind) { kind_ += (kind_.empty() ? "" : "+") + kind; }
+
+  void let_go() {
+    while (!held_.empty()) held_.pop_back();
+    next_ = 0;
+    kind_.clear();
+    failed_.clear();
+  }
+
+  // A right that is missing, or space, is the user's to give; it must not read as "locks do not
+  // work".
+  [[nodiscard]] static Error without_any(const std::vector<Error>& failed) {
+    for (const Error& error : failed) {
+      if (error.code != ErrorCode::kInternal) return error;
+    }
+    Error all = failed.front();
+    for (std::size_t i = 1; i < failed.size(); ++i) all.message += "; " + failed[i].message;
+    return all;
+  }
+
+  std::vector<ChainPart> parts_;
+  std::size_t next_ = 0;                         ///< the part that is wanted next
+  std::vector<std::unique_ptr<HeldLock>> held_;  ///< those before it, as far as they work
+  std::string kind_;
+  std::string last_kind_;
+  std::vector<Error> failed_;
+  std::vector<Error> warnings_;
+};
+
+}  // namespace
+
+std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts) {
+  return std::make_unique<Chain>(std::move(parts));
+}
+
+}  // namespace fvprefetch

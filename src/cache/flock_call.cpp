@@ -1,0 +1,110 @@
+#include "cache/flock_call.h"
+
+#include <sys/file.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace fvprefetch {
+namespace {
+
+// Shared by the caller and the thread; whoever is last closes the file, and with it the lock.
+struct Shared {
+  std::mutex mutex;
+  std::condition_variable returned;
+  posix::Fd fd;               // the thread's until `result` is there
+  std::optional<int> result;  // under mutex
+  bool abandoned = false;     // under mutex
+};
+
+void call(const std::shared_ptr<Shared>& shared, int operation, Wake* wake) noexcept {
+  int result = 0;
+  while (::flock(shared->fd.get(), operation) != 0) {
+    if (errno == EINTR) continue;
+    result = errno;
+    break;
+  }
+  const std::lock_guard guard(shared->mutex);
+  shared->result = result;
+  // A child that was forked meanwhile shares the lock; closing our descriptor would leave it.
+  if (shared->abandoned && result == 0) (void)::flock(shared->fd.get(), LOCK_UN);
+  shared->returned.notify_all();
+  // Under the mutex: who abandons the call may take `wake` with him afterwards.
+  if (wake != nullptr && !shared->abandoned) wake->up();
+}
+
+class ThreadCall final : public FlockCall {
+ public:
+  explicit ThreadCall(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+  ThreadCall(const ThreadCall&) = delete;
+  ThreadCall& operator=(const ThreadCall&) = delete;
+  ~ThreadCall() override {
+    const std::lock_guard guard(shared_->mutex);
+    shared_->abandoned = true;
+    if (shared_->result == 0 && shared_->fd) (void)::flock(shared_->fd.get(), LOCK_UN);
+  }
+
+  [[nodiscard]] std::optional<int> result(std::chrono::milliseconds patience) override {
+    std::unique_lock guard(shared_->mutex);
+    (void)shared_->returned.wait_for(guard, patience, [this] { return shared_->result.has_value(); });
+    return shared_->result;
+  }
+
+  [[nodiscard]] posix::Fd take() override {
+    const std::lock_guard guard(shared_->mutex);
+    return std::move(shared_->fd);
+  }
+
+ private:
+  std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace
+
+FlockCalls::FlockCalls() = default;
+
+FlockCalls::Device& FlockCalls::device(std::uint64_t id, const std::string& directory) {
+  const auto [known, is_new] = devices_.try_emplace(id);
+  if (is_new) known->second.local = posix::is_local(directory);
+  return known->second;
+}
+
+FlockCalls::Way FlockCalls::way(std::uint64_t id, const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  const Device& known = device(id, directory);
+  if (known.has_hung) return Way::kNever;
+  return known.local && known.has_answered ? Way::kDirect : Way::kThread;
+}
+
+bool FlockCalls::queues(std::uint64_t id, const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  return habits_.may_queue && device(id, directory).local;
+}
+
+void FlockCalls::answered(std::uint64_t id) {
+  const std::lock_guard guard(mutex_);
+  devices_[id].has_answered = true;
+}
+
+void FlockCalls::hung(std::uint64_t id) {
+  const std::lock_guard guard(mutex_);
+  devices_[id].has_hung = true;
+}
+
+std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking) {
+  auto shared = std::make_shared<Shared>();
+  shared->fd = std::move(fd);
+  const bool waits = blocking == Blocking::kYes;
+  try {
+    std::thread(call, shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, waits ? habits_.wake : nullptr)
+        .detach();
+  } catch (const std::system_error&) {
+    return nullptr;
+  }
+  return std::make_unique<ThreadCall>(std::move(shared));
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,80 @@
+// How flock(2) is called, given that the call itself may hang: over NFS even the non-blocking one
+// waits for the server, for ever when the server is gone (cluster-facts B2), and a file system in
+// user space may never answer. So it is made on a thread of its own, which is left behind when it
+// does not return; the thread gives the lock back should it get it later.
+//
+// Where one kernel has the file system to itself, and has answered once, the non-blocking call is
+// made here and now, since it cannot hang any more; and who finds the lock taken stands in the
+// kernel's queue, on a thread that sleeps: that is fair, costs nothing while it lasts, and hands the
+// lock on within microseconds. Elsewhere the queue of a server is not ours to trust (a GlusterFS
+// brick and an NFS client alike have kept dead waiters in it), and the caller asks again.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/posix.h"
+
+namespace fvprefetch {
+
+/// One call of flock(LOCK_EX) that is on its way.
+class FlockCall {
+ public:
+  virtual ~FlockCall() = default;
+  /// 0, or errno; nullopt: it has not returned. Waits for it for at most `patience`.
+  [[nodiscard]] virtual std::optional<int> result(std::chrono::milliseconds patience) = 0;
+  /// After result() was 0: the locked file.
+  [[nodiscard]] virtual posix::Fd take() = 0;
+};
+
+/// Decides how to call, and remembers which file systems answer. One for each run; any thread.
+class FlockCalls {
+ public:
+  struct Habits {
+    /// How long a call may take before it counts as hanging. (A server that restarts makes clients
+    /// wait for up to 90 s; until then the lease alone does.)
+    std::chrono::milliseconds patience{10'000};
+    /// Stand in the kernel's queue where that is to be trusted.
+    bool may_queue = true;
+    Wake* wake = nullptr;  ///< called when a queued call has returned; must outlive the calls
+  };
+  FlockCalls();  ///< usual habits
+  explicit FlockCalls(Habits habits) : habits_(habits) {}
+
+  enum class Way {
+    kDirect,  ///< non-blocking, on this thread
+    kThread,  ///< non-blocking, on another thread
+    kNever    ///< has hung on this file system
+  };
+  [[nodiscard]] Way way(std::uint64_t device, const std::string& directory);
+  [[nodiscard]] bool queues(std::uint64_t device, const std::string& directory);
+  /// What a call that was made on `device` came to.
+  void answered(std::uint64_t device);
+  void hung(std::uint64_t device);
+
+  enum class Blocking { kNo, kYes };
+  /// Begins the call on a thread. nullptr: no thread can be had.
+  [[nodiscard]] std::unique_ptr<FlockCall> begin(posix::Fd fd, Blocking blocking);
+
+  [[nodiscard]] std::chrono::milliseconds patience() const { return habits_.patience; }
+
+ private:
+  struct Device {
+    bool local = false;
+    bool has_answered = false;
+    bool has_hung = false;
+  };
+  Device& device(std::uint64_t id, const std::string& directory);
+
+  Habits habits_;
+  std::mutex mutex_;
+  std::map<std::uint64_t, Device> devices_;  ///< under mutex_
+};
+
+}  // namespace fvprefetch
