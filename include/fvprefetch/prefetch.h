@@ -33,7 +33,12 @@
 namespace fvprefetch {
 
 /// Which lock saves double work. Correctness never depends on it: files are published by rename.
-enum class LockMode { kAuto, kFlock, kNone };
+enum class LockMode {
+  kAuto,   ///< flock and, inside it, a lease; each alone where the other does not work
+  kFlock,  ///< the kernel's alone, on the files of Python's clients
+  kLease,  ///< a name in the cache with a heartbeat alone: true between nodes; flock is not asked
+  kNone
+};
 
 /// Looks up an environment variable; tests pass a table of their own.
 using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view)>;
@@ -60,6 +65,9 @@ struct Options {
   /// Longest wait for a lock. Given: absolute. Not given: 30 minutes without any progress of the
   /// holder.
   std::optional<std::chrono::milliseconds> lock_timeout;
+  /// A lease whose holder is silent for so long is taken over; its holder says something twelve
+  /// times as often. All who share a cache should have the same. At least a second.
+  std::chrono::milliseconds lease_timeout{60'000};
   /// Longest time for the whole run.
   std::optional<std::chrono::milliseconds> deadline;
   /// A transfer that brings no byte for this long, or less than 1 KiB/s over it, is begun again.

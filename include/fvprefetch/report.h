@@ -47,7 +47,7 @@ struct EntryReport {
 };
 
 struct LockReport {
-  std::string kind = "none";  ///< "flock" when a lock was taken
+  std::string kind = "none";  ///< "flock+lease", or the one that was taken
   double waited_seconds = 0;
   std::string holder;  ///< the last one that was waited for
 };

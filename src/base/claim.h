@@ -1,5 +1,5 @@
-// What a claim on a name is made of (cache/lease): to make a name that nobody else can make as well,
-// to look at what lies there without following or waiting for anything, and to take it away.
+// What a claim on a name is made of (cache/lease): to make a name that nobody else can make as
+// well, to look at what lies there without following or waiting for anything, and to take it away.
 //
 // The calls give errno instead of an Error where the caller has to tell "somebody has it" from "not
 // on this file system" and from "the answer was lost": over NFS a call may have worked though it
@@ -30,8 +30,8 @@ struct Peek {
   FileInfo info;     ///< of the name itself: a symbolic link is not followed
   std::string text;  ///< of a regular file that may be read: the first bytes
 };
-/// Looks at `path`, on NFS past the client's memory of it. nullopt: nothing there. Never waits for a
-/// FIFO or a device. At most `limit` bytes of text.
+/// Looks at `path`, on NFS past the client's memory of it. nullopt: nothing there. Never waits for
+/// a FIFO or a device. At most `limit` bytes of text.
 [[nodiscard]] Result<std::optional<Peek>> peek(const std::string& path, std::size_t limit);
 
 }  // namespace fvprefetch::posix

@@ -49,6 +49,8 @@ constexpr auto kVariables = std::to_array<Variable>({
      "what the launcher told; also SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_NODEID, "
      "SLURM_MPI_TYPE, OMPI_COMM_WORLD_*, PMI_*, PMIX_*, PALS_*, FLUX_*, MPI_LOCALNRANKS, "
      "HYDI_CONTROL_FD (see cluster/launcher)"},
+    {"TMPDIR", "where FastVideo's own locks lie; also TEMP, TMP; else /tmp"},
+    {"USER", "who holds a lock, for those who wait; else LOGNAME"},
     {"SLURM_JOB_ID", "the batch job; also PBS_JOBID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID, JOB_ID"},
 });
 
@@ -299,6 +301,26 @@ std::string job_id(const EnvironmentLookup& env) {
     if (auto job = not_empty(env, name)) return *std::move(job);
   }
   return {};
+}
+
+std::string job_step(const EnvironmentLookup& env) {
+  return not_empty(env, "SLURM_STEP_ID").value_or("");
+}
+
+std::string user(const EnvironmentLookup& env) {
+  for (const char* name : {"USER", "LOGNAME"}) {
+    if (auto told = not_empty(env, name)) return *std::move(told);
+  }
+  return std::to_string(::geteuid());
+}
+
+std::vector<std::string> temporary_directories(const EnvironmentLookup& env) {
+  std::vector<std::string> places;
+  for (const char* name : {"TMPDIR", "TEMP", "TMP"}) {
+    if (auto place = not_empty(env, name)) places.push_back(*std::move(place));
+  }
+  for (const char* place : {"/tmp", "/var/tmp", "/usr/tmp", "."}) places.emplace_back(place);
+  return places;
 }
 
 std::string expand_user(const EnvironmentLookup& env, std::string path) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/url.h"
 #include "fvprefetch/error.h"
@@ -65,6 +66,12 @@ struct TrustStore {
 [[nodiscard]] bool has_proxy(const EnvironmentLookup& env);
 /// The id of the batch job that this process belongs to, "" when none is told.
 [[nodiscard]] std::string job_id(const EnvironmentLookup& env);
+/// The step of that job, "" when none is told.
+[[nodiscard]] std::string job_step(const EnvironmentLookup& env);
+/// The name of the user, for people: not asked of a directory service, which may be slow.
+[[nodiscard]] std::string user(const EnvironmentLookup& env);
+/// Where Python's tempfile looks for a place, in that order.
+[[nodiscard]] std::vector<std::string> temporary_directories(const EnvironmentLookup& env);
 /// "~", "~/x" and "~user/x" as Python's expanduser has it.
 [[nodiscard]] std::string expand_user(const EnvironmentLookup& env, std::string path);
 

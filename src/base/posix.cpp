@@ -278,6 +278,10 @@ bool is_local(const std::string& directory) {
          type == F2FS_SUPER_MAGIC || type == kXfs || type == kZfs;
 }
 
+bool may_write(const std::string& directory) {
+  return ::faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
+}
+
 void look_afresh(const std::string& directory) {
   if (is_local(directory)) return;
   DIR* const stream = ::opendir(directory.c_str());

@@ -81,6 +81,9 @@ struct FileInfo {
 /// shared, so the answer is good for what is cheaper or quicker, never for what must be right.
 [[nodiscard]] bool is_local(const std::string& directory);
 
+/// Whether names can be made in `directory`, as far as its rights tell.
+[[nodiscard]] bool may_write(const std::string& directory);
+
 /// Makes a network file system look at the directory again: NFS keeps "not there" of a name for up
 /// to a minute, until the directory is opened and read (cluster-facts B2). Costs one open and one
 /// read; nothing on a local file system.

@@ -47,7 +47,7 @@ class Chain final : public Lock {
       ++next_;
       if (held) {
         held_.push_back(*std::move(held));
-        if (part.need != Need::kCourtesy) add_kind(part.lock->kind());
+        if (part.need != Need::kCourtesy) join(kind_, part.lock->kind());
       } else if (part.need == Need::kRequired) {
         let_go();
         return fail(std::move(held).error());
@@ -73,14 +73,19 @@ class Chain final : public Lock {
     return next_ < parts_.size() ? parts_[next_].lock->holder_progress() : 0;
   }
   [[nodiscard]] std::string kind() const override {
-    return last_kind_.empty() ? parts_.back().lock->kind() : last_kind_;
+    if (!last_kind_.empty()) return last_kind_;
+    std::string all;
+    for (const ChainPart& part : parts_) {
+      if (part.need != Need::kCourtesy) join(all, part.lock->kind());
+    }
+    return all;
   }
-  [[nodiscard]] std::vector<Error> take_warnings() override {
-    return std::exchange(warnings_, {});
-  }
+  [[nodiscard]] std::vector<Error> take_warnings() override { return std::exchange(warnings_, {}); }
 
  private:
-  void add_kind(const std::string& kind) { kind_ += (kind_.empty() ? "" : "+") + kind; }
+  static void join(std::string& kinds, const std::string& kind) {
+    kinds += (kinds.empty() ? "" : "+") + kind;
+  }
 
   void let_go() {
     while (!held_.empty()) held_.pop_back();

@@ -49,7 +49,8 @@ class ThreadCall final : public FlockCall {
 
   [[nodiscard]] std::optional<int> result(std::chrono::milliseconds patience) override {
     std::unique_lock guard(shared_->mutex);
-    (void)shared_->returned.wait_for(guard, patience, [this] { return shared_->result.has_value(); });
+    (void)shared_->returned.wait_for(guard, patience,
+                                     [this] { return shared_->result.has_value(); });
     return shared_->result;
   }
 

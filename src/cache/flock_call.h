@@ -5,9 +5,9 @@
 //
 // Where one kernel has the file system to itself, and has answered once, the non-blocking call is
 // made here and now, since it cannot hang any more; and who finds the lock taken stands in the
-// kernel's queue, on a thread that sleeps: that is fair, costs nothing while it lasts, and hands the
-// lock on within microseconds. Elsewhere the queue of a server is not ours to trust (a GlusterFS
-// brick and an NFS client alike have kept dead waiters in it), and the caller asks again.
+// kernel's queue, on a thread that sleeps: that is fair, costs nothing while it lasts, and hands
+// the lock on within microseconds. Elsewhere the queue of a server is not ours to trust (a
+// GlusterFS brick and an NFS client alike have kept dead waiters in it), and the caller asks again.
 #pragma once
 
 #include <chrono>

@@ -216,7 +216,8 @@ class Flock final : public Lock {
     if (!call_) return posix::Fd();
     const auto result = call_->result(queued_ ? std::chrono::milliseconds(0) : kShortly);
     if (!result) {
-      if (queued_ || Clock::TimePoint::clock::now() - asked_ < calls_.patience()) return posix::Fd();
+      if (queued_ || Clock::TimePoint::clock::now() - asked_ < calls_.patience())
+        return posix::Fd();
       calls_.hung(device_);
       call_.reset();
       return fail(no_answer());

@@ -71,8 +71,8 @@ std::optional<Read> parse(const std::string& text) {
   Read read;
   read.process = {word("host"), word("boot"), word("pid_namespace"),
                   static_cast<std::int64_t>(number("pid")), number("started")};
-  read.holder = {word("host"), read.process.pid, word("job"), word("since"), word("user"),
-                 word("step")};
+  read.holder = {word("host"),  read.process.pid, word("job"),
+                 word("since"), word("user"),     word("step")};
   read.bytes_done = number("bytes_done");
   return read;
 }
@@ -411,8 +411,8 @@ class LeaseLock final : public Lock {
 
   std::string path_;
   std::shared_ptr<State> state_;
-  std::optional<Sight> seen_;     ///< of the last look
-  Clock::TimePoint seen_at_{};    ///< since when it is the same
+  std::optional<Sight> seen_;   ///< of the last look
+  Clock::TimePoint seen_at_{};  ///< since when it is the same
   std::optional<Clock::TimePoint> unseen_since_;
 };
 

@@ -27,8 +27,8 @@
 //
 // A record of a later version, an empty or a garbled one is a holder like any other, without a
 // name: its text changes or it is dead. Refused: a time of expiry in the record (clocks differ by
-// hours), fcntl locks (as node-local as flock where that is), one record for each lease (1,000 small
-// files would cost 2,000 more files).
+// hours), fcntl locks (as node-local as flock where that is), one record for each lease (1,000
+// small files would cost 2,000 more files).
 //
 // A lease saves work and makes nothing right. A holder that was taken over finds out by lost().
 #pragma once

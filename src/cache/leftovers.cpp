@@ -105,6 +105,15 @@ void add_holders(const Folders& folders, Leftovers& into) {
   // The folder above is the cache's, or `.locks`, which may be a link as little.
   if (!is_plain_directory(posix::parent(folders.locks))) return;
   for (const std::string& name : names_in(folders.locks, into)) {
+    // A living one is written anew every few seconds, so that it is young.
+    if (const auto lease = layout::lease_name(name)) {
+      const bool whole = lease->kind == layout::LeaseName::Kind::kLease;
+      Leftover found = single(whole ? Leftover::Kind::kHolder : Leftover::Kind::kTemporary,
+                              folders.locks + "/" + name);
+      if (whole) set_lock(found, folders, lease->stem);
+      found.probe = folders.probe;
+      into.found.push_back(std::move(found));
+    }
     const auto holder = layout::holder_name(name);
     if (!holder) continue;
     Leftover found =
@@ -162,10 +171,13 @@ void find_leftovers(const layout::UrlFile& file, Leftovers& into) {
     into.found.push_back(std::move(found));
   };
   if (is_plain_directory(folders.state)) {
-    Leftover holder = single(Leftover::Kind::kHolder, layout::holder_record(file.lock()));
-    set_lock(holder, folders, file.key());
-    holder.probe = folders.probe;
-    into.found.push_back(std::move(holder));
+    for (const std::string& record :
+         {layout::holder_record(file.lock()), layout::lease_beside(file.lock())}) {
+      Leftover holder = single(Leftover::Kind::kHolder, record);
+      set_lock(holder, folders, file.key());
+      holder.probe = folders.probe;
+      into.found.push_back(std::move(holder));
+    }
   }
   // The folder of one file may be reached through links, as the file itself is.
   if (const auto names = posix::list(directory)) {

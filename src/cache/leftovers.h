@@ -18,8 +18,8 @@ namespace fvprefetch {
 struct Leftover {
   enum class Kind {
     kDownload,   ///< `data`, its `journal`, or both; either name may lead to nothing
-    kTemporary,  ///< `data`: a small file or a link on its way to its name
-    kHolder      ///< `data`: a record of who holds a lock
+    kTemporary,  ///< `data`: a small file or a link on its way to its name; a lease's record
+    kHolder      ///< `data`: a record of who holds a lock, or a lease
   };
   Kind kind = Kind::kDownload;
   std::string data;     ///< empty: the journal does not tell its name

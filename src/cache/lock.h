@@ -60,7 +60,7 @@ class Lock {
   [[nodiscard]] virtual std::string describe_holder() const = 0;
   /// Changes while the holder gets on, as far as the lock tells.
   [[nodiscard]] virtual std::uint64_t holder_progress() const { return 0; }
-  /// "flock", "lease"; of a chain the parts that work, "flock+lease".
+  /// "flock", "lease"; of a chain the parts that work, "flock+lease", as far as that is known.
   [[nodiscard]] virtual std::string kind() const = 0;
   /// What went wrong and was gone on without, each told once.
   [[nodiscard]] virtual std::vector<Error> take_warnings() { return {}; }

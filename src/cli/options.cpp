@@ -169,8 +169,9 @@ Applied text(std::string_view value, std::string& target) {
 }
 
 Applied lock_mode(std::string_view value, LockMode& target) {
-  constexpr std::array<std::string_view, 3> kNames{"auto", "flock", "none"};
-  return choose(value, kNames, std::array{LockMode::kAuto, LockMode::kFlock, LockMode::kNone},
+  constexpr std::array<std::string_view, 4> kNames{"auto", "flock", "lease", "none"};
+  return choose(value, kNames,
+                std::array{LockMode::kAuto, LockMode::kFlock, LockMode::kLease, LockMode::kNone},
                 target);
 }
 
@@ -217,11 +218,22 @@ constexpr std::array kOptions{
                }},
     OptionSpec{"keep-going", "", Group::kHow, "finish the rest after an entry failed",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.keep_going); }},
-    OptionSpec{"lock", "KIND", Group::kHow, "auto, flock or none",
+    OptionSpec{"lock", "KIND", Group::kHow, "auto (flock+lease), flock, lease, none",
                [](std::string_view v, Draft& d) { return lock_mode(v, d.call.options.lock); }},
     OptionSpec{"lock-timeout", "TIME", Group::kHow, "longest wait for another program's lock",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kAllowed, d.call.options.lock_timeout);
+               }},
+    OptionSpec{"lease-timeout", "TIME", Group::kHow, "a holder silent for so long is dead (60s)",
+               [](std::string_view v, Draft& d) {
+                 std::optional<std::chrono::milliseconds> time;
+                 Applied applied = duration(v, Zero::kRefused, time);
+                 if (!applied && time && *time < std::chrono::seconds(1)) {
+                   return Applied(Refusal{fmt::format("`{}` is less than a second", v),
+                                          "give 1s or more; a slow server needs more than that"});
+                 }
+                 if (time) d.call.options.lease_timeout = *time;
+                 return applied;
                }},
     OptionSpec{"deadline", "TIME", Group::kHow, "longest time for the whole run",
                [](std::string_view v, Draft& d) {

@@ -38,6 +38,7 @@ class FetchLoop {
       slot.job = std::move(job);
       slots_.push_back(std::move(slot));
     }
+    make_guards();
     for (Slot& slot : slots_) pending_.push_back(&slot);
   }
 
@@ -56,14 +57,27 @@ class FetchLoop {
  private:
   enum class Phase { kPending, kRunning, kPublishing, kDone };
 
-  struct Slot {
-    FetchJob job;
-    Phase phase = Phase::kPending;
-    std::unique_ptr<Lock> lock;
+  /// A lock, and how the wait for it goes.
+  struct Guard {
+    std::unique_ptr<Lock> lock;  ///< nullptr: none is wanted
     std::unique_ptr<HeldLock> held;
+    bool open = false;  ///< held; or gone on without
     Clock::TimePoint held_since{};
     std::optional<LockWait> wait;
     Clock::TimePoint next_try = Clock::TimePoint::min();
+  };
+
+  /// What several files are fetched to under one lock.
+  struct Destination {
+    Guard guard;
+    std::size_t open_files = 0;
+  };
+
+  struct Slot {
+    FetchJob job;
+    Phase phase = Phase::kPending;
+    Destination* destination = nullptr;
+    Guard blob;
     DownloadId download = 0;
     std::uint64_t bytes = 0;  ///< that were there when progress was told last
     bool brought_by_others = false;
@@ -73,6 +87,29 @@ class FetchLoop {
   };
 
   // --- steps -----------------------------------------------------------------------------------
+
+  void make_guards() {
+    Locks& locks = session_.locks();
+    // Several entries may want one snapshot: FastVideo's locks of all of them go with it.
+    std::map<std::string, std::set<std::string>> fastvideo;
+    for (const Slot& slot : slots_) {
+      fastvideo[slot.job.target->destination_lock()].merge(std::set(slot.job.fastvideo));
+    }
+    for (Slot& slot : slots_) {
+      const Target& target = *slot.job.target;
+      const std::string path = target.destination_lock();
+      const auto [known, is_new] = destinations_.try_emplace(path);
+      slot.destination = &known->second;
+      ++slot.destination->open_files;
+      if (is_new) {
+        known->second.guard.lock =
+            locks.of_destination(path, target.lock_mode(), fastvideo.at(path));
+      }
+      if (const std::string blob = target.blob_lock(); !blob.empty()) {
+        slot.blob.lock = locks.of_blob(blob, target.lock_mode());
+      }
+    }
+  }
 
   void announce() {
     FetchPlanned planned;
@@ -90,20 +127,29 @@ class FetchLoop {
     std::erase_if(pending_, [](const Slot* slot) { return slot->phase != Phase::kPending; });
     for (Slot* slot : pending_) {
       if (active_.size() >= max_active()) return;
-      const bool due = slot->phase == Phase::kPending && slot->next_try <= session_.clock().now();
+      const bool due = slot->phase == Phase::kPending && due_at(*slot) <= session_.clock().now();
       if (due && listener_.wanted(slot->job)) begin(*slot);
     }
   }
 
-  /// Looks, tries the lock, looks again under it, and starts the download.
+  [[nodiscard]] static Clock::TimePoint due_at(const Slot& slot) {
+    return std::max(slot.blob.next_try, slot.destination->guard.next_try);
+  }
+
+  /// Looks, tries the locks, looks again under them, and starts the download.
   void begin(Slot& slot) {
     Target& target = *slot.job.target;
-    if (slot.wait) posix::look_afresh(posix::parent(target.final_path()));
+    Guard& destination = slot.destination->guard;
+    if (slot.blob.wait || destination.wait) {
+      posix::look_afresh(posix::parent(target.final_path()));
+    }
     const Result<bool> before = target.present();
     if (!before) return finish(slot, before.error());
     if (const Status ready = target.prepare(prepared_); !ready) return finish(slot, ready.error());
     if (*before && target.visible()) return adopt(slot);
-    if (!acquire(slot)) return;
+    const bool looked_under_lock = destination.open && !slot.blob.lock;
+    if (!acquire(slot, destination) || !acquire(slot, slot.blob)) return;
+    if (looked_under_lock) return start(slot);
     // Another node may have published it since the look above; this node must not go by memory.
     posix::look_afresh(posix::parent(target.final_path()));
     const Result<bool> now = target.present();
@@ -122,57 +168,59 @@ class FetchLoop {
 
   /// True: go on (with the lock, or without one where locks do not work). False: the job waits or
   /// has ended.
-  bool acquire(Slot& slot) {
-    if (session_.options().lock == LockMode::kNone) return true;
-    if (!slot.lock) {
-      slot.lock =
-          make_flock(slot.job.target->lock_path(), slot.job.target->lock_mode(), session_.holder());
+  bool acquire(Slot& slot, Guard& guard) {
+    if (guard.open) return true;
+    if (!guard.lock) return guard.open = true;
+    Result<std::unique_ptr<HeldLock>> held = guard.lock->try_acquire();
+    for (const Error& error : guard.lock->take_warnings()) {
+      warn_once("one of two locks does not work here (" + error.message +
+                "): going on with the other alone");
     }
-    Result<std::unique_ptr<HeldLock>> held = slot.lock->try_acquire();
     if (!held) {
       const bool refused = held.error().code == ErrorCode::kInternal;
-      if (!refused || session_.options().lock == LockMode::kFlock) {
+      if (!refused || session_.options().lock != LockMode::kAuto) {
         finish(slot, held.error());
         return false;
       }
       warn_once("locks do not work here (" + held.error().message +
                 "): going on without; nothing wrong can be published, at worst work is done twice");
-      return true;
+      return guard.open = true;
     }
     if (!*held) {
-      wait_for_holder(slot);
+      wait_for_holder(slot, guard);
       return false;
     }
-    slot.held = *std::move(held);
-    slot.held_since = session_.clock().now();
-    lock_report_.kind = slot.lock->kind();
-    note_wait(slot);
-    return true;
+    guard.held = *std::move(held);
+    guard.held_since = session_.clock().now();
+    guard.next_try = Clock::TimePoint::min();
+    if (&guard != &slot.blob) lock_report_.kind = guard.lock->kind();
+    note_wait(guard);
+    return guard.open = true;
   }
 
   /// The report has the longest wait, however it ended.
-  void note_wait(Slot& slot) {
-    if (!slot.wait) return;
-    lock_report_.kind = slot.lock->kind();
-    const milliseconds waited = slot.wait->waited(session_.clock().now());
-    slot.wait.reset();
+  void note_wait(Guard& guard) {
+    if (!guard.wait) return;
+    if (lock_report_.kind == "none") lock_report_.kind = guard.lock->kind();
+    const milliseconds waited = guard.wait->waited(session_.clock().now());
+    guard.wait.reset();
     lock_report_.waited_seconds =
         std::max(lock_report_.waited_seconds, std::chrono::duration<double>(waited).count());
   }
 
-  void wait_for_holder(Slot& slot) {
+  void wait_for_holder(Slot& slot, Guard& guard) {
     const Clock::TimePoint now = session_.clock().now();
-    if (!slot.wait) {
+    if (!guard.wait) {
       LockWait::Limits limits;
       limits.timeout = session_.options().lock_timeout;
-      slot.wait.emplace(limits, now);
+      guard.wait.emplace(limits, now);
     }
     const std::uint64_t holder_bytes = slot.job.target->partial_bytes();
-    const LockWait::Step step = slot.wait->step(now, holder_bytes);
-    slot.next_try = step.next_try;
+    const LockWait::Step step = guard.wait->step(now, holder_bytes + guard.lock->holder_progress());
+    guard.next_try = step.next_try;
     if (!step.say && !step.timed_out) return;
-    const std::string holder = slot.lock->describe_holder();
-    const milliseconds waited = slot.wait->waited(now);
+    const std::string holder = guard.lock->describe_holder();
+    const milliseconds waited = guard.wait->waited(now);
     lock_report_.holder = holder;
     if (step.timed_out) {
       return finish(slot,
@@ -190,6 +238,14 @@ class FetchLoop {
     event.bytes_done = holder_bytes;
     event.bytes_total = slot.job.download.spec.size;
     session_.emit(event);
+  }
+
+  /// A lock that we wait for may be ours: nobody sleeps on.
+  void wake_waiters() {
+    for (auto& [path, destination] : destinations_) {
+      destination.guard.next_try = Clock::TimePoint::min();
+    }
+    for (Slot* slot : pending_) slot->blob.next_try = Clock::TimePoint::min();
   }
 
   void start(Slot& slot) {
@@ -212,14 +268,17 @@ class FetchLoop {
     Clock::TimePoint until = session_.clock().now() + kTick;
     if (active_.size() < max_active()) {
       for (const Slot* slot : pending_) {
-        if (slot->phase == Phase::kPending) until = std::min(until, slot->next_try);
+        if (slot->phase == Phase::kPending) until = std::min(until, due_at(*slot));
       }
     }
     if (publisher_.open() > 0) until = std::min(until, session_.clock().now() + kPublishTick);
+    Wake& wake = session_.locks().wake();
     if (active_.empty()) {
-      session_.clock().sleep_until(until, session_.options().stop);
+      session_.clock().sleep_until(until, session_.options().stop, &wake);
+      if (session_.clock().now() < until) wake_waiters();
       return;
     }
+    if (wake.wait_for(std::chrono::nanoseconds(0))) wake_waiters();
     if (active_.size() == publisher_.open()) {
       publisher_.wait(std::chrono::ceil<milliseconds>(until - session_.clock().now()));
       finish_published();
@@ -248,8 +307,10 @@ class FetchLoop {
   /// Of locks that are held for a while.
   void tell_holders() {
     const Clock::TimePoint now = session_.clock().now();
-    for (const Slot* slot : active_) {
-      if (slot->held && now - slot->held_since >= kTellHolder) slot->held->tell();
+    for (Slot* slot : active_) {
+      for (Guard* guard : {&slot->blob, &slot->destination->guard}) {
+        if (guard->held && now - guard->held_since >= kTellHolder) guard->held->tell();
+      }
     }
   }
 
@@ -267,6 +328,7 @@ class FetchLoop {
     outcome.bytes = slot->bytes = finished.result->size;
     outcome.resumed = finished.result->resumed;
     slot->job.download.spec.size = outcome.bytes;
+    if (was_overtaken(*slot)) return;
     slot->phase = Phase::kPublishing;
     // Shared: a std::function has to be copyable. The target is this slot's, and nobody else's now.
     auto file = std::make_shared<Downloaded>(*std::move(finished.result));
@@ -278,6 +340,28 @@ class FetchLoop {
       return published;
     });
     finish_published();
+  }
+
+  /// We were taken for dead (suspended, or cut off from the file system), and whoever took over has
+  /// published the file meanwhile: ours is not needed. While he has not, ours is as good as his.
+  bool was_overtaken(Slot& slot) {
+    const std::unique_ptr<HeldLock>& held = slot.destination->guard.held;
+    if (!held || !held->lost()) return false;
+    session_.emit(Warned{
+        name_of(slot), "another process has taken over the lock of " + slot.job.download.spec.path +
+                           ", as this one was not heard of for a while (suspended?)"});
+    Target& target = *slot.job.target;
+    posix::look_afresh(posix::parent(target.final_path()));
+    const Result<bool> there = target.present();
+    if (!there || !*there) return false;
+    (void)posix::remove_file(slot.partial.data);  // best effort: it is private
+    (void)posix::remove_file(slot.partial.journal);
+    slot.outcome.fetched = false;
+    slot.outcome.bytes = slot.outcome.resumed = 0;
+    slot.outcome.status = target.adopt();
+    slot.outcome.adopted_by = target.adopted_by();
+    finish(slot, std::move(slot.outcome));
+    return true;
   }
 
   void finish_published() {
@@ -315,9 +399,15 @@ class FetchLoop {
   void close(Slot& slot) {
     std::erase(active_, &slot);
     slot.phase = Phase::kDone;
-    slot.held.reset();
-    note_wait(slot);
+    let_go(slot.blob);
+    if (--slot.destination->open_files == 0) let_go(slot.destination->guard);
     ++files_done_;
+  }
+
+  void let_go(Guard& guard) {
+    guard.held.reset();
+    note_wait(guard);
+    guard.lock.reset();  // it may stand in a queue, or hold a part of what it waits for
   }
 
   void drop_unwanted() {
@@ -395,6 +485,7 @@ class FetchLoop {
       const FileSpec& spec = slot->job.download.spec;
       event.arriving.push_back({name_of(*slot), spec.path, slot->bytes, spec.size});
     }
+    session_.locks().tell_progress(event.bytes_done);
     session_.emit(event);
   }
 
@@ -402,6 +493,7 @@ class FetchLoop {
   FetchListener& listener_;
   LockReport& lock_report_;
   Sweep sweep_;
+  std::map<std::string, Destination> destinations_;  ///< by the path of their lock
   std::vector<Slot> slots_;
   std::vector<Slot*> pending_;      ///< in order; may have some that are not any more
   std::vector<Slot*> active_;       ///< kRunning and kPublishing

@@ -1,12 +1,14 @@
 // The loop that brings missing files: try the lock, look again, download, publish, let go.
 //
-// A file's lock is held only while that file is on its way, and at most `max_active` at once. A
-// file that somebody else is fetching is put aside and looked at again later, never waited for
-// while another lock is held (ruling 5); most waiters find it present and never take its lock.
+// The lock of a destination (a snapshot, a URL file) is held from its first missing file to its
+// last; the lock of a blob only while that blob is on its way, and at most `max_active` at once.
+// What somebody else is fetching is put aside and looked at again later, never waited for
+// (ruling 5); most waiters find it present and never take its lock.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,7 +21,8 @@ namespace fvprefetch {
 /// One file to bring, and the entries that want it (indices into the manifest).
 struct FetchJob {
   std::unique_ptr<Target> target;
-  Download download;  ///< `partial` is filled by the loop
+  Download download;                ///< `partial` is filled by the loop
+  std::set<std::string> fastvideo;  ///< by which keys FastVideo locks what `entries` ask for
   std::vector<std::size_t> entries;
 };
 

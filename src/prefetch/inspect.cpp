@@ -62,19 +62,26 @@ struct Unfinished {
   std::string holder;
 };
 
-Unfinished unfinished(const Source& source, const Session& session, const FileSpec& file) {
+Unfinished unfinished(const Source& source, const Session& session, const std::string& commit,
+                      const FileSpec& file) {
   Unfinished found;
   std::string lock;
+  std::string destination;
   if (const auto* url = std::get_if<UrlSource>(&source)) {
     const UrlStore store(url->root, url->relative);
     found.bytes = store.partial_bytes();
-    lock = store.paths().lock();
+    lock = destination = store.paths().lock();
   } else if (const auto* hub = std::get_if<HubSource>(&source)) {
     const HubStore store = session.store(hub->repo);
     found.bytes = store.partial_bytes(file.blob);
     lock = store.paths().lock(file.blob);
+    destination = store.paths().snapshot_lock(commit);
   }
-  if (!lock.empty()) found.holder = known_holder(lock).value_or("");
+  if (lock.empty()) return found;
+  // The lease says more, and what it says is true of other nodes, too.
+  auto holder = known_lease_holder(destination);
+  if (!holder) holder = known_holder(lock);
+  found.holder = holder.value_or("");
   return found;
 }
 
@@ -139,7 +146,7 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
     planned.digest_rule = digest_rule(*source, file);
     if (asking == Asking::kAllowed) planned.url = address(*source, session, *survey, file);
     if (!planned.present) {
-      const Unfinished part = unfinished(*source, session, file);
+      const Unfinished part = unfinished(*source, session, survey->commit, file);
       entry.bytes_partial += part.bytes;
       if (entry.holder.empty()) entry.holder = part.holder;
       if (!planned.size && asking == Asking::kAllowed && !session.offline()) {

@@ -395,6 +395,7 @@ class Run : public FetchListener {
   void add_entry(FetchJob& job, std::size_t index) {
     if (!job.entries.empty() && job.entries.back() == index) return;  // the same bytes twice
     job.entries.push_back(index);
+    if (auto key = fastvideo_key(items_[index].source)) job.fastvideo.insert(*std::move(key));
     ++items_[index].open_files;
   }
 

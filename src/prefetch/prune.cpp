@@ -139,7 +139,8 @@ class Pruner {
     if (leftover.lock.empty()) return Hold::kUnknown;
     if (!posix::exists(leftover.lock)) return Hold::kHeld;
     if (mode == LockMode::kNone) return Hold::kUnknown;
-    auto taken = make_flock(leftover.lock, leftover.lock_mode, session_.holder())->try_acquire();
+    if (lease_is_young(leftover.lock)) return Hold::kBusy;
+    auto taken = session_.locks().plain(leftover.lock, leftover.lock_mode)->try_acquire();
     if (!taken) {
       const bool refused = taken.error().code == ErrorCode::kInternal;
       if (refused && mode != LockMode::kFlock) return Hold::kUnknown;
@@ -147,6 +148,16 @@ class Pruner {
     }
     held = *std::move(taken);
     return held ? Hold::kHeld : Hold::kBusy;
+  }
+
+  /// Somebody, on whatever node, has written into the lease that goes with `lock` of late, and is
+  /// not known to be gone.
+  [[nodiscard]] static bool lease_is_young(const std::string& lock) {
+    if (!known_lease_holder(lock)) return false;
+    Leftover lease;
+    lease.data = layout::lease_beside(lock);
+    const Result<Signs> signs = look_at(lease);
+    return signs && judge(*signs, wall_clock_ns()) == Fate::kYoung;
   }
 
   void keep(const Leftover& leftover, const Signs& signs, Fate fate) {

@@ -72,8 +72,16 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
 }
 
 Holder Session::holder() const {
-  return {posix::host_name(), static_cast<std::int64_t>(::getpid()), environment::job_id(env_),
-          rfc3339_now()};
+  return {posix::host_name(),        static_cast<std::int64_t>(::getpid()),
+          environment::job_id(env_), rfc3339_now(),
+          environment::user(env_),   environment::job_step(env_)};
+}
+
+Locks& Session::locks() {
+  if (!locks_) {
+    locks_ = std::make_unique<Locks>(options_, env_, holder(), clock_, in_real_time());
+  }
+  return *locks_;
 }
 
 void Session::emit(const Event& event) const {

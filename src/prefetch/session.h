@@ -15,8 +15,8 @@
 #include "base/digest.h"
 #include "base/environment.h"
 #include "cache/hf_store.h"
-#include "cache/lock.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/locks.h"
 #include "prefetch/rejected.h"
 #include "source/hub.h"
 #include "transfer/engine.h"
@@ -57,6 +57,9 @@ class Session {
   [[nodiscard]] bool rejects(const std::string& path) const {
     return rejected_ && rejected_->holds(path);
   }
+
+  /// The locks of this run; nothing is made before one is tried.
+  [[nodiscard]] Locks& locks();
 
   void emit(const Event& event) const;
 
@@ -120,6 +123,7 @@ class Session {
   std::optional<Rejected> rejected_;
   std::function<std::unique_ptr<Transport>()> make_transport_;
   Status usable_;
+  std::unique_ptr<Locks> locks_;
   environment::HubTimeouts timeouts_;
   // Each stands on the one before it.
   std::unique_ptr<Transport> wire_;

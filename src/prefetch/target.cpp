@@ -28,7 +28,11 @@ std::string HubTarget::final_path() const {
   return store_.paths().blob(pointers_.front().file.blob);
 }
 
-std::string HubTarget::lock_path() const {
+std::string HubTarget::destination_lock() const {
+  return store_.paths().snapshot_lock(pointers_.front().commit);
+}
+
+std::string HubTarget::blob_lock() const {
   return store_.paths().lock(pointers_.front().file.blob);
 }
 
@@ -155,7 +159,7 @@ UrlTarget::UrlTarget(UrlSource source, const std::optional<posix::FileInfo>& rej
       rejected_(rejected),
       session_(session) {}
 
-std::string UrlTarget::lock_path() const {
+std::string UrlTarget::destination_lock() const {
   return store_.paths().lock();
 }
 

@@ -27,7 +27,10 @@ class Target {
   virtual ~Target() = default;
   /// Absolute final path: two wishes for one path are one download.
   [[nodiscard]] virtual std::string final_path() const = 0;
-  [[nodiscard]] virtual std::string lock_path() const = 0;
+  /// The lock of what is fetched together: a snapshot, a URL file.
+  [[nodiscard]] virtual std::string destination_lock() const = 0;
+  /// The lock of the file itself, which other programs know; "" when there is none.
+  [[nodiscard]] virtual std::string blob_lock() const { return {}; }
   [[nodiscard]] virtual unsigned lock_mode() const = 0;
   /// Makes the folders of the file, unless `prepared` has them; notes them there.
   [[nodiscard]] virtual Status prepare(std::set<std::string>& prepared) = 0;
@@ -74,7 +77,8 @@ class HubTarget : public Target {
   void also(Pointer pointer);
 
   [[nodiscard]] std::string final_path() const override;
-  [[nodiscard]] std::string lock_path() const override;
+  [[nodiscard]] std::string destination_lock() const override;
+  [[nodiscard]] std::string blob_lock() const override;
   [[nodiscard]] unsigned lock_mode() const override { return 0664; }
   [[nodiscard]] Status prepare(std::set<std::string>& prepared) override;
   [[nodiscard]] Result<bool> present() override;
@@ -116,7 +120,7 @@ class UrlTarget : public Target {
             const Session& session);
 
   [[nodiscard]] std::string final_path() const override { return source_.path(); }
-  [[nodiscard]] std::string lock_path() const override;
+  [[nodiscard]] std::string destination_lock() const override;
   [[nodiscard]] unsigned lock_mode() const override { return 0666; }
   [[nodiscard]] Status prepare(std::set<std::string>& prepared) override;
   [[nodiscard]] Result<bool> present() override;

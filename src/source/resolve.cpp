@@ -270,6 +270,19 @@ std::string without_secrets(const std::string& source) {
   return source.find("://") == std::string::npos ? source : redact(source);
 }
 
+std::optional<std::string> fastvideo_key(const Source& source) {
+  if (const auto* file = std::get_if<UrlSource>(&source)) {
+    // Other places are filled by the libraries that own them, which take no lock.
+    if (!file->relative.starts_with("models/")) return std::nullopt;
+    const auto url = parse_url(file->file.urls.front());
+    if (!url || url->has_user || !url->query.empty()) return std::nullopt;
+    return file->file.urls.front();
+  }
+  const auto* hub = std::get_if<HubSource>(&source);
+  if (hub == nullptr || hub->repo.type != hub::RepoType::kModel) return std::nullopt;
+  return hub->repo.id + "/" + (hub->filename.empty() ? "*" : hub->filename);
+}
+
 EntryKind kind_of(const Source& source) {
   if (std::holds_alternative<PathSource>(source)) return EntryKind::kPath;
   if (std::holds_alternative<UrlSource>(source)) return EntryKind::kUrl;

@@ -50,6 +50,11 @@ using Source = std::variant<PathSource, UrlSource, HubSource>;
 [[nodiscard]] Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
                                      const std::string& eval_cache);
 
+/// By which key FastVideo's ensure_checkpoint locks the same source (eval-contract section 3);
+/// nullopt where it would not, or must not be told: a query or a user in an address is a secret,
+/// and the name of the lock is public.
+[[nodiscard]] std::optional<std::string> fastvideo_key(const Source& source);
+
 [[nodiscard]] EntryKind kind_of(const Source& source);
 
 /// An entry's `source` for people: of a URL what is no secret, anything else as it is.

@@ -33,6 +33,12 @@ std::optional<Journal> read_journal(const std::string& path) {
   return parse_journal(**text);
 }
 
+// The name of a journal that is being written. Beside the journal and not of its name: what pruning
+// takes for a journal is one.
+std::string on_its_way(const std::string& journal) {
+  return journal + ".tmp";
+}
+
 void remove_both(const PartialPlace& place) {
   // Best effort: pruning finds an orphan later. The data first: a journal alone harms nobody.
   (void)posix::remove_file(place.data);
@@ -163,6 +169,7 @@ bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
     return not_ours();
   }
   (void)posix::remove_file(other.journal);  // best effort: without its data nobody heeds it
+  (void)posix::remove_file(on_its_way(other.journal));  // its owner is gone: it never will be
   auto fd = posix::open_private(place_.data);
   const auto info = fd ? posix::stat(*fd, place_.data) : fail(fd.error());
   if (!info || !info->regular) {
@@ -355,9 +362,8 @@ Status Partial::make_durable() {
 bool Partial::record() {
   note_durable();
   const Clock::TimePoint begun = clock_.now();
-  // Beside the journal and not of its name: what pruning takes for a journal is one.
-  const bool ok =
-      posix::replace_text(place_.journal + ".tmp", place_.journal, to_text(journal_)).has_value();
+  const bool ok = posix::replace_text(on_its_way(place_.journal), place_.journal, to_text(journal_))
+                      .has_value();
   const Clock::TimePoint now = clock_.now();
   recorded_ = recorded_ || ok;
   unrecorded_ = 0;

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -11,27 +12,41 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <list>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/posix.h"
 #include "cache/layout.h"
+#include "cache/lease.h"
+#include "support/fake_clock.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
 
 // The flock of this program: the linker takes this one before libc's. A test can let something
-// happen between the opening of a lock file and its locking, or a file system refuse to lock.
+// happen between the opening of a lock file and its locking, and a file system refuse to lock, lie
+// about it, or never answer.
+enum class Flocking { kHonest, kLies, kHangs };
 static std::function<void()>* before_next_flock = nullptr;
-static int flock_fails_with = 0;
+static std::atomic<int> flock_fails_with = 0;
+static std::atomic<Flocking> flocking = Flocking::kHonest;
 extern "C" int flock(int fd, int operation) noexcept {
-  if (flock_fails_with != 0 && (operation & LOCK_EX) != 0) {
-    errno = flock_fails_with;
-    return -1;
+  if ((operation & LOCK_EX) != 0) {
+    if (flock_fails_with != 0) {
+      errno = flock_fails_with;
+      return -1;
+    }
+    if (flocking == Flocking::kLies) return 0;
+    while (flocking == Flocking::kHangs) ::poll(nullptr, 0, 5);
   }
   if (auto* hook = std::exchange(before_next_flock, nullptr)) (*hook)();
   return static_cast<int>(::syscall(SYS_flock, fd, operation));
@@ -40,23 +55,74 @@ extern "C" int flock(int fd, int operation) noexcept {
 namespace fvprefetch {
 namespace {
 
+using std::chrono::milliseconds;
 using testing::FailsWith;
+using testing::FakeClock;
 using testing::IsOk;
 using testing::row_name;
 using testing::TempDir;
 namespace fs = std::filesystem;
 
+constexpr milliseconds kDeadAfter{60'000};
+
+// What the locks of one process stand on; each has its own, as every run of the program has.
+struct Ground {
+  FlockCalls calls{{.patience = milliseconds(50), .may_queue = false, .wake = nullptr}};
+  FakeClock clock;
+  LeaseKeeper leases{Holder{"", 0, "881", "2026-11-24T12:00:00Z", "", ""}, LeaseTimes{kDeadAfter},
+                     clock, LeaseKeeper::Heart::kNone};
+
+  std::unique_ptr<Lock> flock(const std::string& path) {
+    return make_flock(path, 0664, Holder{"", 0, "881", "", "", ""}, calls);
+  }
+  std::unique_ptr<Lock> chain(const std::string& path) {
+    std::vector<ChainPart> parts;
+    parts.push_back({flock(path), ChainPart::Need::kOneOf});
+    parts.push_back({leases.lease(path), ChainPart::Need::kOneOf});
+    return make_chain(std::move(parts));
+  }
+};
+
 struct Kind {
   const char* name;
-  std::unique_ptr<Lock> (*make)(std::string path);
+  std::unique_ptr<Lock> (*make)(Ground&, const std::string& path);
+  Flocking flocking = Flocking::kHonest;
+  int fails_with = 0;
+  const char* kind = "flock";
 };
-std::unique_ptr<Lock> flock_on(std::string path) {
-  return make_flock(std::move(path), 0664, Holder{"", 0, "881", ""});
+std::unique_ptr<Lock> flock_on(Ground& ground, const std::string& path) {
+  return ground.flock(path);
 }
-constexpr Kind kKinds[] = {{"flock", &flock_on}};
+std::unique_ptr<Lock> lease_on(Ground& ground, const std::string& path) {
+  return ground.leases.lease(path);
+}
+std::unique_ptr<Lock> auto_on(Ground& ground, const std::string& path) {
+  return ground.chain(path);
+}
+constexpr Kind kKinds[] = {
+    {"flock", &flock_on, Flocking::kHonest, 0, "flock"},
+    {"lease", &lease_on, Flocking::kHonest, 0, "lease"},
+    {"auto", &auto_on, Flocking::kHonest, 0, "flock+lease"},
+    {"auto_where_flock_lies", &auto_on, Flocking::kLies, 0, "flock+lease"},
+    {"auto_where_flock_hangs", &auto_on, Flocking::kHangs, 0, "lease"},
+    {"auto_without_lockd", &auto_on, Flocking::kHonest, ENOLCK, "lease"},
+    {"auto_on_lustre_without_flock", &auto_on, Flocking::kHonest, ENOSYS, "lease"},
+    {"auto_on_read_only_nfs", &auto_on, Flocking::kHonest, EBADF, "lease"},
+    {"auto_on_autofs_524", &auto_on, Flocking::kHonest, 524, "lease"},
+};
+
+// Asks until it is known: an answer may be on its way for a while.
+Result<std::unique_ptr<HeldLock>> acquire(Lock& lock) {
+  constexpr int kTries = 20;  // of up to 50 ms, where the call is made on a thread
+  for (int i = 0; i < kTries; ++i) {
+    auto held = lock.try_acquire();
+    if (!held || *held) return held;
+  }
+  return nullptr;
+}
 
 bool is_held(Lock& lock) {
-  const auto held = lock.try_acquire();
+  const auto held = acquire(lock);
   EXPECT_TRUE(IsOk(held));
   return held && *held == nullptr;
 }
@@ -98,48 +164,68 @@ class Child {
 
 class LockContract : public ::testing::TestWithParam<Kind> {
  protected:
-  [[nodiscard]] std::unique_ptr<Lock> lock() const { return GetParam().make(path_); }
+  LockContract() {
+    flocking = GetParam().flocking;
+    flock_fails_with = GetParam().fails_with;
+  }
+  ~LockContract() override {
+    flocking = Flocking::kHonest;
+    flock_fails_with = 0;
+  }
+
+  [[nodiscard]] std::unique_ptr<Lock> lock_at(const std::string& path) {
+    return GetParam().make(grounds_.emplace_back(), path);
+  }
+  [[nodiscard]] std::unique_ptr<Lock> lock() { return lock_at(path_); }
+  [[nodiscard]] Result<std::unique_ptr<HeldLock>> take() { return acquire(*lock()); }
   // Holds the lock in another process.
-  [[nodiscard]] std::function<bool()> holding() const {
+  [[nodiscard]] std::function<bool()> holding() {
     return [this] {
       static std::unique_ptr<HeldLock> held;
-      auto tried = lock()->try_acquire();
+      auto tried = take();
       if (tried) held = std::move(*tried);
       if (held != nullptr) held->tell();
       return held != nullptr;
     };
   }
+  // Its files after everybody has gone.
+  [[nodiscard]] std::vector<std::string> left() {
+    grounds_.clear();
+    return dir_.files();
+  }
 
   TempDir dir_;
   std::string path_ = dir_ / ".locks/repo/blob.lock";
+  std::list<Ground> grounds_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LockContract, ::testing::ValuesIn(kKinds), row_name<Kind>);
 
 TEST_P(LockContract, IsHeldByOneAtATimeInAProcess) {
-  const auto held = lock()->try_acquire();
+  const auto held = take();
   ASSERT_TRUE(IsOk(held));
   ASSERT_NE(*held, nullptr);
+  EXPECT_FALSE((*held)->lost());
   EXPECT_TRUE(is_held(*lock()));
 }
 
 TEST_P(LockContract, IsFreeAgainAfterItsHolderLetGo) {
   const auto one = lock();
-  { const auto held = one->try_acquire(); }
+  { const auto held = acquire(*one); }
   EXPECT_FALSE(is_held(*one));
   EXPECT_FALSE(is_held(*lock()));
 }
 
 TEST_P(LockContract, OutlivesTheLockObject) {
   auto one = lock();
-  const auto held = one->try_acquire();
+  const auto held = acquire(*one);
   one.reset();
   EXPECT_TRUE(is_held(*lock()));
 }
 
 TEST_P(LockContract, LocksOfTwoNamesAreIndependent) {
-  const auto held = lock()->try_acquire();
-  EXPECT_FALSE(is_held(*GetParam().make(dir_ / ".locks/repo/other.lock")));
+  const auto held = take();
+  EXPECT_FALSE(is_held(*lock_at(dir_ / ".locks/repo/other.lock")));
 }
 
 TEST_P(LockContract, ExcludesAnotherProcess) {
@@ -154,7 +240,7 @@ TEST_P(LockContract, IsFreeWhenItsHolderWasKilled) {
 }
 
 TEST_P(LockContract, IsFreeThoughAForkedChildLivesOn) {
-  auto held = lock()->try_acquire();
+  auto held = take();
   ASSERT_TRUE(IsOk(held));
   const Child child([] { return true; });
   held->reset();
@@ -194,11 +280,20 @@ TEST_P(LockContract, ExcludesUnderContention) {
 
 TEST_P(LockContract, NamesItsHolder) {
   const Child child(holding());
-  const std::string who = lock()->describe_holder();
+  const auto mine = lock();
+  EXPECT_TRUE(is_held(*mine));
+  const std::string who = mine->describe_holder();
   EXPECT_TRUE(who.starts_with(posix::host_name() + " pid " + std::to_string(child.pid()) +
                               " job 881, since 2"))
       << who;
-  EXPECT_EQ(known_holder(path_), who);
+  EXPECT_TRUE(known_holder(path_) == who || known_lease_holder(path_) == who);
+}
+
+TEST_P(LockContract, SaysWhichKindItIs) {
+  const auto mine = lock();
+  const auto held = acquire(*mine);
+  ASSERT_TRUE(IsOk(held));
+  EXPECT_EQ(mine->kind(), GetParam().kind);
 }
 
 TEST_P(LockContract, DoesNotNameADeadHolder) {
@@ -207,58 +302,71 @@ TEST_P(LockContract, DoesNotNameADeadHolder) {
   child.kill();
   EXPECT_EQ(lock()->describe_holder().find("pid " + pid), std::string::npos);
   EXPECT_EQ(known_holder(path_), std::nullopt);
-}
-
-TEST_P(LockContract, IsSeenToBeHeldWithoutATrace) {
-  EXPECT_FALSE(fvprefetch::is_held(path_));
-  EXPECT_TRUE(dir_.files().empty());
-  Child child(holding());
-  EXPECT_TRUE(fvprefetch::is_held(path_));
-  child.kill();
-  EXPECT_FALSE(fvprefetch::is_held(path_));
-  EXPECT_TRUE(IsOk(lock()->try_acquire()));  // nothing is kept
+  EXPECT_EQ(known_lease_holder(path_), std::nullopt);
 }
 
 TEST_P(LockContract, NamesNobodyAfterItsRelease) {
   {
-    const auto held = lock()->try_acquire();
+    const auto held = take();
     ASSERT_TRUE(IsOk(held));
     (*held)->tell();
   }
   EXPECT_EQ(known_holder(path_), std::nullopt);
+  EXPECT_EQ(known_lease_holder(path_), std::nullopt);
   EXPECT_NE(lock()->describe_holder(), "");
 }
 
 TEST_P(LockContract, AskingWhoHoldsItTakesAndMakesNothing) {
   EXPECT_EQ(known_holder(path_), std::nullopt);
+  EXPECT_EQ(known_lease_holder(path_), std::nullopt);
   EXPECT_TRUE(dir_.files().empty());
 }
 
 TEST_P(LockContract, LeavesTheLockFileAndNothingElse) {
   {
-    const auto held = lock()->try_acquire();
+    const auto held = take();
     ASSERT_TRUE(IsOk(held));
     (*held)->tell();
   }
-  EXPECT_EQ(dir_.files(), std::vector<std::string>{".locks/repo/blob.lock"});
+  std::vector<std::string> expected;
+  if (GetParam().make != &lease_on) expected.emplace_back(".locks/repo/blob.lock");
+  EXPECT_EQ(left(), expected);
 }
 
 TEST_P(LockContract, CannotBeMadeWhereAFileIsInTheWay) {
   dir_.write(".locks", "");
-  EXPECT_FALSE(lock()->try_acquire().has_value());
+  EXPECT_FALSE(take().has_value());
 }
 
 // flock
 
 class Flock : public ::testing::Test {
  protected:
+  [[nodiscard]] std::unique_ptr<Lock> lock() { return ground_.flock(path_); }
+
   TempDir dir_;
   std::string path_ = dir_ / "blob.lock";
+  Ground ground_;
 };
+
+TEST_F(Flock, IsSeenToBeHeldWithoutATrace) {
+  EXPECT_FALSE(fvprefetch::is_held(path_));
+  EXPECT_TRUE(dir_.files().empty());
+  Child child([this] {
+    static std::unique_ptr<HeldLock> held;
+    auto tried = acquire(*lock());
+    if (tried) held = *std::move(tried);
+    return held != nullptr;
+  });
+  EXPECT_TRUE(fvprefetch::is_held(path_));
+  child.kill();
+  EXPECT_FALSE(fvprefetch::is_held(path_));
+  EXPECT_TRUE(IsOk(lock()->try_acquire()));  // nothing is kept
+}
 
 TEST_F(Flock, LeavesTheFileEmptyAndOfItsMode) {
   const mode_t before = ::umask(077);
-  const auto held = flock_on(path_)->try_acquire();
+  const auto held = acquire(*lock());
   (void)::umask(before);
   struct ::stat status {};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
@@ -269,9 +377,9 @@ TEST_F(Flock, LeavesTheFileEmptyAndOfItsMode) {
 TEST_F(Flock, ExcludesAndIsExcludedByAPlainFlock) {
   const posix::Fd fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
   ASSERT_EQ(::flock(fd.get(), LOCK_EX | LOCK_NB), 0);
-  EXPECT_TRUE(is_held(*flock_on(path_)));
+  EXPECT_TRUE(is_held(*lock()));
   ASSERT_EQ(::flock(fd.get(), LOCK_UN), 0);
-  const auto held = flock_on(path_)->try_acquire();
+  const auto held = acquire(*lock());
   EXPECT_EQ(::flock(fd.get(), LOCK_EX | LOCK_NB), -1);
 }
 
@@ -279,10 +387,10 @@ TEST_F(Flock, FileThatAPeerUnlinkedWhileWeOpenedItIsNotTheLock) {
   // As filelock 3.20.4 to 3.29.4 releases.
   std::function<void()> peer = [this] { fs::remove(path_); };
   before_next_flock = &peer;
-  const auto held = flock_on(path_)->try_acquire();
+  const auto held = acquire(*lock());
   ASSERT_TRUE(IsOk(held));
   ASSERT_NE(*held, nullptr);
-  EXPECT_TRUE(is_held(*flock_on(path_)));  // what we hold is what the name leads to
+  EXPECT_TRUE(is_held(*lock()));  // what we hold is what the name leads to
 }
 
 TEST_F(Flock, FileThatAPeerReplacedAndLocksIsHeld) {
@@ -293,7 +401,7 @@ TEST_F(Flock, FileThatAPeerReplacedAndLocksIsHeld) {
     ASSERT_EQ(::syscall(SYS_flock, theirs.get(), LOCK_EX | LOCK_NB), 0);
   };
   before_next_flock = &peer;
-  EXPECT_TRUE(is_held(*flock_on(path_)));
+  EXPECT_TRUE(is_held(*lock()));
 }
 
 TEST_F(Flock, HolderWithoutARecordIsFoundInTheKernelsList) {
@@ -301,14 +409,13 @@ TEST_F(Flock, HolderWithoutARecordIsFoundInTheKernelsList) {
     const int fd = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     return ::flock(fd, LOCK_EX | LOCK_NB) == 0;
   });
-  const std::string who = flock_on(path_)->describe_holder();
+  const std::string who = lock()->describe_holder();
   EXPECT_TRUE(who.starts_with("pid " + std::to_string(child.pid()) + " (")) << who;
   EXPECT_TRUE(who.ends_with(" on this host")) << who;
 }
 
 TEST_F(Flock, UnknownHolderIsAnotherProgram) {
-  EXPECT_EQ(flock_on(path_)->describe_holder(),
-            "another program (it left no record beside " + path_ + ")");
+  EXPECT_EQ(lock()->describe_holder(), "another program (it left no record beside " + path_ + ")");
 }
 
 TEST_F(Flock, RecordOfAnotherHostIsBelieved) {
@@ -339,7 +446,7 @@ INSTANTIATE_TEST_SUITE_P(Rows, FlockRecord, ::testing::ValuesIn(kRecords), row_n
 
 TEST_F(Flock, SymbolicLinkIsNotFollowed) {
   fs::create_symlink(dir_ / "elsewhere", path_);
-  EXPECT_TRUE(FailsWith(flock_on(path_)->try_acquire(), ErrorCode::kPermission, "symbolic link"));
+  EXPECT_TRUE(FailsWith(acquire(*lock()), ErrorCode::kPermission, "symbolic link"));
   EXPECT_FALSE(posix::exists(dir_ / "elsewhere"));
 }
 
@@ -354,7 +461,7 @@ constexpr Refusal kRefusals[] = {{"lustre_without_flock", ENOSYS}, {"nfs_without
 class FlockRefused : public Flock, public ::testing::WithParamInterface<Refusal> {};
 TEST_P(FlockRefused, IsAnErrorThatTheCallerCanGoOnFrom) {
   flock_fails_with = GetParam().number;
-  const auto held = flock_on(path_)->try_acquire();
+  const auto held = acquire(*lock());
   flock_fails_with = 0;
   EXPECT_TRUE(FailsWith(held, ErrorCode::kInternal, "cannot lock " + path_ + ": "));
   EXPECT_EQ(dir_.files(), std::vector<std::string>{"blob.lock"});

@@ -72,7 +72,7 @@ class Locks(harness.EndToEnd):
         self.assertEqual(second.returncode, 0, err)
         report = json.loads(out)
         self.assertEqual(report["entries"][0]["state"], "hit")
-        self.assertEqual(report["lock"]["kind"], "flock")
+        self.assertEqual(report["lock"]["kind"], "flock+lease")
         self.assertGreater(report["lock"]["waited_seconds"], 0)
         first.communicate(timeout=harness.PATIENCE)
         self.assertEqual(first.returncode, 0)

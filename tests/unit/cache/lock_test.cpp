@@ -19,12 +19,15 @@ struct Described {
 };
 const Described kHolders[] = {
     {"all_is_known",
-     {"node17", 4242, "881", "2026-11-24T12:03:11Z"},
+     {"node17", 4242, "881", "2026-11-24T12:03:11Z", "", ""},
      "node17 pid 4242 job 881, since 2026-11-24T12:03:11Z"},
     {"no_job",
-     {"node17", 4242, "", "2026-11-24T12:03:11Z"},
+     {"node17", 4242, "", "2026-11-24T12:03:11Z", "", ""},
      "node17 pid 4242, since 2026-11-24T12:03:11Z"},
-    {"only_a_process", {"", 4242, "", ""}, "pid 4242"},
+    {"only_a_process", {"", 4242, "", "", "", ""}, "pid 4242"},
+    {"user_and_step",
+     {"node17", 4242, "881", "2026-11-24T12:03:11Z", "ada", "0"},
+     "node17 pid 4242 user ada job 881.0, since 2026-11-24T12:03:11Z"},
 };
 class HolderText : public ::testing::TestWithParam<Described> {};
 TEST_P(HolderText, SaysWhatIsKnown) {
@@ -59,11 +62,19 @@ TEST(LockWait, TriesAgainWithinAMillisecondAtFirst) {
 
 TEST(LockWait, IntervalGrowsToASecondAndNoFurther) {
   Wait wait;
-  LockWait::Step step;
-  for (int i = 0; i < 30; ++i) step = wait.step();
+  LockWait::Step step = wait.step();
+  for (int i = 0; i < 200; ++i) step = wait.step_after(step.next_try - wait.now(), 1);
   const auto pause = step.next_try - wait.now();
   EXPECT_GE(pause, 500ms);
   EXPECT_LE(pause, 1s);
+}
+
+TEST(LockWait, WhoeverWaitsFindsOutWithinAnEighthOfTheWaitMore) {
+  Wait wait;
+  (void)wait.step();
+  const auto step = wait.step_after(800ms);
+  EXPECT_GE(step.next_try - wait.now(), 50ms);
+  EXPECT_LE(step.next_try - wait.now(), 100ms);
 }
 
 TEST(LockWait, TwoWaitersDoNotAskTogether) {
