@@ -154,11 +154,13 @@ class EndToEnd(unittest.TestCase):
             HF_ENDPOINT=self.hub.url,
             HF_HUB_CACHE=str(self.hf_cache),
             FASTVIDEO_EVAL_CACHE=str(self.eval_cache),
+            TMPDIR=str(self.dir / "tmp"),  # FastVideo's locks lie there
             OMPI_ALLOW_RUN_AS_ROOT="1",
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
             OMPI_MCA_rmaps_base_oversubscribe="1",
         )
         (self.dir / "home").mkdir()
+        (self.dir / "tmp").mkdir()
 
     def make_hub(self):
         hub = Hub(self.dir / "site", *self.hub_options)

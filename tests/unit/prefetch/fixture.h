@@ -64,6 +64,7 @@ class PrefetchTest : public ::testing::Test {
     options.cache_dir = dir / "eval";
     options.hf_cache_dir = dir / "hub";
     options.observer = &seen;
+    environment["TMPDIR"] = temporary.path();  // FastVideo's locks lie there
     options.environment = [this](std::string_view name) -> std::optional<std::string> {
       const auto it = environment.find(std::string(name));
       return it == environment.end() ? std::nullopt : std::optional(it->second);
@@ -94,6 +95,7 @@ class PrefetchTest : public ::testing::Test {
   }
 
   TempDir dir;
+  TempDir temporary;
   FakeClock clock;
   ScriptedTransport wire{clock};
   Recorder seen;
