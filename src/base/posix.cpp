@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <pwd.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -75,6 +76,31 @@ void add_mode(int fd, mode_t bits) {
   struct ::stat status {};
   if (::fstat(fd, &status) != 0 || (status.st_mode & bits) == bits) return;
   (void)again([&] { return ::fchmod(fd, (status.st_mode & 07777U) | bits); });
+}
+
+std::string user_name(uid_t uid) {
+  std::array<char, 4096> buffer{};
+  struct ::passwd entry {};
+  struct ::passwd* found = nullptr;
+  (void)::getpwuid_r(uid, &entry, buffer.data(), buffer.size(), &found);
+  return found != nullptr ? found->pw_name : "user " + std::to_string(uid);
+}
+
+// Whose right is missing: of `path`, or of the nearest folder above it that is there. Empty when
+// nothing can be said.
+std::string owner_of(std::string path) {
+  struct ::stat status {};
+  while (::lstat(path.c_str(), &status) != 0) {
+    const std::string above = parent(path);
+    if (above == path) return {};
+    path = above;
+  }
+  constexpr std::string_view kLetters = "rwxrwxrwx";
+  std::string mode;
+  for (std::size_t i = 0; i < kLetters.size(); ++i) {
+    mode += (status.st_mode & (0400U >> i)) != 0 ? kLetters[i] : '-';
+  }
+  return " (" + path + " is " + user_name(status.st_uid) + "'s, mode " + mode + ")";
 }
 
 bool fsync_unsupported(int number) {
@@ -174,6 +200,7 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
   }
   error.message = "cannot " + std::string(action) + " " + std::string(path) + ": " +
                   std::generic_category().message(number);
+  if (number == EACCES || number == EPERM) error.message += owner_of(std::string(path));
   error.subject = path;
   return error;
 }

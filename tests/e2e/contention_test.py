@@ -247,6 +247,30 @@ class Contention(harness.EndToEnd):
         yield lambda *args, **kw: self.run_command(
             ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", self.command(), *args], **kw)
 
+    def test_a_lock_file_that_may_not_be_opened_leaves_the_lease_and_says_whose_it_is(self):
+        self.eval_cache.mkdir()
+        os.chmod(self.eval_cache, 0o2777)
+        with self.as_nobody() as run:
+            self.assert_ok(run(self.path))  # makes the folders, as everybody's
+            self.file.unlink()
+            self.hub.reset()
+            lock = self.locks / f"{self.key}.lock"
+            lock.unlink()
+            lock.touch(mode=0o600)  # root's
+            done = run(self.path)
+        self.assert_ok(done)
+        self.assertIn(f"{lock} is root's, mode rw-------", done.stderr)
+        self.assert_once()
+
+    def test_a_read_only_mount_is_a_matter_of_rights(self):
+        self.locks.mkdir(parents=True)
+        for options in (["--bind", self.eval_cache], ["-o", "remount,ro,bind"]):
+            subprocess.run(["mount", *options, self.eval_cache], check=True)
+        self.addCleanup(subprocess.run, ["umount", self.eval_cache], check=True)
+        done = self.fvp(self.path)
+        self.assert_ok(done, 10)
+        self.assertIn("Read-only file system", done.stderr)
+
     def test_a_lock_folder_that_cannot_be_written_is_a_matter_of_rights(self):
         for folder in ("models", ".fvprefetch/tmp", ".fvprefetch/receipts", ".fvprefetch/partials"):
             (self.eval_cache / folder).mkdir(parents=True)

@@ -31,6 +31,14 @@ static int real_link(const char* from, const char* to) {
 extern "C" int link(const char* from, const char* to) noexcept {
   return instead_of_link != nullptr ? (*instead_of_link)(from, to) : real_link(from, to);
 }
+static int pread_fails_with = 0;
+extern "C" ssize_t pread(int fd, void* data, size_t size, off_t offset) {
+  if (pread_fails_with != 0) {
+    errno = pread_fails_with;
+    return -1;
+  }
+  return ::syscall(SYS_pread64, fd, data, size, offset);
+}
 extern "C" int rename(const char* from, const char* to) noexcept {
   if (auto* hook = std::exchange(before_next_rename, nullptr)) (*hook)();
   return static_cast<int>(::syscall(SYS_rename, from, to));
@@ -252,6 +260,31 @@ TEST_F(Lease, LivingOneThatCameBetweenIsPutBack) {
   EXPECT_FALSE(living->lost());
   living.reset();
   EXPECT_TRUE(left().empty());
+}
+
+TEST_F(Lease, ServerThatIsAwayForAWhileIsRiddenOut) {
+  write_foreign();
+  const auto mine = lock();
+  EXPECT_EQ(take(*mine), nullptr);
+  for (const int number : {EIO, ESTALE}) {
+    pread_fails_with = number;
+    clock_.advance(kDeadAfter / 2);
+    EXPECT_EQ(take(*mine), nullptr);
+    clock_.advance(kDeadAfter / 2 - 1ms);
+    EXPECT_EQ(take(*mine), nullptr);
+    pread_fails_with = 0;
+    EXPECT_EQ(take(*mine), nullptr);  // nobody listened to that silence
+  }
+}
+
+TEST_F(Lease, ServerThatStaysAwayIsNoLock) {
+  write_foreign();
+  const auto mine = lock();
+  pread_fails_with = EIO;
+  EXPECT_EQ(take(*mine), nullptr);
+  clock_.advance(kDeadAfter);
+  EXPECT_TRUE(FailsWith(mine->try_acquire(), ErrorCode::kInternal, path_));
+  pread_fails_with = 0;
 }
 
 TEST_F(Lease, LinkWhoseAnswerWasLostIsOurs) {
