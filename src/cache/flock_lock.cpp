@@ -162,10 +162,8 @@ class Flock final : public Lock {
     for (int i = 0; i < kTries; ++i) {
       FVP_TRY(posix::Fd fd, ask());
       if (!fd) return nullptr;
-      FVP_TRY(const posix::FileInfo ours, posix::stat(fd, path_));
       FVP_TRY(const auto named, posix::stat(path_));
-      if (ours.links == 0 || !named) continue;
-      if (named->inode != ours.inode || named->device != ours.device) continue;
+      if (!named || named->inode != file_.inode || named->device != file_.device) continue;
 
       Holder self = self_;
       self.pid = ::getpid();  // now: the program may have forked since
@@ -195,16 +193,15 @@ class Flock final : public Lock {
   [[nodiscard]] Result<posix::Fd> ask() {
     if (!call_) {
       FVP_TRY(posix::Fd fd, open());
-      FVP_TRY(const posix::FileInfo file, posix::stat(fd, path_));
-      device_ = file.device;
-      switch (calls_.way(device_, posix::parent(path_))) {
+      FVP_TRY(file_, posix::stat(fd, path_));
+      switch (calls_.way(file_.device, posix::parent(path_))) {
         case FlockCalls::Way::kNever:
           return fail(no_answer());
         case FlockCalls::Way::kDirect: {
           const int result = lock_now(fd);
           if (result == 0) return fd;
           if (result != EWOULDBLOCK) return fail(refused(result));
-          if (!calls_.queues(device_, posix::parent(path_))) return posix::Fd();
+          if (!calls_.queues(file_.device, posix::parent(path_))) return posix::Fd();
           return begin(std::move(fd), FlockCalls::Blocking::kYes);
         }
         case FlockCalls::Way::kThread: {
@@ -218,11 +215,11 @@ class Flock final : public Lock {
     if (!result) {
       if (queued_ || Clock::TimePoint::clock::now() - asked_ < calls_.patience())
         return posix::Fd();
-      calls_.hung(device_);
+      calls_.hung(file_.device);
       call_.reset();
       return fail(no_answer());
     }
-    calls_.answered(device_);
+    calls_.answered(file_.device);
     const std::unique_ptr<FlockCall> call = std::move(call_);
     if (*result == 0) return call->take();
     if (*result == EWOULDBLOCK) return posix::Fd();
@@ -276,7 +273,7 @@ class Flock final : public Lock {
   unsigned mode_;
   Holder self_;
   FlockCalls& calls_;
-  std::uint64_t device_ = 0;
+  posix::FileInfo file_;             ///< what was opened, and is locked, or may be soon
   std::unique_ptr<FlockCall> call_;  ///< on its way
   bool queued_ = false;              ///< it stands in the kernel's queue
   Clock::TimePoint asked_{};         ///< when it began; real time, as it is a real call

@@ -118,6 +118,10 @@ struct Record {
   std::string path;
   posix::FileInfo info;  ///< when it was made
   bool local = false;    ///< else others see what was written only when it is synced
+
+  [[nodiscard]] bool is(const posix::FileInfo& other) const {
+    return other.inode == info.inode && other.device == info.device;
+  }
 };
 
 bool hard_links_are_refused(int number) {
@@ -136,10 +140,14 @@ struct LeaseKeeper::State {
     std::atomic<bool> lost = false;
 
     [[nodiscard]] bool still_ours() const {
-      const auto found = posix::peek(directory ? layout::record_in_lease(path) : path, 1);
+      const std::string name = directory ? layout::record_in_lease(path) : path;
+      if (record->local) {  // one kernel: what it says is so
+        const auto info = posix::lstat(name);
+        return !info || (*info && record->is(**info));
+      }
+      const auto found = posix::peek(name, 0);
       if (!found) return true;  // not now: nothing says that it is not
-      return *found && (*found)->info.inode == record->info.inode &&
-             (*found)->info.device == record->info.device;
+      return *found && record->is((*found)->info);
     }
   };
 
@@ -274,6 +282,11 @@ class LeaseLock final : public Lock {
       : path_(std::move(path)), state_(std::move(state)) {}
 
   [[nodiscard]] Result<std::unique_ptr<HeldLock>> try_acquire() override {
+    // Most are free, and to make the name is to look.
+    if (std::exchange(first_, false)) {
+      auto taken = take();
+      if (!taken || *taken) return taken;
+    }
     Result<std::optional<Sight>> now = look_at(path_);
     if (!now) return ride_out(std::move(now).error());
     unseen_since_.reset();
@@ -367,9 +380,7 @@ class LeaseLock final : public Lock {
       }
       // It says that it worked, or nothing that can be believed: what does the name lead to?
       FVP_TRY(const auto named, posix::lstat(path_));
-      if (named && named->inode == record->info.inode && named->device == record->info.device) {
-        return hold(record, false);
-      }
+      if (named && record->is(*named)) return hold(record, false);
       if (failed == 0 && named && named->link) {
         // BeeGFS can be told to make a symbolic link instead.
         (void)posix::remove_file(path_);
@@ -411,6 +422,7 @@ class LeaseLock final : public Lock {
 
   std::string path_;
   std::shared_ptr<State> state_;
+  bool first_ = true;
   std::optional<Sight> seen_;   ///< of the last look
   Clock::TimePoint seen_at_{};  ///< since when it is the same
   std::optional<Clock::TimePoint> unseen_since_;
