@@ -1,19 +1,24 @@
 #include "transfer/tuner.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fvprefetch {
 namespace {
 
 using std::chrono::milliseconds;
 
-// Twice the connections must bring this much more, four times as many the square of it: less is
-// noise, and they cost the server, too.
+// Twice the connections must bring this much more, four times as many the square of it, and so on:
+// less is noise, and they cost the server, too.
 constexpr double kPays = 1.15;
 // Long enough for a rate, and for a connection over a long way to come up to speed.
 constexpr milliseconds kShortestWindow(50);
 constexpr milliseconds kLongestWindow(1000);
 constexpr int kLatencies = 3;
+// Over such a way a connection alone takes many round trips to come up to speed, and seldom fills
+// it: the first step is to all that could be of use, and soon.
+constexpr milliseconds kLongWay(15);
+constexpr int kAllAtOnce = 16;
 // Conditions change; but who has found nothing to gain twice in a row need not look as often.
 constexpr std::chrono::seconds kLongestPatience(60);
 // Less than this of what was found out shows that conditions have changed already.
@@ -43,7 +48,8 @@ int Tuner::wanted(const Sample& sample) {
     return as_it_is;
   }
   if (!since_) measure_anew(sample);
-  const auto window = std::clamp<std::chrono::nanoseconds>(kLatencies * sample.latency,
+  const int latencies = phase_ == Phase::kBaseline ? 1 : kLatencies;
+  const auto window = std::clamp<std::chrono::nanoseconds>(latencies * sample.latency,
                                                            kShortestWindow, kLongestWindow);
   const auto passed = sample.now - *since_;
   if (passed < window) return as_it_is;
@@ -55,8 +61,12 @@ int Tuner::wanted(const Sample& sample) {
     case Phase::kBaseline:
       return try_more(sample, rate);
     case Phase::kTrial: {
-      const bool doubled = running_ <= 2 * paid_;
-      if (rate < rate_ * kPays * (doubled ? 1 : kPays)) return settle(sample);
+      const double doublings = std::log2(static_cast<double>(running_) / paid_);
+      if (rate < rate_ * std::pow(kPays, std::max(doublings, 1.0))) {
+        if (running_ <= 4 * paid_) return settle(sample);
+        since_.reset();  // fewer may pay
+        return 4 * paid_;
+      }
       patience_ = std::chrono::seconds(5);
       return try_more(sample, rate);
     }
@@ -86,7 +96,8 @@ int Tuner::try_more(const Sample& sample, double rate) {
   }
   phase_ = Phase::kTrial;
   since_.reset();
-  return std::min(sample.most, factor_ * running_);
+  const bool far = sample.latency >= kLongWay && factor_ == 4;
+  return std::min(sample.most, (far ? kAllAtOnce : factor_) * running_);
 }
 
 int Tuner::settle(const Sample& sample) {

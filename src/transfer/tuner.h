@@ -1,5 +1,6 @@
-// How many connections pay, found out by trying: there are four times as many while the bytes per
-// second of all files together grow with it, and as many as paid last when they do not. What was
+// How many connections pay, found out by trying: there are four times as many (over a long way
+// sixteen times) while the bytes per second of all files together grow with it, and as many as paid
+// last when they do not. What was
 // found out holds for a while, or until the bytes per second break in: a server that limits each
 // connection often lets the first megabytes of it pass at once.
 // Pure: the caller measures and acts.

@@ -102,9 +102,27 @@ TEST(Tuner, JudgesNoConnectionThatHasNotBegunToDeliver) {
 TEST(Tuner, TakesLongerOverALongWay) {
   Link link([](int connections) { return connections * kRate; });
   link.sample().latency = milliseconds(100);
-  link.run(milliseconds(300));
-  EXPECT_EQ(link.running(), 1);
   link.run(milliseconds(100));
+  EXPECT_EQ(link.running(), 1);
+  link.run(milliseconds(60));
+  EXPECT_EQ(link.running(), 8);  // all at once, since each step takes long
+}
+
+TEST(Tuner, GoesBackAfterATrialOverALongWayToo) {
+  Link link([](int connections) { return std::min(connections, 1) * kRate; });
+  link.sample().latency = milliseconds(100);
+  link.run(milliseconds(160));
+  ASSERT_EQ(link.running(), 8);
+  link.run(milliseconds(700));
+  EXPECT_EQ(link.running(), 1);
+}
+
+TEST(Tuner, TriesFewerWhenAllAtOnceDoNotPay) {
+  Link link([](int connections) { return connections > 1 ? 1.4 * kRate : kRate; });
+  link.sample().latency = milliseconds(100);
+  link.run(milliseconds(160));
+  ASSERT_EQ(link.running(), 8);
+  link.run(milliseconds(2000));
   EXPECT_EQ(link.running(), 4);
 }
 
