@@ -26,6 +26,8 @@ constexpr std::size_t kMaxHeadBytes = 256U << 10U;
 
 // libcurl's largest receive buffer that is still a good cache citizen: fewer, larger writes.
 constexpr long kReceiveBuffer = 256L << 10U;
+// It is made anew for each request; of this size malloc has it at hand.
+constexpr long kSmallReceiveBuffer = 32L << 10U;
 
 struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
@@ -376,7 +378,7 @@ class CurlTransport final : public Transport {
     set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
     set(easy, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
     set(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    set(easy, CURLOPT_BUFFERSIZE, receive_buffer());
+    set(easy, CURLOPT_BUFFERSIZE, receive_buffer(request.small));
     set(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);  // a proxy's 200 is not the answer
     set(easy, CURLOPT_SHARE, share_.get());
     if (!options_.user_agent.empty()) set(easy, CURLOPT_USERAGENT, options_.user_agent.c_str());
@@ -515,9 +517,9 @@ class CurlTransport final : public Transport {
   }
 
   // With a limit, not much more in one turn of the loop than it allows in a tenth of a second.
-  [[nodiscard]] long receive_buffer() const {
+  [[nodiscard]] long receive_buffer(bool small) const {
     constexpr std::uint64_t kSmallest = 16U << 10U;
-    if (!options_.limit_rate) return kReceiveBuffer;
+    if (!options_.limit_rate) return small ? kSmallReceiveBuffer : kReceiveBuffer;
     return static_cast<long>(std::clamp(*options_.limit_rate / 10, kSmallest,
                                         static_cast<std::uint64_t>(kReceiveBuffer)));
   }

@@ -477,6 +477,7 @@ bool File::is_unwelcome() const {
 
 // A redirect led to another server, whose words are not those of the one that was asked.
 bool File::is_elsewhere(const ResponseHead& head) const {
+  if (head.url == address()) return false;
   const auto asked = parse_url(address());
   const auto answered = parse_url(head.url);
   return asked && answered && asked->origin() != answered->origin();

@@ -32,14 +32,14 @@ class ObedientTransport final : public Transport {
 
   TransferId start(const Request& request, BodySink& sink) override {
     constexpr milliseconds::rep kLongestSpread = 1000;
-    Waiting waiting{next_++, request, &sink, origin_of(request.url), milliseconds(0)};
-    const TransferId id = waiting.id;
-    if (opens(waiting) <= clock_.now()) {
-      send(waiting);
+    const TransferId id = next_++;
+    const std::string origin = closed_.empty() ? std::string() : origin_of(request.url);
+    if (opens(origin, milliseconds(0)) <= clock_.now()) {
+      send(id, request, sink);
     } else {
-      waiting.spread = milliseconds(
+      const milliseconds spread(
           std::uniform_int_distribution<milliseconds::rep>(0, kLongestSpread)(random_));
-      waiting_.push_back(std::move(waiting));
+      waiting_.push_back({id, request, &sink, origin, spread});
     }
     return id;
   }
@@ -81,14 +81,17 @@ class ObedientTransport final : public Transport {
     milliseconds spread;
   };
 
-  [[nodiscard]] Clock::TimePoint opens(const Waiting& waiting) const {
-    const auto closed = closed_.find(waiting.origin);
+  [[nodiscard]] Clock::TimePoint opens(const std::string& origin, milliseconds spread) const {
+    const auto closed = closed_.find(origin);
     if (closed == closed_.end()) return Clock::TimePoint::min();
-    return closed->second.until + waiting.spread;
+    return closed->second.until + spread;
+  }
+  [[nodiscard]] Clock::TimePoint opens(const Waiting& waiting) const {
+    return opens(waiting.origin, waiting.spread);
   }
 
-  void send(const Waiting& waiting) {
-    running_.emplace(inner_.start(waiting.request, *waiting.sink), waiting.id);
+  void send(TransferId id, const Request& request, BodySink& sink) {
+    running_.emplace(inner_.start(request, sink), id);
   }
 
   void send_due() {
@@ -98,7 +101,7 @@ class ObedientTransport final : public Transport {
         ++waiting;
         continue;
       }
-      send(*waiting);
+      send(waiting->id, waiting->request, *waiting->sink);
       waiting = waiting_.erase(waiting);
     }
   }
