@@ -224,8 +224,8 @@ bool HubStore::has_blob(const FileSpec& file) const {
   return layout::safe_blob_name(file.blob) && is_file_of(paths_.blob(file.blob), file.size);
 }
 
-std::vector<std::string> HubStore::unfinished(const std::string& blob) const {
-  return journal_tags(paths_.journals(), blob);
+std::vector<std::string> HubStore::unfinished(const std::string& blob, JournalNames& names) const {
+  return journal_tags(paths_.journals(), blob, names);
 }
 
 std::uint64_t HubStore::partial_bytes(const std::string& blob) const {

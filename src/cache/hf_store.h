@@ -15,6 +15,7 @@
 
 #include "base/posix.h"
 #include "cache/layout.h"
+#include "cache/partials.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
 
@@ -66,7 +67,8 @@ class HubStore {
   /// Bytes of unfinished downloads of the blob, ours and Python's: the largest one.
   [[nodiscard]] std::uint64_t partial_bytes(const std::string& blob) const;
   /// Tags of our own unfinished downloads of the blob (paths().partial(), paths().journal()).
-  [[nodiscard]] std::vector<std::string> unfinished(const std::string& blob) const;
+  [[nodiscard]] std::vector<std::string> unfinished(const std::string& blob,
+                                                    JournalNames& names) const;
 
   // Writing.
 

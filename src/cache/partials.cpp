@@ -22,11 +22,19 @@ std::uint64_t largest_partial(const std::string& directory, const std::string& t
   return largest;
 }
 
-std::vector<std::string> journal_tags(const std::string& journals, const std::string& stem) {
+const std::vector<std::string>& JournalNames::in(const std::string& directory) {
+  const auto [known, is_new] = names_.try_emplace(directory);
+  if (is_new) {
+    auto names = posix::list(directory);
+    if (names) known->second = *std::move(names);  // what cannot be seen cannot be gone on with
+  }
+  return known->second;
+}
+
+std::vector<std::string> journal_tags(const std::string& journals, const std::string& stem,
+                                      JournalNames& names) {
   std::vector<std::string> tags;
-  const auto names = posix::list(journals);
-  if (!names) return tags;  // what cannot be seen cannot be gone on with
-  for (const std::string& name : *names) {
+  for (const std::string& name : names.in(journals)) {
     if (const auto tag = layout::journal_tag(name, stem); !tag.empty()) tags.emplace_back(tag);
   }
   return tags;

@@ -1,7 +1,8 @@
-// Unfinished downloads of a target, as anybody can see them: private to the two stores.
+// Unfinished downloads of a target, as anybody can see them.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,20 @@ namespace fvprefetch {
 [[nodiscard]] std::uint64_t largest_partial(const std::string& directory,
                                             const std::string& target_name);
 
+/// What lies in directories of journals, each listed when it is first asked for: a run of thousands
+/// of files lists them once. Who has waited for somebody else lists again.
+class JournalNames {
+ public:
+  [[nodiscard]] const std::vector<std::string>& in(const std::string& directory);
+
+ private:
+  std::map<std::string, std::vector<std::string>> names_;
+};
+
 /// Tags of the partials of `stem` that have a journal in the directory `journals`; the others
 /// cannot be gone on with. (The journals of a cache are few, the files beside a target may be
 /// thousands.)
 [[nodiscard]] std::vector<std::string> journal_tags(const std::string& journals,
-                                                    const std::string& stem);
+                                                    const std::string& stem, JournalNames& names);
 
 }  // namespace fvprefetch

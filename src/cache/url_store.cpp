@@ -30,8 +30,8 @@ std::uint64_t UrlStore::partial_bytes() const {
   return largest_partial(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
 }
 
-std::vector<std::string> UrlStore::unfinished() const {
-  return journal_tags(paths_.journals(), paths_.key());
+std::vector<std::string> UrlStore::unfinished(JournalNames& names) const {
+  return journal_tags(paths_.journals(), paths_.key(), names);
 }
 
 Status UrlStore::prepare() const {

@@ -9,6 +9,7 @@
 
 #include "base/posix.h"
 #include "cache/layout.h"
+#include "cache/partials.h"
 #include "fvprefetch/error.h"
 
 namespace fvprefetch {
@@ -24,7 +25,7 @@ class UrlStore {
   [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup() const;
   [[nodiscard]] std::uint64_t partial_bytes() const;
   /// Tags of our own unfinished downloads of it (paths().partial(), paths().journal()).
-  [[nodiscard]] std::vector<std::string> unfinished() const;
+  [[nodiscard]] std::vector<std::string> unfinished(JournalNames& names) const;
 
   /// Directories of the file, of its lock and of its receipt.
   [[nodiscard]] Status prepare() const;

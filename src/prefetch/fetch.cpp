@@ -209,6 +209,7 @@ class FetchLoop {
   }
 
   void wait_for_holder(Slot& slot, Guard& guard) {
+    waited_ = true;
     const Clock::TimePoint now = session_.clock().now();
     if (!guard.wait) {
       LockWait::Limits limits;
@@ -253,7 +254,8 @@ class FetchLoop {
     Download download = slot.job.download;
     download.partial = slot.partial.data;
     download.journal = slot.partial.journal;
-    slot.unfinished = slot.job.target->unfinished();
+    if (std::exchange(waited_, false)) journals_ = {};  // whoever held it may have left something
+    slot.unfinished = slot.job.target->unfinished(journals_);
     sweep_.before(*slot.job.target, slot.unfinished, slot.partial);
     download.others = slot.unfinished;
     download.space_check = session_.options().space_check;
@@ -500,6 +502,8 @@ class FetchLoop {
   std::optional<Engine> engine_;    ///< after the slots: partials are left before their locks are
   Publisher publisher_;             ///< after the slots: its work is theirs
   std::set<std::string> prepared_;  ///< folders that this run has made or seen
+  JournalNames journals_;
+  bool waited_ = false;  ///< since `journals_` was made
   Clock::TimePoint next_progress_{};
   bool look_for_unwanted_ = true;
   std::size_t files_done_ = 0;

@@ -209,10 +209,11 @@ class Run : public FetchListener {
   void check_space(const std::vector<FetchJob>& wanted) {
     std::vector<std::uint64_t> needs(items_.size(), 0);  // of what is fetched for this entry first
     std::vector<std::string> places(items_.size());
+    JournalNames journals;
     for (const FetchJob& job : wanted) {
       const std::size_t entry = job.entries.front();
       const std::uint64_t size = job.download.spec.size.value_or(0);
-      const bool begun = !job.target->unfinished().empty();  // else a look at all that lies there
+      const bool begun = !job.target->unfinished(journals).empty();  // else a look at all that lies there
       needs[entry] += size - (begun ? std::min(size, job.target->partial_bytes()) : 0);
       places[entry] = posix::parent(job.target->final_path());
     }

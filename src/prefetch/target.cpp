@@ -9,9 +9,9 @@
 
 namespace fvprefetch {
 
-std::vector<PartialPlace> Target::unfinished() const {
+std::vector<PartialPlace> Target::unfinished(JournalNames& names) const {
   std::vector<PartialPlace> places;
-  for (const std::string& tag : unfinished_tags()) places.push_back(partial(tag));
+  for (const std::string& tag : unfinished_tags(names)) places.push_back(partial(tag));
   return places;
 }
 
@@ -132,8 +132,8 @@ PartialPlace HubTarget::partial(const std::string& tag) const {
   return {store_.paths().partial(blob, tag), store_.paths().journal(blob, tag)};
 }
 
-std::vector<std::string> HubTarget::unfinished_tags() const {
-  return store_.unfinished(pointers_.front().file.blob);
+std::vector<std::string> HubTarget::unfinished_tags(JournalNames& names) const {
+  return store_.unfinished(pointers_.front().file.blob, names);
 }
 
 std::uint64_t HubTarget::partial_bytes() const {
@@ -188,8 +188,8 @@ PartialPlace UrlTarget::partial(const std::string& tag) const {
   return {store_.paths().partial(tag), store_.paths().journal(tag)};
 }
 
-std::vector<std::string> UrlTarget::unfinished_tags() const {
-  return store_.unfinished();
+std::vector<std::string> UrlTarget::unfinished_tags(JournalNames& names) const {
+  return store_.unfinished(names);
 }
 
 std::uint64_t UrlTarget::partial_bytes() const {

@@ -49,8 +49,9 @@ class Target {
   [[nodiscard]] PartialPlace new_partial() const { return partial(posix::random_tag()); }
   /// The unfinished download that `tag` names.
   [[nodiscard]] virtual PartialPlace partial(const std::string& tag) const = 0;
-  /// Our own unfinished downloads of this file, whoever left them. To be asked under the lock.
-  [[nodiscard]] std::vector<PartialPlace> unfinished() const;
+  /// Our own unfinished downloads of this file, whoever left them, by `names`. To be asked under
+  /// the lock.
+  [[nodiscard]] std::vector<PartialPlace> unfinished(JournalNames& names) const;
   /// Bytes of unfinished downloads of this file by anybody.
   [[nodiscard]] virtual std::uint64_t partial_bytes() const = 0;
   /// Under the lock: publishes a verified download.
@@ -58,7 +59,7 @@ class Target {
 
  private:
   /// The tags of those that are there.
-  [[nodiscard]] virtual std::vector<std::string> unfinished_tags() const = 0;
+  [[nodiscard]] virtual std::vector<std::string> unfinished_tags(JournalNames& names) const = 0;
 };
 
 /// A blob of a Hub cache with the pointers that lead to it.
@@ -95,7 +96,7 @@ class HubTarget : public Target {
   [[nodiscard]] bool has_pointer(const Pointer& pointer) const;
   /// The blob that is there may be linked to.
   [[nodiscard]] Result<bool> trusts_blob();
-  [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
+  [[nodiscard]] std::vector<std::string> unfinished_tags(JournalNames& names) const override;
   /// Which entries pin other bytes than those at `path`. False: the bytes are not even those of
   /// the blob.
   [[nodiscard]] Result<bool> check_pins(const std::string& path);
@@ -132,7 +133,7 @@ class UrlTarget : public Target {
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
 
  private:
-  [[nodiscard]] std::vector<std::string> unfinished_tags() const override;
+  [[nodiscard]] std::vector<std::string> unfinished_tags(JournalNames& names) const override;
 
   UrlSource source_;
   UrlStore store_;
