@@ -67,9 +67,10 @@ class Ours final : public Way {
                                                        Clock::TimePoint deadline) override {
     Clock& clock = real_clock();
     LockWait wait({}, clock.now());
-    const std::unique_ptr<Lock> lock = make_lock(path);
+    std::unique_ptr<Lock> lock;  // none for a hit
     for (;;) {
       if (hit()) return nullptr;
+      if (!lock) lock = make_lock(path);
       FVP_TRY(std::unique_ptr<HeldLock> held, lock->try_acquire());
       if (held) return held;
       const Clock::TimePoint now = clock.now();
