@@ -29,7 +29,7 @@ class FlockCall {
   virtual ~FlockCall() = default;
   /// 0, or errno; nullopt: it has not returned. Waits for it for at most `patience`.
   [[nodiscard]] virtual std::optional<int> result(std::chrono::milliseconds patience) = 0;
-  /// After result() was 0: the locked file.
+  /// After result() was there: the file, which is locked when it was 0.
   [[nodiscard]] virtual posix::Fd take() = 0;
 };
 

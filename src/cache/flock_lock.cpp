@@ -222,8 +222,12 @@ class Flock final : public Lock {
     calls_.answered(file_.device);
     const std::unique_ptr<FlockCall> call = std::move(call_);
     if (*result == 0) return call->take();
-    if (*result == EWOULDBLOCK) return posix::Fd();
-    return fail(refused(*result));
+    if (*result != EWOULDBLOCK) return fail(refused(*result));
+    // Into the queue at once: at the next try there would be others before us.
+    if (!queued_ && calls_.queues(file_.device, posix::parent(path_))) {
+      return begin(call->take(), FlockCalls::Blocking::kYes);
+    }
+    return posix::Fd();
   }
 
   [[nodiscard]] Result<posix::Fd> begin(posix::Fd fd, FlockCalls::Blocking blocking) {
