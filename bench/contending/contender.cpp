@@ -97,6 +97,8 @@ class Contender {
     std::int64_t published = 0;
     auto held = way.take(folder + "/x.lock", hit, time_point(deadline));
     if (!held) return fail(std::move(held).error());
+    // Another node may have published it since the last look; this one must not go by memory.
+    if (*held) posix::look_afresh(folder);
     if (*held && !hit()) {
       Status brought =
           posix::publish_text(folder + "/file." + posix::random_tag(), file, "weights");
