@@ -95,6 +95,21 @@ void FlockCalls::hung(std::uint64_t id) {
   devices_[id].has_hung = true;
 }
 
+void FlockCalls::let_go(const posix::FileInfo& file) {
+  const std::lock_guard guard(mutex_);
+  Device& known = devices_[file.device];
+  known.let_go = file.inode;
+  known.let_go_at = Clock::TimePoint::clock::now();
+}
+
+bool FlockCalls::just_let_go(const posix::FileInfo& file) {
+  constexpr std::chrono::milliseconds kUntilOthersWake{1};
+  const std::lock_guard guard(mutex_);
+  const Device& known = devices_[file.device];
+  return known.let_go == file.inode &&
+         Clock::TimePoint::clock::now() - known.let_go_at < kUntilOthersWake;
+}
+
 std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking) {
   auto shared = std::make_shared<Shared>();
   shared->fd = std::move(fd);

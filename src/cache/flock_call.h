@@ -58,6 +58,12 @@ class FlockCalls {
   void answered(std::uint64_t device);
   void hung(std::uint64_t device);
 
+  /// A lock that was queued for was let go, and others may queue for it still. Who came back for it
+  /// at once would have it again before the first of them has woken up, time after time; so
+  /// just_let_go() tells him, for a moment, to let them go first.
+  void let_go(const posix::FileInfo& file);
+  [[nodiscard]] bool just_let_go(const posix::FileInfo& file);
+
   enum class Blocking { kNo, kYes };
   /// Begins the call on a thread. nullptr: no thread can be had.
   [[nodiscard]] std::unique_ptr<FlockCall> begin(posix::Fd fd, Blocking blocking);
@@ -69,6 +75,8 @@ class FlockCalls {
     bool local = false;
     bool has_answered = false;
     bool has_hung = false;
+    std::uint64_t let_go = 0;  ///< the last one's inode
+    Clock::TimePoint let_go_at{};
   };
   Device& device(std::uint64_t id, const std::string& directory);
 

@@ -120,8 +120,14 @@ std::string command_of(pid_t pid) {
 
 class HeldFlock final : public HeldLock {
  public:
-  HeldFlock(posix::Fd fd, std::string record, Holder self)
-      : fd_(std::move(fd)), record_(std::move(record)), self_(std::move(self)) {}
+  /// `queue`: it was waited for in one, which may go on behind us.
+  HeldFlock(posix::Fd fd, std::string record, Holder self, const posix::FileInfo& file,
+            FlockCalls* queue)
+      : fd_(std::move(fd)),
+        record_(std::move(record)),
+        self_(std::move(self)),
+        file_(file),
+        queue_(queue) {}
   HeldFlock(const HeldFlock&) = delete;
   HeldFlock& operator=(const HeldFlock&) = delete;
   ~HeldFlock() override {
@@ -129,6 +135,7 @@ class HeldFlock final : public HeldLock {
     if (told_) (void)posix::remove_file(record_);  // best effort: it is seen to be stale
     // A child that was forked meanwhile shares the lock; closing our descriptor would leave it.
     (void)::flock(fd_.get(), LOCK_UN);
+    if (queue_ != nullptr) queue_->let_go(file_);
   }
 
   void tell() override {
@@ -141,6 +148,8 @@ class HeldFlock final : public HeldLock {
   posix::Fd fd_;
   std::string record_;
   Holder self_;
+  posix::FileInfo file_;
+  FlockCalls* queue_;
   bool tried_ = false;
   bool told_ = false;
 };
@@ -169,7 +178,7 @@ class Flock final : public Lock {
       self.pid = ::getpid();  // now: the program may have forked since
       self.since = rfc3339_now();
       return std::make_unique<HeldFlock>(std::move(fd), layout::holder_record(path_),
-                                         std::move(self));
+                                         std::move(self), file_, queued_ ? &calls_ : nullptr);
     }
     return nullptr;  // taken and unlinked by others as fast as we look: the same as held
   }
@@ -192,12 +201,14 @@ class Flock final : public Lock {
   /// The locked file; an empty Fd when somebody else has it, or nothing is known yet.
   [[nodiscard]] Result<posix::Fd> ask() {
     if (!call_) {
+      queued_ = false;
       FVP_TRY(posix::Fd fd, open());
       FVP_TRY(file_, posix::stat(fd, path_));
       switch (calls_.way(file_.device, posix::parent(path_))) {
         case FlockCalls::Way::kNever:
           return fail(no_answer());
         case FlockCalls::Way::kDirect: {
+          if (calls_.just_let_go(file_)) return posix::Fd();
           const int result = lock_now(fd);
           if (result == 0) return fd;
           if (result != EWOULDBLOCK) return fail(refused(result));

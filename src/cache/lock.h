@@ -69,8 +69,8 @@ class Lock {
 /// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
 /// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
 /// the path's, since some filelock versions unlink the file on release. The call is made as `calls`
-/// thinks best, which must outlive the Lock; a call that does not return is kInternal. tell()
-/// writes `self` beside it; its `since` is the moment of acquiring.
+/// thinks best, which must outlive the Lock and what it gives; a call that does not return is
+/// kInternal. tell() writes `self` beside it; its `since` is the moment of acquiring.
 [[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self,
                                                FlockCalls& calls);
 
