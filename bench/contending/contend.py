@@ -24,7 +24,8 @@ LOCAL = {"repeats": 3, "cold-rounds": 30, "hand-offs": 300, "acquisitions": 50, 
          "load-seconds": 40, "wait-seconds": 10}  # fmt: skip
 NETWORK = {"repeats": 2, "cold-rounds": 100, "hand-offs": 60, "acquisitions": 5, "case-seconds": 5,
            "load-seconds": 20, "wait-seconds": 5}  # fmt: skip
-QUICK = {"repeats": 2, "case-seconds": 1, "load-seconds": 15, "wait-seconds": 3}
+QUICK_LOCAL = {"repeats": 2, "case-seconds": 1, "load-seconds": 15, "wait-seconds": 5}
+QUICK_NETWORK = {"case-seconds": 4, "load-seconds": 10, "wait-seconds": 3}
 
 COLUMNS = [  # of the table: figure, title, format
     ("cold_ms", "cold ms", "{:.1f}"),
@@ -47,9 +48,10 @@ COLUMNS = [  # of the table: figure, title, format
 
 def contend(place, arguments):
     """One place: its results, as the program wrote them; those of the collective path are put to the others."""
-    amount = dict(LOCAL if isinstance(place, where.Local) else NETWORK)
+    local = isinstance(place, where.Local)
+    amount = dict(LOCAL if local else NETWORK)
     if arguments.quick:
-        amount |= QUICK
+        amount |= QUICK_LOCAL if local else QUICK_NETWORK
     if arguments.repeats:
         amount["repeats"] = arguments.repeats
     options = [word for name, value in amount.items() for word in (f"--{name}", value)]
@@ -110,7 +112,7 @@ def write_results(output, results):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench/contention", description="Locks under contention, in one table.")
-    parser.add_argument("--quick", action="store_true", help="few rounds, for 1, 8 and 64 contenders")
+    parser.add_argument("--quick", action="store_true", help="few rounds, for 1, 2, 8 and 64 contenders")
     parser.add_argument("--places", default=",".join(PLACES), help="some of " + ",".join(PLACES))
     parser.add_argument("--ranks", help="numbers of contenders (1,2,4,8,16,32,64)")
     parser.add_argument("--repeats", type=int, help="the primitives take turns so often (3; between nodes 2)")
@@ -123,7 +125,7 @@ def parse_arguments():
     arguments.places = arguments.places.split(",")
     if set(arguments.places) - set(PLACES):
         parser.error("no such place")
-    arguments.ranks = [int(n) for n in (arguments.ranks or ("1,8,64" if arguments.quick else "1,2,4,8,16,32,64")).split(",")]
+    arguments.ranks = [int(n) for n in (arguments.ranks or ("1,2,8,64" if arguments.quick else "1,2,4,8,16,32,64")).split(",")]
     arguments.build, arguments.output = arguments.build.resolve(), arguments.output.resolve()
     return arguments
 
