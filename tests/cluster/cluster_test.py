@@ -3,47 +3,30 @@
 
     python3 tests/cluster/cluster_test.py --build-dir build --venv VENV [unittest arguments, e.g. MpiJob]
 
-Needs root, the packages of `tests/cluster/cluster install`, and in VENV the package huggingface_hub.
-
-Two processes: the outer one brings the cluster up and down with the script `cluster` and runs this file again on the
-cluster's head, where the cases can call srun and see /shared. The nodes are user-mode Linux with an NFSv4.1 mount. On a
-machine that does not boot user-mode Linux the cases run on the GlusterFS flavour instead and the whole test FAILS all
-the same, unless FVPREFETCH_TEST_NO_UML=1 says that this is known. What ran is written in one line to
-BUILD/tests/cluster/summary.txt, logs of a failed run lie beside it.
+Needs root, the packages of `tests/cluster/cluster install`, and in VENV the package huggingface_hub. On which nodes it
+runs: see on_cluster.py.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import random
-import re
 import shlex
-import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 import urllib.parse
 import urllib.request
 
-HERE = pathlib.Path(__file__).resolve().parent
-CLUSTER = HERE / "cluster"
+import on_cluster
+from on_cluster import BIN, FVPREFETCH, HEAD_ADDRESS, HERE, SHARED, run
+
 SLURM_SCRIPTS = HERE.parents[1] / "slurm"
 NODES = ["fvnode1", "fvnode2"]
-HEAD_ADDRESS = "10.77.0.10"
-EXIT_NO_UML = 75
-
-SHARED = pathlib.Path("/shared")
-BIN = SHARED / "bin"  # copies: a node may not see the build folder, or see an old version of a file in it
-FVPREFETCH = BIN / "fvprefetch"
 READER = BIN / "offline_reader.py"
 
-STEP_TIMEOUT = 90  # seconds; only ends a run that hangs
 # Slow enough that a download takes far longer than Slurm needs to start all processes: were there no lock, they would
 # all be downloading.
 HUB_BYTES_PER_SECOND = 1536 * 1024
@@ -150,41 +133,7 @@ class Hub:
         self.process.wait()
 
 
-# --- running things on the cluster --------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    def __str__(self):
-        return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
-
-
-def run(command, environment=()):
-    """On the head, with little but `environment`: what CI itself runs with must not reach the job."""
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-           "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"} | dict(environment)
-    command = [str(word) for word in command]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        # Files, not pipes: a process that a killed srun leaves behind cannot keep us waiting for the end of a pipe.
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        try:
-            code = process.wait(timeout=STEP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            code = None
-            queue = subprocess.run(["squeue", "--steps"], capture_output=True, text=True, timeout=30).stdout
-            subprocess.run(["scancel", "--user=root"], timeout=30)
-            process.kill()
-            process.wait()
-        out.seek(0)
-        err.seek(0)
-        outcome = Outcome(-1 if code is None else code, out.read(), err.read())
-    if code is None:
-        raise AssertionError(f"still running after {STEP_TIMEOUT} s: {' '.join(command)}\n{queue}{outcome}")
-    return outcome
+# --- a job on the cluster --------------------------------------------------
 
 
 class Job:
@@ -219,24 +168,19 @@ class Job:
             "snapshots": [CONFIG.repo | {"ignore_patterns": SCORER_EXCLUDES}],
             "snapshot_paths": [paths["scorer"]] if paths else [],
             "paths": files_at(paths) if paths else {}}))
-        return [PYTHON, READER, expected]
+        return [on_cluster.python(), READER, expected]
 
 
 HUB = None  # set by setUpModule
-PYTHON = None
-OPTIONS = None
 
 
 def setUpModule():
-    global HUB, PYTHON
-    PYTHON = OPTIONS.venv / "bin" / "python"
-    BIN.mkdir(exist_ok=True)
-    for program in ("fvprefetch", "fvprefetch-mpi.so"):
-        shutil.copy2(OPTIONS.build_dir / program, BIN)
-    shutil.copy2(HERE / "offline_reader.py", READER)
+    global HUB
+    build = on_cluster.OPTIONS.build_dir
+    on_cluster.copy_to_nodes(build / "fvprefetch", build / "fvprefetch-mpi.so", HERE / "offline_reader.py")
     folder = tempfile.TemporaryDirectory(prefix="fvprefetch-cluster-test-")
     unittest.addModuleCleanup(folder.cleanup)
-    HUB = Hub(OPTIONS.build_dir / "tests" / "testhub", pathlib.Path(folder.name))
+    HUB = Hub(build / "tests" / "testhub", pathlib.Path(folder.name))
     unittest.addModuleCleanup(HUB.stop)
 
 
@@ -378,16 +322,6 @@ class BatchScripts(ClusterCase):
     MANIFEST, the two caches, and EVAL, the command to run when everything is there, with the exports of
     `fvprefetch env`."""
 
-    def wait_for(self, job_id):
-        """The state of the job, or of each task of the array. Not by sbatch --wait, which looks at 2, 10 and 42 s."""
-        deadline = time.monotonic() + STEP_TIMEOUT
-        while run(["squeue", "--noheader", f"--jobs={job_id}"]).out:
-            if time.monotonic() > deadline:
-                run(["scancel", job_id])
-                return ["still running"]
-            time.sleep(0.5)
-        return re.findall(r"\bJobState=(\w+)", run(["scontrol", "--oneliner", "show", "job", job_id]).out)
-
     def submit(self, job, script, *options, tasks=1):
         evaluation = job.folder / "evaluation"
         evaluation.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, job.reader_command()))}\n")
@@ -396,7 +330,7 @@ class BatchScripts(ClusterCase):
         submitted = job.run("sbatch", "--parsable", *options, SLURM_SCRIPTS / script, FVPREFETCH=FVPREFETCH,
                             MANIFEST=job.manifest, EVAL=evaluation)
         self.assert_exit(0, submitted)
-        states = self.wait_for(submitted.out.strip())
+        states = on_cluster.wait_for_job(submitted.out.strip())
         output = {file.name: file.read_text() for file in sorted(job.folder.glob("output.*"))}
         self.assertEqual(states, ["COMPLETED"] * tasks, "".join(f"\n--- {k}\n{v}" for k, v in output.items()))
         return output
@@ -421,88 +355,6 @@ class BatchScripts(ClusterCase):
         self.assert_both_nodes_report("".join(output.values()))
 
 
-# --- bringing the cluster up and down --------------------------------------------------
-
-
-def cluster(command, *words, **options):
-    return subprocess.run([CLUSTER, command, *words], stdin=subprocess.DEVNULL, **options)
-
-
-def what_is_missing():
-    for program in ("fvprefetch", "fvprefetch-mpi.so", "tests/testhub"):
-        if not (OPTIONS.build_dir / program).exists():
-            yield f"no {OPTIONS.build_dir / program}: build first, with MPI"
-    python = OPTIONS.venv / "bin" / "python"
-    if subprocess.run([python, "-c", "import huggingface_hub"], capture_output=True).returncode != 0:
-        yield f"{python} cannot import huggingface_hub"
-
-
-def folders_of_python():
-    """What the nodes must see for `VENV/bin/python` to work there, wherever the two lie."""
-    code = "import sys; print(sys.base_prefix)"
-    base = subprocess.run([OPTIONS.venv / "bin" / "python", "-c", code], capture_output=True, text=True, check=True)
-    folders = [str(OPTIONS.venv), str(OPTIONS.venv.resolve()), base.stdout.strip()]
-    return ":".join(dict.fromkeys(folders))
-
-
-def bring_up():
-    """The flavour that came up, or None."""
-    code = cluster("up", "nfs", str(len(NODES))).returncode
-    if code == EXIT_NO_UML and cluster("up", "gluster", str(len(NODES))).returncode == 0:
-        return "gluster"
-    return "nfs" if code == 0 else None
-
-
-def outer_main(arguments):
-    problems = list(what_is_missing())
-    if problems:
-        return "FAILED: " + "; ".join(problems)
-    logs = OPTIONS.build_dir / "tests" / "cluster" / "logs"
-    shutil.rmtree(logs, ignore_errors=True)
-    # Two checkouts on one machine do not meet.
-    name = hashlib.sha256(str(OPTIONS.build_dir).encode()).hexdigest()[:8]
-    os.environ.setdefault("FVC_ROOT", f"/var/tmp/fvcluster-{name}")
-    os.environ["FVC_EXPOSE"] = folders_of_python()
-    failed = True
-    try:
-        flavour = bring_up()
-        if flavour is None:
-            return "FAILED: the cluster did not come up"
-        cases = cluster("run", sys.executable, HERE / "cluster_test.py", "--on-the-head", *arguments)
-        failed = cases.returncode != 0
-    finally:
-        if failed:
-            cluster("logs", logs)
-            print(f"logs are in {logs}", flush=True)
-        cluster("down")
-    what = {"nfs": "user-mode Linux nodes with NFSv4.1",
-            "gluster": "GlusterFS nodes on one kernel, since this machine does not boot user-mode Linux"}[flavour]
-    if failed:
-        return f"FAILED on {what}"
-    if flavour == "gluster" and os.environ.get("FVPREFETCH_TEST_NO_UML") != "1":
-        return f"FAILED: the cases passed, but only on {what}; FVPREFETCH_TEST_NO_UML=1 accepts that"
-    return f"passed, but WITHOUT NFS, on {what}" if flavour == "gluster" else f"passed on {what}"
-
-
-def main():
-    global OPTIONS
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build-dir", type=pathlib.Path, required=True)
-    parser.add_argument("--venv", type=pathlib.Path, required=True)
-    parser.add_argument("--on-the-head", action="store_true", help=argparse.SUPPRESS)
-    OPTIONS, unittest_arguments = parser.parse_known_args()
-    OPTIONS.build_dir = OPTIONS.build_dir.resolve()
-    OPTIONS.venv = OPTIONS.venv.absolute()  # a link to a folder stays one: the venv's scripts name that path
-    if OPTIONS.on_the_head:
-        unittest.main(argv=[sys.argv[0], *unittest_arguments], verbosity=2)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` takes the cluster down
-    verdict = outer_main(sys.argv[1:])
-    print(f"cluster test: {verdict}", flush=True)
-    summary = OPTIONS.build_dir / "tests" / "cluster" / "summary.txt"
-    summary.parent.mkdir(parents=True, exist_ok=True)
-    summary.write_text(f"cluster test: {verdict}\n")
-    return 0 if verdict.startswith("passed") else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    on_cluster.main(__file__, name="slurm", description=__doc__, nodes={"nfs": len(NODES), "gluster": len(NODES)},
+                    programs=["fvprefetch", "fvprefetch-mpi.so", "tests/testhub"], modules=["huggingface_hub"])
