@@ -212,10 +212,21 @@ std::string hub_endpoint(const EnvironmentLookup& env) {
   return endpoint;
 }
 
-Result<Secret> hub_token(const EnvironmentLookup& env) {
-  if (is_true(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return Secret();
-  auto told = not_empty(env, "HF_TOKEN");
-  if (!told) told = not_empty(env, "HUGGING_FACE_HUB_TOKEN");
+namespace {
+
+struct Token {
+  Secret secret;
+  std::string place;  // see hub_token_place()
+};
+
+Result<Token> find_token(const EnvironmentLookup& env) {
+  if (is_true(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN")) return Token();
+  std::string place = "HF_TOKEN";
+  auto told = not_empty(env, place);
+  if (!told) {
+    place = "HUGGING_FACE_HUB_TOKEN";
+    told = not_empty(env, place);
+  }
   if (!told && not_empty(env, "HF_OIDC_RESOURCE")) {
     return fail(ErrorCode::kUsage,
                 "HF_OIDC_RESOURCE asks for a token by OpenID Connect, which is not supported",
@@ -223,14 +234,16 @@ Result<Secret> hub_token(const EnvironmentLookup& env) {
   }
   if (told) {
     // A blank HF_TOKEN does not fall to the older name but to the file.
-    if (std::string token = clean_token(*std::move(told)); !token.empty()) return Secret(token);
+    if (std::string token = clean_token(*std::move(told)); !token.empty()) {
+      return Token{Secret(std::move(token)), std::move(place)};
+    }
   }
   auto path = env("HF_TOKEN_PATH");
   if (!path) path = join(hf_home(env), "token");
   constexpr std::uint64_t kLargestToken = 64U << 10U;
   const std::string file = expand(env, *std::move(path));
   const auto there = posix::stat(file);
-  if (there && !*there) return Secret();
+  if (there && !*there) return Token();
   auto text = posix::read_stream(file, kLargestToken);  // "<(pass show ...)" is a pipe
   if (!text) {
     Error error = with_context(std::move(text).error(), "while reading the token for the Hub");
@@ -238,7 +251,21 @@ Result<Secret> hub_token(const EnvironmentLookup& env) {
     error.hint = "make the file readable, set HF_TOKEN, or set HF_HUB_DISABLE_IMPLICIT_TOKEN=1";
     return fail(std::move(error));
   }
-  return Secret(clean_token(*std::move(text)));
+  std::string token = clean_token(*std::move(text));
+  if (token.empty()) return Token();
+  return Token{Secret(std::move(token)), file};
+}
+
+}  // namespace
+
+Result<Secret> hub_token(const EnvironmentLookup& env) {
+  FVP_TRY(Token token, find_token(env));
+  return std::move(token.secret);
+}
+
+Result<std::string> hub_token_place(const EnvironmentLookup& env) {
+  FVP_TRY(Token token, find_token(env));
+  return std::move(token.place);
 }
 
 bool hub_without_links(const EnvironmentLookup& env) {
@@ -288,11 +315,30 @@ std::string http_proxy_in_capitals(const EnvironmentLookup& env) {
   return env("HTTP_PROXY").value_or("");
 }
 
-bool has_proxy(const EnvironmentLookup& env) {
-  constexpr std::array kNames = {"http_proxy", "https_proxy", "all_proxy",
+namespace {
+
+constexpr std::array kProxies = {"http_proxy", "https_proxy", "all_proxy",
                                  "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"};
-  return std::any_of(kNames.begin(), kNames.end(),
+
+}  // namespace
+
+bool has_proxy(const EnvironmentLookup& env) {
+  return std::any_of(kProxies.begin(), kProxies.end(),
                      [&env](const char* name) { return not_empty(env, name).has_value(); });
+}
+
+std::vector<Setting> proxies(const EnvironmentLookup& env) {
+  std::vector<Setting> set;
+  for (const char* name : kProxies) {
+    if (auto value = not_empty(env, name)) set.push_back({name, *std::move(value)});
+  }
+  return set;
+}
+
+std::string no_proxy(const EnvironmentLookup& env) {
+  auto told = not_empty(env, "no_proxy");
+  if (!told) told = not_empty(env, "NO_PROXY");
+  return told.value_or("");
 }
 
 std::string job_id(const EnvironmentLookup& env) {

@@ -38,6 +38,9 @@ struct Variable {
 /// kPermission when the token file cannot be read; kUsage when HF_OIDC_RESOURCE asks for a token
 /// that only Python's client knows how to get, and there is no other.
 [[nodiscard]] Result<Secret> hub_token(const EnvironmentLookup& env);
+/// Where hub_token() has it from: the name of a variable, or the path of the file; "" when there is
+/// none. Fails as hub_token() does.
+[[nodiscard]] Result<std::string> hub_token_place(const EnvironmentLookup& env);
 /// HF_HUB_DISABLE_SYMLINKS: the cache is made of files alone.
 [[nodiscard]] bool hub_without_links(const EnvironmentLookup& env);
 /// HF_HUB_DISABLE_PROGRESS_BARS is 1, ON, YES or TRUE.
@@ -64,6 +67,15 @@ struct TrustStore {
 [[nodiscard]] std::string http_proxy_in_capitals(const EnvironmentLookup& env);
 /// Any of the proxy variables is set, so that some addresses may be asked for through a proxy.
 [[nodiscard]] bool has_proxy(const EnvironmentLookup& env);
+/// The proxy variables that are set, with their values as libcurl reads them: they may hold a
+/// password.
+struct Setting {
+  std::string name;
+  std::string value;
+};
+[[nodiscard]] std::vector<Setting> proxies(const EnvironmentLookup& env);
+/// no_proxy or NO_PROXY: the hosts that are asked for without a proxy; may be empty.
+[[nodiscard]] std::string no_proxy(const EnvironmentLookup& env);
 /// The id of the batch job that this process belongs to, "" when none is told.
 [[nodiscard]] std::string job_id(const EnvironmentLookup& env);
 /// The step of that job, "" when none is told.

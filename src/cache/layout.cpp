@@ -241,6 +241,19 @@ std::string lock_beside(std::string_view directory, std::string_view stem) {
   return join({directory, stem}).append(kLockSuffix);
 }
 
+std::string doctor_directory(std::string_view directory, std::string_view tag) {
+  return join({directory, "doctor."}).append(tag);
+}
+
+bool is_doctor_directory(std::string_view file_name) {
+  constexpr std::string_view kStem = "doctor.";
+  return file_name.starts_with(kStem) && is_temporary(file_name.substr(kStem.size()));
+}
+
+std::string hub_locks(std::string_view root) {
+  return join({root, ".locks"});
+}
+
 std::string_view journal_tag(std::string_view file_name, std::string_view stem) {
   if (!is_tagged(file_name, stem, kJournalSuffix)) return {};
   file_name.remove_suffix(kJournalSuffix.size());

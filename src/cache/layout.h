@@ -5,6 +5,7 @@
 //   <root>/.locks/<folder>/<blob>.lock             flock, shared with Python's clients
 //   <root>/.locks/<folder>/<blob>.holder           * who holds it, for messages
 //   <root>/.locks/<folder>/<commit>.lock, .lease   * flock and lease of a snapshot
+//   <root>/.locks/doctor.<8 hex>/                  * of a running `doctor`: tries its locks
 //   <root>/.locks/<folder>/<8 hex>.lease-record    * of one process: what its leases are links to
 //   <root>/<folder>/blobs/<blob>
 //   <root>/<folder>/blobs/<blob>.<8 hex>.fvprefetch-part    * unfinished download
@@ -23,6 +24,7 @@
 //   <root>/.fvprefetch/receipts/<key>.json         *
 //   <root>/.fvprefetch/partials/<key>.<8 hex>.json *
 //   <root>/.fvprefetch/tmp/<8 hex>                 * receipts on their way
+//   <root>/.fvprefetch/doctor.<8 hex>/             * as in the Hub cache
 // A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>; a lease
 // that was taken from a dead holder is <name>.lease.<8 hex> until it is gone.
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
@@ -132,6 +134,13 @@ class UrlFile {
                                                         std::string_view key);
 /// The lock in `directory` of a blob or of UrlFile::key().
 [[nodiscard]] std::string lock_beside(std::string_view directory, std::string_view stem);
+
+/// The directory inside `directory` that `doctor` has to itself.
+[[nodiscard]] std::string doctor_directory(std::string_view directory, std::string_view tag);
+/// Whether `file_name` is one that doctor_directory() gives.
+[[nodiscard]] bool is_doctor_directory(std::string_view file_name);
+/// Where the locks of the Hub cache `root` lie.
+[[nodiscard]] std::string hub_locks(std::string_view root);
 
 /// The tag of `file_name` when it is the journal of a partial of `stem` (the blob; of a URL file
 /// its key); else "".

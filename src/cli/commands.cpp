@@ -12,6 +12,9 @@
 #include "base/posix.h"
 #include "base/try.h"
 #include "cli/console.h"
+#include "cli/diagnosis_json.h"
+#include "cli/diagnosis_text.h"
+#include "cli/doctor.h"
 #include "cli/job.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -322,6 +325,37 @@ int exports(const Invocation& call, const EnvironmentLookup& env) {
                console);
 }
 
+// `doctor`.
+int diagnose_job(const Invocation& call, const EnvironmentLookup& env) {
+  const auto second = second_process_for(call, env);  // before the first thread
+  const Signals signals;
+  auto job = Job::open(call.mpi, env);
+  const bool speaks = job ? job->speaks() : told_rank(env).value_or(0) == 0;
+  const Terminal terminal = probe_terminal(STDERR_FILENO, env);
+  Console console(STDERR_FILENO, terminal,
+                  manner_of(call, terminal, speaks ? Speaker::kForTheJob : Speaker::kSilent, env),
+                  real_clock());
+  if (job && job->ranks().nodes() > 1) {
+    console.note("trying locks between the nodes; over NFS that takes a minute");
+  }
+  const Options options = options_of(call, console, env, signals);
+
+  Diagnosis found = examine_job(call, options, job, second.get());
+  if (signals.token().stop_requested()) found.error = interrupted(signals.number());
+  int code = exit_code(found.code());
+  if (speaks) {
+    const Start start{job ? job->launch() : decide_launch(env, call.mpi, true),
+                      job ? job->mpi_library() : ""};
+    code = print(call.json ? diagnosis_to_json(found, start) + "\n" : diagnosis_text(found, start),
+                 code, console);
+    if (found.error) console.error(*found.error);
+  } else if (job && job->works_for_itself() && found.error) {
+    console.error_line(*found.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
+                                         " on " + posix::host_name());
+  }
+  return job ? job->ranks().max(code).value_or(code) : code;
+}
+
 // Texts that depend on nothing; under a launcher once is enough.
 int say(std::string_view text, const EnvironmentLookup& env) {
   if (told_rank(env).value_or(0) != 0) return 0;
@@ -354,6 +388,8 @@ int run(const std::vector<std::string>& arguments) {
       return clean_up(*call, env);
     case Command::kEnv:
       return exports(*call, env);
+    case Command::kDoctor:
+      return diagnose_job(*call, env);
     case Command::kSchema:
       return say(manifest_schema(), env);
     case Command::kHelp:

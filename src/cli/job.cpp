@@ -80,6 +80,10 @@ bool Job::speaks() const {
   return ranks_->rank() == 0;
 }
 
+std::string Job::mpi_library() const {
+  return module_ != nullptr ? module_->library() : std::string();
+}
+
 std::optional<int> told_rank(const EnvironmentLookup& env) {
   return decide_launch(env, MpiWish::kOff, FVPREFETCH_HAS_MPI != 0).rank;
 }

@@ -33,6 +33,8 @@ class Job {
   [[nodiscard]] bool speaks() const;
   /// One of several processes without MPI: each works for itself, and has its own result.
   [[nodiscard]] bool works_for_itself() const { return launch_.mode == Launch::Mode::kLockOnly; }
+  /// The MPI library, when one was loaded; else "".
+  [[nodiscard]] std::string mpi_library() const;
   /// Lines for people about how the job was started, for the process that speaks.
   [[nodiscard]] const std::vector<std::string>& notices() const { return notices_; }
 

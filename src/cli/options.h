@@ -28,6 +28,7 @@ enum class Command {
   kLock,
   kPrune,
   kEnv,
+  kDoctor,
   kSchema,
   kHelp,
   kVersion

@@ -2,6 +2,9 @@
 
 #include <mpi.h>
 
+#include <algorithm>
+#include <string>
+
 #include "base/try.h"
 #include "mpi/mpi_collective.h"
 
@@ -32,7 +35,18 @@ void finalize() {
   initialized_here = false;
 }
 
-constexpr MpiModule kModule{kMpiModuleVersion, &open_world, &finalize};
+std::string library() {
+  std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return {};
+  // MPICH adds lines about how it was configured, Open MPI parts of a sentence about its package.
+  text.resize(static_cast<std::size_t>(length));
+  text.resize(std::min({text.size(), text.find('\n'), text.find(',')}));
+  std::replace(text.begin(), text.end(), '\t', ' ');
+  return text;
+}
+
+constexpr MpiModule kModule{kMpiModuleVersion, &open_world, &finalize, &library};
 
 }  // namespace
 }  // namespace fvprefetch

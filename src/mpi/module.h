@@ -5,12 +5,14 @@
 // This header is shared by both sides; it has no mpi.h.
 #pragma once
 
+#include <string>
+
 #include "cluster/collective.h"
 
 namespace fvprefetch {
 
 /// The module and the command are built together: another number is refused.
-inline constexpr int kMpiModuleVersion = 1;
+inline constexpr int kMpiModuleVersion = 2;
 
 struct MpiModule {
   int version;
@@ -18,6 +20,8 @@ struct MpiModule {
   Result<std::unique_ptr<Collective>> (*open)();
   /// MPI_Finalize, if open() had initialised it. All Collectives must be gone. Collective.
   void (*finalize)();
+  /// Name and version of the MPI library, as it tells them. Not collective; before open() as well.
+  std::string (*library)();
 };
 
 /// Name and type of the one symbol that the module exports.

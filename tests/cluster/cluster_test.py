@@ -284,6 +284,36 @@ class SixteenProcessesWithoutPmi(LockOnlyJob, ClusterCase):
     SRUN = ["--mpi=none", "--ntasks-per-node=8", "--overcommit", "-K1"]
 
 
+class Doctor(ClusterCase):
+    """What the nodes have in common is found out by trying."""
+
+    def test_it_finds_which_locks_hold_between_the_nodes(self):
+        job = Job("Doctor")
+        for cache in ("eval", "hub"):
+            (job.folder / cache).mkdir()
+        HUB.reset()
+        outcome = job.srun("--ntasks-per-node=2", "-K1", FVPREFETCH, "doctor", "--json")
+        self.assert_exit(0, outcome)
+        found = json.loads(outcome.out)
+        self.assertEqual([node["node"].split(".")[0] for node in found["nodes"]], NODES, outcome.out)
+        self.assertEqual(found["launcher"]["ranks"], 4)
+        locks, same = found["locks"]
+        self.assertEqual((locks["between"], same["same_as"]), ("nodes", "eval cache"))
+        verdicts = {tried["name"]: tried["verdict"] for tried in locks["primitives"]}
+        self.assertEqual(verdicts, dict.fromkeys(["flock", "OFD", "link", "mkdir"], "excludes"), outcome.out)
+        self.assertIsNotNone(locks["new_name"]["looked_afresh_ms"], outcome.out)
+        self.assertEqual(HUB.stats()["requests"], 0)
+        self.assertEqual([path for cache in ("eval", "hub") for path in (job.folder / cache).iterdir()], [])
+
+    def test_caches_that_each_node_has_for_itself_are_exit_14(self):
+        job = Job("Doctor.apart")
+        job.environment["FASTVIDEO_EVAL_CACHE"] = "/tmp/fvprefetch-doctor-apart"
+        outcome = job.srun("--ntasks-per-node=1", FVPREFETCH, "doctor")
+        self.assert_exit(14, outcome)
+        self.assertIn("is not shared", outcome.out)
+        self.assertIn(NODES[1], outcome.out)
+
+
 class FailingEntry(ClusterCase):
     """A 404 in the third of five entries."""
 

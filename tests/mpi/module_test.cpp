@@ -24,6 +24,7 @@ TEST(MpiModule, OpensTheWorldForAProgramThatKnowsNoMpi) {
             nullptr);
 
   {
+    EXPECT_NE(module->library().find("MPI"), std::string::npos) << module->library();
     auto ranks = module->open();
     ASSERT_TRUE(ranks) << ranks.error().message;
     EXPECT_EQ((*ranks)->size(), FVP_TEST_RANKS);
