@@ -1,11 +1,12 @@
 // Question: what does it cost to take a lock and let it go, alone and with others who want it?
 //
-//   FVPREFETCH_BENCH_DIR=/shared build/bench/lock_bench       the folder; else a fresh one in the temporary one
+//   FVPREFETCH_BENCH_DIR=/shared build/bench/lock_bench       the folder; else a fresh one in the
+//   temporary one
 //
-// BM_Alone: nobody else. BM_Contended/N: N processes take it in turns, as fast as they can; the time
-// is that of one hand-off or re-acquisition, whoever got it. `acquisitions/s` is of all of them,
-// `least/most` says how evenly they were served. How long hand-offs take and who starves when the
-// lock is held for a while is what bench/contention measures.
+// BM_Alone: nobody else. BM_Contended/N: N processes take it in turns, as fast as they can; the
+// time is that of one hand-off or re-acquisition, whoever got it. `acquisitions/s` is of all of
+// them, `least/most` says how evenly they were served. How long hand-offs take and who starves when
+// the lock is held for a while is what bench/contention measures.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -64,7 +65,8 @@ class Folder {
 
 std::unique_ptr<HeldLock> take(Way& way, const std::string& lock) {
   const auto deadline = Clock::TimePoint::clock::now() + std::chrono::seconds(10);
-  auto held = way.take(lock, [] { return false; }, deadline);
+  auto held = way.take(
+      lock, [] { return false; }, deadline);
   return held ? *std::move(held) : nullptr;
 }
 
@@ -89,8 +91,8 @@ void BM_Alone(benchmark::State& state, Primitive primitive) {
 void BM_Contended(benchmark::State& state, Primitive primitive) {
   const Folder folder;
   const int count = static_cast<int>(state.range(0));
-  void* const memory = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* const memory =
+      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return state.SkipWithError("no memory");
   auto* const shared = new (memory) Shared;
   std::vector<pid_t> pids;
@@ -130,17 +132,17 @@ void BM_Contended(benchmark::State& state, Primitive primitive) {
     }
   }
   state.counters["least/most"] = static_cast<double>(least) / static_cast<double>(most);
-  state.counters["acquisitions/s"] = benchmark::Counter(
-      10.0 * static_cast<double>(before) / static_cast<double>(state.iterations()));
+  state.counters["acquisitions/s"] = benchmark::Counter(10.0 * static_cast<double>(before) /
+                                                        static_cast<double>(state.iterations()));
   ::munmap(memory, sizeof(Shared));
 }
 
-#define FVP_LOCK_BENCH(name, primitive)                 \
-  BENCHMARK_CAPTURE(BM_Alone, name, primitive);         \
-  BENCHMARK_CAPTURE(BM_Contended, name, primitive)      \
-      ->RangeMultiplier(2)                              \
-      ->Range(2, kMost)                                 \
-      ->UseManualTime()                                 \
+#define FVP_LOCK_BENCH(name, primitive)            \
+  BENCHMARK_CAPTURE(BM_Alone, name, primitive);    \
+  BENCHMARK_CAPTURE(BM_Contended, name, primitive) \
+      ->RangeMultiplier(2)                         \
+      ->Range(2, kMost)                            \
+      ->UseManualTime()                            \
       ->Iterations(10)
 
 FVP_LOCK_BENCH(flock, Primitive::kFlock);

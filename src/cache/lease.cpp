@@ -90,6 +90,9 @@ struct Sight {
 };
 
 Result<std::optional<Sight>> look_at(const std::string& lease) {
+  // Not by what an NFS client remembers: the name may be gone, or somebody else's, while the record
+  // that it led to is still there and opens.
+  posix::look_afresh(posix::parent(lease));
   FVP_TRY(auto found, posix::peek(lease, kRecordBytes));
   if (!found) return std::nullopt;
   if (found->info.directory) {
@@ -145,6 +148,7 @@ struct LeaseKeeper::State {
         const auto info = posix::lstat(name);
         return !info || (*info && record->is(**info));
       }
+      posix::look_afresh(posix::parent(path));
       const auto found = posix::peek(name, 0);
       if (!found) return true;  // not now: nothing says that it is not
       return *found && record->is((*found)->info);
@@ -349,6 +353,7 @@ class LeaseLock final : public Lock {
     const bool directory = dead.peek.info.directory;
     if (moved && *moved && (*moved)->same(dead)) {
       remove_lease(tombstone, directory);
+      if (!directory) remove_record(dead.peek.info.inode);
       return true;
     }
     // A living one, that was made since the last look. (A directory cannot be linked back; rename()
@@ -360,6 +365,20 @@ class LeaseLock final : public Lock {
       (void)posix::remove_file(tombstone);
     }
     return false;
+  }
+
+  /// That of the dead process: its other leases, which are links to it, do without.
+  void remove_record(std::uint64_t inode) const {
+    const std::string folder = posix::parent(path_);
+    const auto names = posix::list(folder);
+    if (!names) return;  // best effort: pruning finds it
+    for (const std::string& name : *names) {
+      const auto lease = layout::lease_name(name);
+      if (!lease || lease->kind != layout::LeaseName::Kind::kRecord) continue;
+      const std::string record = folder + "/" + name;
+      const auto info = posix::lstat(record);
+      if (info && *info && (*info)->inode == inode) (void)posix::remove_file(record);
+    }
   }
 
   [[nodiscard]] Result<std::unique_ptr<HeldLock>> take() {

@@ -33,6 +33,10 @@ void judge(std::vector<Finding>& findings, const TestedDirectory& tested) {
             (test.blind.size() == 1 ? "does" : "do") + " not see what the first node makes in it",
         "name a directory that all nodes share; each node fetches for itself with --mpi off");
   }
+  if (test.could_not_write) {
+    // What the rights promise is not always kept: /proc, some FUSE, a quota.
+    findings.push_back({Severity::kFailure, tested.role, *test.could_not_write});
+  }
   if (test.left_behind) {
     findings.push_back({Severity::kWarning, tested.role, *test.left_behind});
   }

@@ -149,6 +149,11 @@ class Run {
     if (!told.starts_with('+')) {
       test_.directory = place_.base;
       test_.not_run = told.size() > 1 ? told.substr(1) : "out of memory";
+      if (told.starts_with("-cannot ")) {
+        test_.could_not_write =
+            fail(ErrorCode::kPermission, test_.not_run, "name a directory that can be written")
+                .value();
+      }
       return {};
     }
     const std::size_t blank = told.find(' ');

@@ -213,7 +213,8 @@ class Run : public FetchListener {
     for (const FetchJob& job : wanted) {
       const std::size_t entry = job.entries.front();
       const std::uint64_t size = job.download.spec.size.value_or(0);
-      const bool begun = !job.target->unfinished(journals).empty();  // else a look at all that lies there
+      const bool begun =
+          !job.target->unfinished(journals).empty();  // else a look at all that lies there
       needs[entry] += size - (begun ? std::min(size, job.target->partial_bytes()) : 0);
       places[entry] = posix::parent(job.target->final_path());
     }

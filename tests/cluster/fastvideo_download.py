@@ -28,8 +28,8 @@ def ensure(url, final):
         final.parent.mkdir(parents=True, exist_ok=True)
         unfinished = final.with_name(final.name + ".tmp")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url) as answer, open(unfinished, "wb") as file:
-            while chunk := answer.read(1 << 20):
+        with opener.open(url) as answer, open(unfinished, "wb", buffering=0) as file:
+            while chunk := answer.read(1 << 16):
                 file.write(chunk)
         unfinished.rename(final)
         return final

@@ -288,7 +288,6 @@ class LockCase(unittest.TestCase):
         # Not by assertEqual, which would print the bytes.
         self.assertEqual(sha256(download.file.read_bytes()), sha256(ORIGIN.files[download.name]))
         self.assertEqual(download.left(), [])
-        self.assertEqual(download.unfinished(), [])
 
     def assert_once(self, download):
         self.assert_right(download)
@@ -312,7 +311,6 @@ class Contract(LockCase):
         done = run(srun(ONE, BIN / "contract_lock", "--gtest_brief=1"), {"TMPDIR": folder})
         self.assert_exit(0, done)
         self.assertIn("PASSED", done.out)
-        self.assertEqual(list(folder.iterdir()), [])
 
 
 class Races(LockCase):
@@ -583,7 +581,7 @@ class DeadNode(LockCase):
             waiter = download.fetch(ONE, *options)
             self.assert_waits_for(waiter, holder)
             pairs.append((lock, download, waiter))
-        subprocess.run(["pkill", "-KILL", "-f", "fvid=2 "], check=True)
+        subprocess.run(["pkill", "-KILL", "-f", "fvid=2( |$)"], check=True)
         died = time.monotonic()
         for lock, download, waiter in pairs:
             with self.subTest(lock):

@@ -181,6 +181,7 @@ TEST_F(Lease, HolderThatIsGoneFromThisHostIsFollowedAtOnce) {
   ASSERT_EQ(status, 0);
   ASSERT_TRUE(posix::exists(path_));
   EXPECT_NE(take(*lock()), nullptr);
+  EXPECT_TRUE(left().empty());  // its record neither
 }
 
 struct Record {
