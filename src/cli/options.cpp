@@ -33,7 +33,7 @@ constexpr std::array kVerbs{
     Verb{Command::kPrune, "prune", "[MANIFEST]", false, "remove what killed runs left a day ago"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
     Verb{Command::kDoctor, "doctor", "", false,
-         "say what a job will meet here; under srun: on each node"},
+         "say what a job will meet here, under srun on each node"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
 };
 
