@@ -124,10 +124,10 @@ std::string node_text(const ExaminedNode& node) {
 std::string nodes_text(const std::vector<ExaminedNode>& nodes) {
   std::vector<std::pair<std::string, std::vector<std::string>>> groups;
   for (const ExaminedNode& node : nodes) {
-    std::string text = node_text(node);
+    const std::string text = node_text(node);
     auto group = std::find_if(groups.begin(), groups.end(),
                               [&](const auto& each) { return each.first == text; });
-    if (group == groups.end()) group = groups.insert(group, {std::move(text), {}});
+    if (group == groups.end()) group = groups.insert(group, {text, {}});
     group->second.push_back(node.node);
   }
   std::string out;
