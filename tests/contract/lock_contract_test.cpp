@@ -67,7 +67,10 @@ constexpr milliseconds kDeadAfter{60'000};
 
 // What the locks of one process stand on; each has its own, as every run of the program has.
 struct Ground {
-  FlockCalls calls{{.patience = milliseconds(50), .may_queue = false, .wake = nullptr}};
+  // An honest server may be slow; for one that never answers nobody wants to wait here.
+  FlockCalls calls{{.patience = milliseconds(flocking == Flocking::kHangs ? 50 : 10'000),
+                    .may_queue = false,
+                    .wake = nullptr}};
   FakeClock clock;
   LeaseKeeper leases{Holder{"", 0, "881", "2026-11-24T12:00:00Z", "", ""}, LeaseTimes{kDeadAfter},
                      clock, LeaseKeeper::Heart::kNone};
