@@ -15,11 +15,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <deque>
 #include <memory>
 #include <random>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/try.h"
@@ -40,6 +42,20 @@ auto again(F&& call) {
     if (errno == ESTALE && ++stale < kStaleTries) continue;
     return result;
   }
+}
+
+// On GlusterFS the second of two clients that make one name at the same moment is told that it is
+// there before anybody can see it. `look` says whether it is seen; it is asked for two seconds.
+template <typename F>
+bool becomes_visible(const std::string& directory, F&& look) {
+  constexpr auto kPause = std::chrono::milliseconds(10);
+  constexpr int kTries = 200;
+  for (int i = 0; i < kTries; ++i) {
+    if (look()) return true;
+    std::this_thread::sleep_for(kPause);
+    look_afresh(directory);
+  }
+  return look();
 }
 
 // After a failed call: fail(last_error("create", path)).
@@ -399,9 +415,12 @@ Status make_directories(const std::string& path) {
   }
   const int number = errno;
   if (number == EEXIST) {  // somebody else was faster
+    struct ::stat status {};
+    (void)becomes_visible(above, [&] { return ::lstat(path.c_str(), &status) == 0; });
     FVP_TRY(const auto now, stat(path));
     if (now && now->directory) return {};
-    if (!now && is_link(path)) {  // scratch that was purged, or is not mounted on this node
+    if (!now &&
+        S_ISLNK(status.st_mode)) {  // scratch that was purged, or is not mounted on this node
       return fail(ErrorCode::kNotFound, path + " is a link to a place that does not exist",
                   "is its file system mounted on this node? Else mend the link, or choose another "
                   "place with --cache-dir or --hf-cache-dir");
@@ -575,6 +594,13 @@ Result<Fd> open_lock_file(const std::string& path, mode_t mode) {
   };
   Fd fd = open_with(O_RDWR | O_CREAT);
   int number = errno;
+  if (!fd && number == EEXIST) {  // we did not ask for O_EXCL
+    (void)becomes_visible(parent(path), [&] {
+      fd = open_with(O_RDWR | O_CREAT);
+      number = errno;
+      return fd || number != EEXIST;
+    });
+  }
   if (!fd && number == EACCES) {
     // Another user's file in a sticky directory (fs.protected_regular) opens without O_CREAT; one
     // that we may only read still locks on a local file system (on NFS flock says EBADF).

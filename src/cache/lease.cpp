@@ -119,8 +119,9 @@ void remove_lease(const std::string& path, bool directory) {
 struct Record {
   posix::Fd fd;
   std::string path;
-  posix::FileInfo info;  ///< when it was made
-  bool local = false;    ///< else others see what was written only when it is synced
+  posix::FileInfo info;      ///< when it was made
+  bool local = false;        ///< else others see what was written only when it is synced
+  std::uint64_t leases = 0;  ///< that are links to it, as far as we know; under State::linking
 
   [[nodiscard]] bool is(const posix::FileInfo& other) const {
     return other.inode == info.inode && other.device == info.device;
@@ -141,18 +142,6 @@ struct LeaseKeeper::State {
     std::shared_ptr<Record> record;
     bool directory = false;
     std::atomic<bool> lost = false;
-
-    [[nodiscard]] bool still_ours() const {
-      const std::string name = directory ? layout::record_in_lease(path) : path;
-      if (record->local) {  // one kernel: what it says is so
-        const auto info = posix::lstat(name);
-        return !info || (*info && record->is(**info));
-      }
-      posix::look_afresh(posix::parent(path));
-      const auto found = posix::peek(name, 0);
-      if (!found) return true;  // not now: nothing says that it is not
-      return *found && record->is((*found)->info);
-    }
   };
 
   State(Holder holder, LeaseTimes lease_times, Clock& some_clock)
@@ -219,6 +208,27 @@ struct LeaseKeeper::State {
     std::erase(leases, lease);
   }
 
+  [[nodiscard]] bool still_ours(const Lease& lease) {
+    const std::string name = lease.directory ? layout::record_in_lease(lease.path) : lease.path;
+    if (lease.record->local) {  // one kernel: what it says is so
+      const auto info = posix::lstat(name);
+      return !info || (*info && lease.record->is(**info));
+    }
+    if (!lease.directory && has_lost_links(*lease.record)) return false;
+    posix::look_afresh(posix::parent(lease.path));
+    const auto found = posix::peek(name, 0);
+    if (!found) return true;  // not now: nothing says that it is not
+    return *found && lease.record->is((*found)->info);
+  }
+
+  /// Asks the file and not the name, which a client of GlusterFS believes to be ours long after it
+  /// was taken. Whoever takes one lease of ours over takes this process for dead, so all are lost.
+  [[nodiscard]] bool has_lost_links(const Record& record) {
+    const std::lock_guard guard(linking);
+    const auto info = posix::stat(record.fd, record.path);
+    return info && info->links < 1 + record.leases;
+  }
+
   void beat() {
     // Not under the mutex: a server that hangs must not hold up who takes or lets go of a lease.
     std::vector<std::shared_ptr<Lease>> held;
@@ -233,7 +243,7 @@ struct LeaseKeeper::State {
         (void)write(*lease->record);
         written.push_back(lease->record);
       }
-      if (!lease->still_ours()) lease->lost = true;
+      if (!still_ours(*lease)) lease->lost = true;
     }
   }
 
@@ -242,7 +252,7 @@ struct LeaseKeeper::State {
   Clock& clock;
   std::atomic<std::uint64_t> beats{0};
   std::atomic<std::uint64_t> bytes_done{0};
-  std::mutex linking;  // one link at a time, or their number says nothing
+  std::mutex linking;  // one link more or less at a time, or their number says nothing
   std::mutex mutex;
   std::vector<std::shared_ptr<Record>> records;  // under mutex
   std::vector<std::shared_ptr<Lease>> leases;    // under mutex
@@ -265,13 +275,16 @@ class HeldLease final : public HeldLock {
   HeldLease& operator=(const HeldLease&) = delete;
   ~HeldLease() override {
     state_->remove(lease_);
-    if (lease_->still_ours()) remove_lease(lease_->path, lease_->directory);
+    const bool ours = !lost();
+    const std::lock_guard guard(state_->linking);
+    if (ours) remove_lease(lease_->path, lease_->directory);
+    if (!lease_->directory) --lease_->record->leases;
   }
 
   void tell() override {}  // the record says it from the first moment on
 
   [[nodiscard]] bool lost() override {
-    if (!lease_->lost && !lease_->still_ours()) lease_->lost = true;
+    if (!lease_->lost && !state_->still_ours(*lease_)) lease_->lost = true;
     return lease_->lost;
   }
 
@@ -436,6 +449,7 @@ class LeaseLock final : public Lock {
     lease->path = path_;
     lease->record = record;
     lease->directory = directory;
+    if (!directory) ++record->leases;
     return std::make_unique<HeldLease>(state_, std::move(lease));
   }
 

@@ -468,9 +468,8 @@ class Deaths(LockCase):
         done = holder.wait()
         self.assert_exit(0, done)
         self.assert_right(download)
-        if is_nfs():  # a GlusterFS client may go by what it remembers, and then publishes the same bytes once more
-            self.assertIn("taken over the lock", done.err)
-            self.assertEqual(download.file.stat().st_ino, published)
+        self.assertIn("taken over the lock", done.err)
+        self.assertEqual(download.file.stat().st_ino, published)
 
     def test_a_suspended_holder_whose_flock_is_true_is_waited_for(self):
         download = Download(self, allowed=100 * KIB)

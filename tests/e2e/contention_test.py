@@ -134,6 +134,9 @@ class Contention(harness.EndToEnd):
         self.assert_ok(done, 1)
         self.assertIn("--lock lease", done.stderr)
 
+    def test_a_name_that_another_client_made_is_waited_for_until_it_is_seen(self):
+        self.race(self.shimmed("late_names"))
+
     # --- holders that die or stand still -------------------------------------------------------------
 
     def test_a_killed_holder_is_followed_at_once_and_its_bytes_are_kept(self):
