@@ -15,7 +15,7 @@ class SelfCollective final : public Collective {
 
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  bool node_leader() const override { return true; }
+  int leader() const override { return 0; }
   int nodes() const override { return 1; }
   const std::string& node() const override { return node_; }
 
@@ -25,6 +25,7 @@ class SelfCollective final : public Collective {
   Result<std::vector<std::string>> all_gather(const std::string& text) override {
     return std::vector<std::string>{text};
   }
+  Result<std::unique_ptr<Collective>> leaders() override { return make_self_collective(node_); }
 
  private:
   std::string node_;
@@ -42,6 +43,16 @@ std::string place(const Collective& ranks) {
 }
 
 }  // namespace
+
+Result<std::unique_ptr<Collective>> Collective::leaders() {
+  return fail(ErrorCode::kInternal, "these ranks cannot be parted");
+}
+Result<std::unique_ptr<Pending>> Collective::send(int /*to*/, std::span<const std::byte>) {
+  return fail(ErrorCode::kInternal, "these ranks cannot send messages");
+}
+Result<std::unique_ptr<Pending>> Collective::receive(int /*from*/, std::span<std::byte>) {
+  return fail(ErrorCode::kInternal, "these ranks cannot send messages");
+}
 
 std::unique_ptr<Collective> make_self_collective(std::string node) {
   return std::make_unique<SelfCollective>(std::move(node));

@@ -7,8 +7,10 @@
 // An Error from a collective itself means that the communicator is not usable any more.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,14 +18,24 @@
 
 namespace fvprefetch {
 
+/// A message between two ranks that is under way. Its buffer must live until it is done, and it
+/// must be seen through, unless the communicator broke.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  /// Moves it on, and says whether it is done. Does not block. Not to be asked again afterwards.
+  [[nodiscard]] virtual Result<bool> done() = 0;
+};
+
 class Collective {
  public:
   virtual ~Collective() = default;
 
   [[nodiscard]] virtual int rank() const = 0;
   [[nodiscard]] virtual int size() const = 0;
-  /// One rank per node is its leader: the lowest one.
-  [[nodiscard]] virtual bool node_leader() const = 0;
+  /// One rank per node is its leader: the lowest one. The leader of this rank's node.
+  [[nodiscard]] virtual int leader() const = 0;
+  [[nodiscard]] bool node_leader() const { return leader() == rank(); }
   [[nodiscard]] virtual int nodes() const = 0;
   /// Name of this rank's node.
   [[nodiscard]] virtual const std::string& node() const = 0;
@@ -37,6 +49,22 @@ class Collective {
   [[nodiscard]] virtual Result<int> max(int value) = 0;
   /// Collective: every rank's `text`, by rank, on every rank. For short texts.
   [[nodiscard]] virtual Result<std::vector<std::string>> all_gather(const std::string& text) = 0;
+
+  /// Collective: the leaders among themselves, in the order of their ranks; null on all others. All
+  /// ranks should be about to come: the wait is not a quiet one. Must not outlive this Collective.
+  [[nodiscard]] virtual Result<std::unique_ptr<Collective>> leaders();
+
+  // Between two ranks; not collective. Messages of one rank to another arrive in the order of the
+  // calls, at receives in the order of theirs. Where an implementation says no more, there are
+  // none.
+
+  /// At most 1 GiB.
+  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> send(int to,
+                                                              std::span<const std::byte> bytes);
+  /// Room for the message that is sent; a shorter one leaves the rest as it is, and the length is
+  /// not told.
+  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> receive(int from,
+                                                                 std::span<std::byte> room);
 };
 
 /// One rank: nothing to wait for.

@@ -29,7 +29,7 @@ class PairCollective final : public Collective {
 
   int rank() const override { return rank_; }
   int size() const override { return 2; }
-  bool node_leader() const override { return rank_ == 0; }
+  int leader() const override { return 0; }
   int nodes() const override { return 1; }
   const std::string& node() const override { return node_; }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -31,6 +32,8 @@ using std::chrono::microseconds;
 constexpr microseconds kPatient{50'000};
 constexpr microseconds kBrisk{1'000};
 constexpr microseconds kFirstPause{50};
+
+constexpr int kTag = 1;
 
 // all_gather is for short texts; more is a mistake of the caller, which all ranks see alike.
 constexpr std::uint64_t kLongestText = std::uint64_t{1} << 20U;
@@ -124,13 +127,13 @@ class MpiCollective final : public Collective {
     const std::string key = node_ + '\n' + env("SLURM_NODEID").value_or("");
     FVP_TRY(const std::vector<std::string> keys, all_gather(key));
     nodes_ = static_cast<int>(std::set(keys.begin(), keys.end()).size());
-    leader_ = std::find(keys.begin(), keys.end(), key) - keys.begin() == rank_;
+    leader_ = static_cast<int>(std::find(keys.begin(), keys.end(), key) - keys.begin());
     return {};
   }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  bool node_leader() const override { return leader_; }
+  int leader() const override { return leader_; }
   int nodes() const override { return nodes_; }
   const std::string& node() const override { return node_; }
 
@@ -194,7 +197,68 @@ class MpiCollective final : public Collective {
     return texts;
   }
 
+  Result<std::unique_ptr<Collective>> leaders() override {
+    if (broken_) return fail(*broken_);
+    MPI_Comm part = MPI_COMM_NULL;
+    // There is no non-blocking one before MPI 4's; everybody is about to come.
+    const Status split = checked(
+        MPI_Comm_split(comm_, node_leader() ? 0 : MPI_UNDEFINED, rank_, &part), "MPI_Comm_split");
+    if (!split) {
+      broken_ = split.error();
+      return fail(split.error());
+    }
+    if (part == MPI_COMM_NULL) return nullptr;
+    auto leaders = std::make_unique<MpiCollective>(part, piece_);
+    FVP_CHECK_OK(leaders->take_place(node_));
+    return leaders;
+  }
+
+  Result<std::unique_ptr<Pending>> send(int to, std::span<const std::byte> bytes) override {
+    return begin("MPI_Isend", [&](MPI_Request* request) {
+      return MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, kTag, comm_,
+                       request);
+    });
+  }
+  Result<std::unique_ptr<Pending>> receive(int from, std::span<std::byte> room) override {
+    return begin("MPI_Irecv", [&](MPI_Request* request) {
+      return MPI_Irecv(room.data(), static_cast<int>(room.size()), MPI_BYTE, from, kTag, comm_,
+                       request);
+    });
+  }
+
  private:
+  class Message final : public Pending {
+   public:
+    Message(MPI_Request request, std::string_view call) : request_(request), call_(call) {}
+    Result<bool> done() override {
+      int done = 0;
+      FVP_CHECK_OK(checked(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), call_));
+      return done != 0;
+    }
+
+   private:
+    MPI_Request request_;
+    std::string_view call_;
+  };
+
+  template <typename Start>
+  Result<std::unique_ptr<Pending>> begin(std::string_view call, Start start) {
+    if (broken_) return fail(*broken_);
+    MPI_Request request = MPI_REQUEST_NULL;
+    FVP_CHECK_OK(checked(start(&request), call));
+    return std::make_unique<Message>(request, call);
+  }
+
+  // Of leaders: each is alone on its node.
+  Status take_place(const std::string& node) {
+    FVP_CHECK_OK(checked(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank"));
+    FVP_CHECK_OK(checked(MPI_Comm_size(comm_, &size_), "MPI_Comm_size"));
+    node_ = node;
+    nodes_ = size_;
+    leader_ = rank_;
+    return {};
+  }
+
   // Starts one collective and sees it through. A failure is remembered: what the other ranks are
   // in the middle of is unknown, and a further call could wait for ever.
   template <typename Start>
@@ -218,7 +282,7 @@ class MpiCollective final : public Collective {
   int rank_ = 0;
   int size_ = 1;
   int nodes_ = 1;
-  bool leader_ = false;
+  int leader_ = 0;
   std::string node_;
   std::optional<Error> broken_;
 };

@@ -11,13 +11,16 @@
 #include <unistd.h>
 
 #include <climits>
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cluster/collective.h"
@@ -149,6 +152,75 @@ TEST_P(CollectiveContract, NoRankLeavesQuietWaitBeforeAllHaveCome) {
     EXPECT_EQ(missing, 0);
     EXPECT_TRUE(ranks.quiet_wait());  // everybody has looked
     if (ranks.rank() == 0) std::filesystem::remove_all(*directory);
+  });
+}
+
+TEST_P(CollectiveContract, TheLeadersMeetAmongThemselvesInTheOrderOfTheirRanks) {
+  on_every_rank([](Collective& ranks) {
+    for (int round = 0; round < 2; ++round) {
+      auto leaders = ranks.leaders();
+      ASSERT_TRUE(leaders);
+      EXPECT_EQ(*leaders != nullptr, ranks.node_leader());
+      EXPECT_EQ(ranks.node_leader(), ranks.leader() == ranks.rank());
+      if (*leaders != nullptr) {
+        EXPECT_EQ((*leaders)->size(), ranks.nodes());
+        EXPECT_TRUE((*leaders)->node_leader());
+        EXPECT_EQ((*leaders)->node(), ranks.node());
+        const auto numbers = (*leaders)->all_gather(std::to_string(ranks.rank()));
+        ASSERT_TRUE(numbers);
+        for (std::size_t i = 1; i < numbers->size(); ++i) {
+          EXPECT_LT(std::stoi((*numbers)[i - 1]), std::stoi((*numbers)[i]));
+        }
+      }
+      EXPECT_TRUE(ranks.quiet_wait());
+    }
+  });
+}
+
+inline std::vector<std::byte> sample_bytes(std::size_t size, int seed) {
+  std::vector<std::byte> bytes(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    bytes[i] = static_cast<std::byte>((i * 7 + static_cast<std::size_t>(seed)) / 3);
+  }
+  return bytes;
+}
+
+inline void see_through(Pending& message) {
+  for (;;) {
+    const auto done = message.done();
+    ASSERT_TRUE(done) << done.error().message;
+    if (*done) return;
+    std::this_thread::yield();
+  }
+}
+
+TEST_P(CollectiveContract, MessagesFromOneRankToTheNextArriveInOrderAndWhole) {
+  on_every_rank([](Collective& ranks) {
+    if (ranks.size() == 1) return;
+    // Around the ring, several at once, of a size that no MPI sends without being asked for it.
+    const std::vector<std::size_t> sizes{3, std::size_t{5} << 20U, 0, 100'000};
+    const int next = (ranks.rank() + 1) % ranks.size();
+    const int before = (ranks.rank() + ranks.size() - 1) % ranks.size();
+    std::vector<std::vector<std::byte>> sent;
+    std::vector<std::vector<std::byte>> received;
+    std::vector<std::unique_ptr<Pending>> pending;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      sent.push_back(sample_bytes(sizes[i], ranks.rank() + static_cast<int>(i)));
+      received.emplace_back(sizes[i] + 10);  // room for more than comes
+    }
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      auto in = ranks.receive(before, received[i]);
+      auto out = ranks.send(next, sent[i]);
+      ASSERT_TRUE(in && out);
+      pending.push_back(*std::move(in));
+      pending.push_back(*std::move(out));
+    }
+    for (const auto& message : pending) see_through(*message);
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      received[i].resize(sizes[i]);
+      EXPECT_TRUE(received[i] == sample_bytes(sizes[i], before + static_cast<int>(i)));
+    }
+    EXPECT_TRUE(ranks.quiet_wait());
   });
 }
 

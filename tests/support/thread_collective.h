@@ -8,10 +8,15 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstddef>
+#include <deque>
 #include <exception>
 #include <functional>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -55,15 +60,89 @@ class ThreadRanks {
     return met_;
   }
 
+  [[nodiscard]] int leader(int rank) const {
+    const auto& node = nodes_[static_cast<std::size_t>(rank)];
+    return static_cast<int>(std::find(nodes_.begin(), nodes_.end(), node) - nodes_.begin());
+  }
+
+  /// The leaders' own meeting place, the same for all who ask until it is forgotten.
+  std::shared_ptr<ThreadRanks> leaders() {
+    const std::lock_guard lock(mutex_);
+    if (!leaders_) {
+      std::vector<std::string> names;
+      for (std::size_t i = 0; i < nodes_.size(); ++i) {
+        if (leader(static_cast<int>(i)) == static_cast<int>(i)) names.push_back(nodes_[i]);
+      }
+      leaders_ = std::make_shared<ThreadRanks>(std::move(names));
+    }
+    return leaders_;
+  }
+  void forget_leaders() {
+    const std::lock_guard lock(mutex_);
+    leaders_.reset();
+  }
+
+  Result<std::unique_ptr<Pending>> send(int from, int to, std::span<const std::byte> bytes) {
+    const std::lock_guard lock(mutex_);
+    messages_[{from, to}].sent.emplace_back(bytes.begin(), bytes.end());
+    return std::make_unique<Sent>();
+  }
+  Result<std::unique_ptr<Pending>> receive(int from, int to, std::span<std::byte> room) {
+    const std::lock_guard lock(mutex_);
+    return std::make_unique<Received>(*this, from, to, messages_[{from, to}].asked++, room);
+  }
+
   /// The rank makes no further call.
   void leave(int rank) {
     const std::lock_guard lock(mutex_);
     ++left_;
+    gone_.insert(rank);
     if (arrived_ > 0)
       give_up("rank " + std::to_string(rank) + " left while others wait in " + verbs_);
   }
 
  private:
+  /// From one rank to another.
+  struct Messages {
+    std::deque<std::vector<std::byte>> sent;
+    std::size_t asked = 0;  // receives so far
+    std::size_t taken = 0;
+  };
+  class Sent final : public Pending {  // it was copied
+   public:
+    Result<bool> done() override { return true; }
+  };
+  class Received final : public Pending {
+   public:
+    Received(ThreadRanks& all, int from, int to, std::size_t turn, std::span<std::byte> room)
+        : all_(all), from_(from), to_(to), turn_(turn), room_(room) {}
+    Result<bool> done() override {
+      const std::lock_guard lock(all_.mutex_);
+      Messages& messages = all_.messages_[{from_, to_}];
+      if (messages.taken == turn_ && !messages.sent.empty()) {
+        const std::vector<std::byte>& bytes = messages.sent.front();
+        if (bytes.size() > room_.size()) {
+          return fail(ErrorCode::kInternal, "a message is too long for its receiver");
+        }
+        std::copy(bytes.begin(), bytes.end(), room_.begin());
+        messages.sent.pop_front();
+        ++messages.taken;
+        return true;
+      }
+      if (all_.gone_.contains(from_)) {
+        return fail(ErrorCode::kInternal, "rank " + std::to_string(from_) + " has left");
+      }
+      return false;
+    }
+
+   private:
+    ThreadRanks& all_;
+    int from_;
+    int to_;
+    std::size_t turn_;
+    std::span<std::byte> room_;
+  };
+
   void give_up(std::string why) {
     if (broken_.empty()) broken_ = std::move(why);
     all_here_.notify_all();
@@ -79,19 +158,27 @@ class ThreadRanks {
   std::size_t arrived_ = 0;
   std::size_t round_ = 0;
   std::size_t left_ = 0;
+  std::set<int> gone_;
+  std::map<std::pair<int, int>, Messages> messages_;  // by sender and receiver
+  std::shared_ptr<ThreadRanks> leaders_;
   std::string broken_;
 };
 
 class ThreadCollective final : public Collective {
  public:
   ThreadCollective(ThreadRanks& all, int rank) : all_(all), rank_(rank) {}
+  /// Of leaders(): leaves when it goes.
+  ThreadCollective(std::shared_ptr<ThreadRanks> all, int rank)
+      : shared_(std::move(all)), all_(*shared_), rank_(rank) {}
+  ThreadCollective(const ThreadCollective&) = delete;
+  ThreadCollective& operator=(const ThreadCollective&) = delete;
+  ~ThreadCollective() override {
+    if (shared_) shared_->leave(rank_);
+  }
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(all_.nodes().size()); }
-  bool node_leader() const override {
-    const auto& nodes = all_.nodes();
-    return std::find(nodes.begin(), nodes.end(), node()) - nodes.begin() == rank_;
-  }
+  int leader() const override { return all_.leader(rank_); }
   int nodes() const override {
     return static_cast<int>(std::set(all_.nodes().begin(), all_.nodes().end()).size());
   }
@@ -117,8 +204,28 @@ class ThreadCollective final : public Collective {
   Result<std::vector<std::string>> all_gather(const std::string& text) override {
     return all_.exchange(rank_, "all_gather", text);
   }
+  Result<std::unique_ptr<Collective>> leaders() override {
+    auto met = all_.exchange(rank_, "leaders", "");
+    if (!met) return fail(std::move(met).error());
+    auto part = all_.leaders();
+    // Everybody has it before the next call can ask for another one.
+    met = all_.exchange(rank_, "leaders, met", "");
+    if (!met) return fail(std::move(met).error());
+    all_.forget_leaders();
+    if (!node_leader()) return nullptr;
+    const auto& names = part->nodes();
+    const auto mine = std::find(names.begin(), names.end(), node()) - names.begin();
+    return std::make_unique<ThreadCollective>(std::move(part), static_cast<int>(mine));
+  }
+  Result<std::unique_ptr<Pending>> send(int to, std::span<const std::byte> bytes) override {
+    return all_.send(rank_, to, bytes);
+  }
+  Result<std::unique_ptr<Pending>> receive(int from, std::span<std::byte> room) override {
+    return all_.receive(from, rank_, room);
+  }
 
  private:
+  std::shared_ptr<ThreadRanks> shared_;  // null: somebody else's
   ThreadRanks& all_;
   int rank_;
 };

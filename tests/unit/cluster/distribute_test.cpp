@@ -395,7 +395,7 @@ class ForeignCollective final : public Collective {
   explicit ForeignCollective(Result<std::string> wire) : wire_(std::move(wire)) {}
   int rank() const override { return 1; }
   int size() const override { return 2; }
-  bool node_leader() const override { return true; }
+  int leader() const override { return rank(); }
   int nodes() const override { return 2; }
   const std::string& node() const override { return node_; }
   Status quiet_wait() override { return {}; }
