@@ -1,5 +1,6 @@
 #include "contract/collective_contract.h"
 
+#include "contract/chain_contract.h"
 #include "support/thread_collective.h"
 
 namespace fvprefetch::testing {
@@ -17,6 +18,9 @@ CollectiveHarness threads(int count) {
 INSTANTIATE_TEST_SUITE_P(All, CollectiveContract,
                          ::testing::Values(self(), threads(1), threads(2), threads(3), threads(8)),
                          harness_name);
+INSTANTIATE_TEST_SUITE_P(All, ChainContract,
+                         ::testing::Values(self(), threads(1), threads(2), threads(3), threads(8)),
+                         harness_name);
 
 // The tests' own carrier: mistakes in a protocol must come out as errors, never as a hang.
 
@@ -31,6 +35,16 @@ TEST(ThreadCollective, WaitingForARankThatLeftFails) {
   run_ranks({"a", "b", "c"}, [](Collective& ranks) {
     if (ranks.rank() == 1) return;
     EXPECT_FALSE(ranks.quiet_wait());
+  });
+}
+
+TEST(Chain, ARankThatLeavesIsAnErrorToAllAndNoHang) {
+  run_ranks({"a", "b", "c"}, [](Collective& ranks) {
+    if (ranks.rank() == 1) return;
+    ChainOptions options = small_frames();
+    options.patience = std::chrono::milliseconds(500);
+    TestEnd mine(50'000, 1);
+    EXPECT_FALSE(run_chain(ranks, mine.end, options));
   });
 }
 

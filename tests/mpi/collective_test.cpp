@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "contract/chain_contract.h"
 #include "contract/collective_contract.h"
 #include "mpi/mpi_collective.h"
 
@@ -22,6 +23,8 @@ INSTANTIATE_TEST_SUITE_P(Mpi, CollectiveContract,
                          ::testing::Values(world("World", mpi::kBroadcastPiece),
                                            world("WorldInSmallPieces", std::size_t{1} << 16U)),
                          harness_name);
+INSTANTIATE_TEST_SUITE_P(Mpi, ChainContract,
+                         ::testing::Values(world("World", mpi::kBroadcastPiece)), harness_name);
 
 TEST(MpiCollective, IsTheRankAndSizeOfItsCommunicator) {
   int rank = 0;

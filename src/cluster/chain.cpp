@@ -1,0 +1,335 @@
+#include "cluster/chain.h"
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/try.h"
+
+namespace fvprefetch {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr std::size_t kHeader = 8;
+constexpr std::uint32_t kLast = 1;   // the stream is over with this frame
+constexpr std::uint32_t kEarly = 2;  // with kLast: it was ended early
+
+void set_header(std::vector<std::byte>& bytes, std::uint32_t length, std::uint32_t flags) {
+  std::memcpy(bytes.data(), &length, sizeof length);
+  std::memcpy(bytes.data() + sizeof length, &flags, sizeof flags);
+}
+
+struct Frame {
+  std::vector<std::byte> bytes;  // header and payload
+  std::unique_ptr<Pending> incoming;
+  std::unique_ptr<Pending> outgoing;
+  bool handled = false;   // given to the takers and to the next rank
+  std::size_t taken = 0;  // by how many takers; under Chain::mutex_
+
+  [[nodiscard]] std::uint32_t word(std::size_t at) const {
+    std::uint32_t value = 0;
+    std::memcpy(&value, bytes.data() + at, sizeof value);
+    return value;
+  }
+  [[nodiscard]] std::uint32_t length() const { return word(0); }
+  [[nodiscard]] std::uint32_t flags() const { return word(sizeof(std::uint32_t)); }
+  [[nodiscard]] std::span<std::byte> room() { return std::span(bytes).subspan(kHeader); }
+};
+
+// How the calling thread waits: MPI moves only when it is tested, so it is tested again at once as
+// long as something moves, and at longer and longer intervals when nothing does.
+class Nap {
+ public:
+  void nothing_moved() {
+    ++idle_;
+    if (idle_ < 50) return std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(std::min<std::size_t>(idle_, 500)));
+  }
+  void moved() { idle_ = 0; }
+
+ private:
+  std::size_t idle_ = 0;
+};
+
+// Frames are numbered from 0; number n lies in the buffer n % frames. Of each rank:
+//   posted_ >= arrived_ >= handled_ >= freed_, and posted_ <= freed_ + frames
+// After the last frame of the stream come frames - 1 empty ones: each rank has asked for so many at
+// most, and what was asked for must come.
+class Chain {
+ public:
+  Chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options)
+      : ranks_(ranks),
+        end_(end),
+        options_(options),
+        first_(ranks.rank() == 0),
+        last_(ranks.rank() == ranks.size() - 1),
+        frames_(std::max<std::size_t>(options.frames, 2)) {
+    for (Frame& frame : frames_) frame.bytes.resize(kHeader + options.frame_bytes);
+    if (first_) spare_.resize(kHeader + options.frame_bytes);
+  }
+
+  Result<bool> run() {
+    std::vector<std::thread> threads;
+    threads.reserve(end_.takers.size() + 1);
+    for (std::size_t i = 0; i < end_.takers.size(); ++i) {
+      threads.emplace_back([this, i] { take(i); });
+    }
+    if (first_) threads.emplace_back([this] { fill(); });
+    const Status status = guard([this] { return pump(); });
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_all();
+    for (std::thread& thread : threads) thread.join();
+    if (!status) {
+      // What was asked for may still arrive: the buffers must outlive it, and so stay for good.
+      static std::mutex keeping;
+      static std::deque<std::vector<Frame>> kept;
+      const std::lock_guard lock(keeping);
+      kept.push_back(std::move(frames_));
+      return fail(status.error());
+    }
+    return !early_;
+  }
+
+ private:
+  Frame& frame(std::size_t number) { return frames_[number % frames_.size()]; }
+
+  // --- the threads -------------------------------------------------------------------------------
+
+  void fill() {
+    for (;;) {
+      const std::size_t length = end_.source(std::span(spare_).subspan(kHeader));
+      std::unique_lock lock(mutex_);
+      set_header(spare_, static_cast<std::uint32_t>(length), length == 0 ? kLast : 0);
+      ready_ = true;
+      changed_.wait(lock, [&] { return over_ || !ready_; });
+      if (over_ || length == 0) return;
+    }
+  }
+
+  void take(std::size_t taker) {
+    for (std::size_t number = 0;; ++number) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return over_ || number < given_; });
+        if (number >= given_) return;
+      }
+      Frame& mine = frame(number);
+      if (mine.length() > 0) end_.takers[taker](mine.room().first(mine.length()));
+      const std::lock_guard lock(mutex_);
+      ++mine.taken;
+    }
+  }
+
+  // --- the calling thread ------------------------------------------------------------------------
+
+  Status pump() {
+    Nap nap;
+    auto moved_at = SteadyClock::now();
+    while (!done()) {
+      bool moved = false;
+      FVP_CHECK_OK(first_ ? fetch(moved) : receive(moved));
+      FVP_CHECK_OK(pass_on(moved));
+      FVP_CHECK_OK(free_frames(moved));
+      FVP_CHECK_OK(carry_words(moved));
+      if (moved) {
+        nap.moved();
+        moved_at = SteadyClock::now();
+        continue;
+      }
+      if (SteadyClock::now() - moved_at > options_.patience) {
+        return fail(ErrorCode::kInternal,
+                    "no neighbour of node " + ranks_.node() + " has moved for " +
+                        std::to_string(options_.patience.count() / 1000) +
+                        " s while files were passed from node to node",
+                    "look whether one of the job's nodes is down");
+      }
+      nap.nothing_moved();
+    }
+    return {};
+  }
+
+  [[nodiscard]] bool done() const {
+    return end_at_ && freed_ == *end_at_ && words_done_ == words_due();
+  }
+
+  // The stream, its trailing frames included, ends before this number.
+  void ends_after(std::size_t number) { end_at_ = number + frames_.size(); }
+
+  /// Rank 0: what the source has, else, now and then, nothing.
+  Status fetch(bool& moved) {
+    if (arrived_ == freed_ + frames_.size() || arrived_ == end_at_) return {};
+    Frame& next = frame(arrived_);
+    const auto now = SteadyClock::now();
+    if (end_at_ || early_) {
+      set_header(next.bytes, 0, end_at_ ? 0 : kLast | kEarly);  // a trailing one, or the last
+    } else if (take_spare(next)) {
+      fetched_at_ = now;
+    } else if (now - fetched_at_ > options_.patience / 4) {
+      set_header(next.bytes, 0, 0);
+      fetched_at_ = now;
+    } else {
+      return {};
+    }
+    if ((next.flags() & kLast) != 0) ends_after(arrived_);
+    ++arrived_;
+    moved = true;
+    return {};
+  }
+
+  bool take_spare(Frame& next) {
+    const std::lock_guard lock(mutex_);
+    if (!ready_) return false;
+    next.bytes.swap(spare_);
+    ready_ = false;
+    changed_.notify_all();
+    return true;
+  }
+
+  Status receive(bool& moved) {
+    while (posted_ < freed_ + frames_.size() && (!end_at_ || posted_ < *end_at_)) {
+      Frame& next = frame(posted_);
+      FVP_TRY(next.incoming, ranks_.receive(ranks_.rank() - 1, next.bytes));
+      ++posted_;
+    }
+    while (arrived_ < posted_) {
+      Frame& next = frame(arrived_);
+      FVP_TRY(const bool here, next.incoming->done());
+      if (!here) break;
+      next.incoming.reset();
+      if (next.length() > options_.frame_bytes) {
+        return fail(ErrorCode::kInternal, "a frame is longer than frames are",
+                    "start the same fvprefetch on every node");
+      }
+      if ((next.flags() & kLast) != 0) {
+        early_ = (next.flags() & kEarly) != 0;
+        ends_after(arrived_);
+      }
+      ++arrived_;
+      moved = true;
+    }
+    return {};
+  }
+
+  Status pass_on(bool& moved) {
+    for (; handled_ < arrived_; ++handled_) {
+      Frame& next = frame(handled_);
+      if (!last_) {
+        FVP_TRY(next.outgoing,
+                ranks_.send(ranks_.rank() + 1,
+                            std::span<const std::byte>(next.bytes).first(kHeader + next.length())));
+      }
+      {
+        const std::lock_guard lock(mutex_);
+        given_ = handled_ + 1;
+      }
+      changed_.notify_all();
+      moved = true;
+    }
+    return {};
+  }
+
+  Status free_frames(bool& moved) {
+    while (freed_ < handled_) {
+      Frame& oldest = frame(freed_);
+      if (oldest.outgoing) {
+        FVP_TRY(const bool sent, oldest.outgoing->done());
+        if (!sent) break;
+        oldest.outgoing.reset();
+      }
+      {
+        const std::lock_guard lock(mutex_);
+        if (oldest.taken < end_.takers.size()) break;
+        oldest.taken = 0;
+      }
+      ++freed_;
+      moved = true;
+    }
+    return {};
+  }
+
+  // --- the words, from the last rank to the first
+  // ------------------------------------------------
+
+  /// How many there are of the frames that this rank has handled.
+  [[nodiscard]] std::size_t words_due() const { return handled_ / options_.word_every; }
+
+  Status carry_words(bool& moved) {
+    if (word_out_) {
+      FVP_TRY(const bool sent, word_out_->done());
+      if (!sent) return {};
+      word_out_.reset();
+      ++words_done_;
+      moved = true;
+    }
+    if (words_done_ == words_due()) return {};
+    ChainWord sum = end_.word();
+    if (!last_) {
+      if (!word_in_) {
+        FVP_TRY(word_in_,
+                ranks_.receive(ranks_.rank() + 1, std::as_writable_bytes(std::span(&heard_, 1))));
+      }
+      FVP_TRY(const bool here, word_in_->done());
+      if (!here) return {};
+      word_in_.reset();
+      sum.out += heard_.out;
+      sum.signal = std::max(sum.signal, heard_.signal);
+      moved = true;
+    }
+    if (!first_) {
+      said_ = sum;
+      FVP_TRY(word_out_, ranks_.send(ranks_.rank() - 1, std::as_bytes(std::span(&said_, 1))));
+      return {};
+    }
+    ++words_done_;
+    if (!end_.go_on(sum) && !end_at_) early_ = true;
+    return {};
+  }
+
+  Collective& ranks_;
+  const ChainEnd& end_;
+  const ChainOptions options_;
+  const bool first_;
+  const bool last_;
+
+  std::size_t posted_ = 0;
+  std::size_t arrived_ = 0;
+  std::size_t handled_ = 0;
+  std::optional<std::size_t> end_at_;
+  bool early_ = false;  // rank 0: the next frame is the last; others: the last one said so
+  SteadyClock::time_point fetched_at_ = SteadyClock::now();  // rank 0
+
+  ChainWord heard_;
+  ChainWord said_;
+  std::unique_ptr<Pending> word_in_;
+  std::unique_ptr<Pending> word_out_;
+  std::size_t words_done_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Frame> frames_;  // a buffer belongs to one side at a time, as the numbers say
+  std::size_t freed_ = 0;
+  std::vector<std::byte> spare_;  // rank 0: the source's while it is not ready
+  bool ready_ = false;            // under mutex_
+  std::size_t given_ = 0;         // under mutex_
+  bool over_ = false;             // under mutex_
+};
+
+}  // namespace
+
+Result<bool> run_chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options) {
+  return Chain(ranks, end, options).run();
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,66 @@
+// One stream of bytes from rank 0 to all ranks, each of which passes on what it gets to the next.
+// Every link carries the stream once, however many ranks there are, and shared storage is read once
+// (a pipelined chain; for long messages the best that can be done with one port per node: Träff et
+// al., "A pipelined broadcast for multidimensional meshes", 2008).
+//
+//   rank 0:  source -> frame -+-> takers            rank i:  previous -> frame -+-> takers
+//                             +-> rank 1                                        +-> next
+//
+// A frame is {u32 length, u32 flags} and up to `frame_bytes` of the stream, in one message; a few
+// of them are under way at each rank. The source and the takers work on threads of their own, and
+// MPI is called by the calling thread alone. Nobody leaves early: a rank that has no use for the
+// stream any more still passes it on.
+//
+// Every few frames a word goes the other way, from the last rank to rank 0, each adding its own:
+// how many have no use for the stream any more, and whether one was told to end. Rank 0 may end the
+// stream for it. (Not an all-reduce: the chain would stand still until its last rank has caught
+// up.)
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "cluster/collective.h"
+#include "fvprefetch/error.h"
+
+namespace fvprefetch {
+
+/// What the ranks tell rank 0 while the stream flows.
+struct ChainWord {
+  std::uint32_t out = 0;     ///< ranks that have no use for it any more
+  std::uint32_t signal = 0;  ///< the largest signal that told one of them to end
+};
+
+struct ChainOptions {
+  std::size_t frame_bytes = std::size_t{8} << 20U;
+  std::size_t frames = 4;      ///< buffers, and so frames under way, of each rank
+  std::size_t word_every = 8;  ///< frames
+  /// A neighbour that is silent for so long is lost. Rank 0 sends an empty frame when its source
+  /// has nothing for a quarter of it.
+  std::chrono::milliseconds patience{120'000};
+};
+
+/// One rank's end of the chain. What is called on which thread is said with each.
+struct ChainEnd {
+  /// Rank 0: puts the next piece of the stream into the room, and says how long it is; 0: it is
+  /// over. Its own thread. Must not throw.
+  std::function<std::size_t(std::span<std::byte> room)> source;
+  /// All are given each piece, in order, each taker on a thread of its own. Must not throw.
+  std::vector<std::function<void(std::span<const std::byte>)>> takers;
+  /// This rank's word. The calling thread; must not block.
+  std::function<ChainWord()> word;
+  /// Rank 0, after each sum of words: false ends the stream where it is. The calling thread.
+  std::function<bool(const ChainWord& sum)> go_on;
+};
+
+/// Collective. Returns when this rank has taken and passed on the whole stream; true: it was not
+/// ended early. An error means that a neighbour was lost or the communicator broke: it cannot be
+/// used any more. The calling thread tests and sleeps in turns.
+[[nodiscard]] Result<bool> run_chain(Collective& ranks, const ChainEnd& end,
+                                     const ChainOptions& options = {});
+
+}  // namespace fvprefetch
