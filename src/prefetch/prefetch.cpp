@@ -15,8 +15,8 @@
 #include "base/digest.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
-#include "cache/receipt.h"
 #include "prefetch/fetch.h"
+#include "prefetch/keep.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
 #include "prefetch/run.h"
@@ -449,35 +449,8 @@ class Run : public FetchListener {
       (void)session_.store(hub.repo).write_ref(hub.revision, item.survey.commit);  // best effort
     }
     if (!fetched && !item.survey.wants_receipt && !item.survey.asked) return {};
-    const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey);
+    const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey, session_);
     return fetched ? kept : Status{};
-  }
-
-  /// In this order: what a reader may rely on comes after what it relies on.
-  Status keep_hub(const HubSource& source, const Survey& survey) const {
-    const HubStore store = session_.store(source.repo);
-    FVP_CHECK_OK(store.prepare(survey.commit));
-    if (survey.tree) FVP_CHECK_OK(store.write_tree(survey.commit, *survey.tree));
-    if (source.revision != survey.commit) {
-      FVP_CHECK_OK(store.write_ref(source.revision, survey.commit));
-    }
-    Receipt receipt;
-    receipt.source = source.repo.id;
-    receipt.revision = source.revision;
-    receipt.commit = survey.commit;
-    receipt.resolved_at = survey.resolved_at;
-    for (const FileSpec& file : survey.files) {
-      receipt.files.push_back({.path = file.path,
-                               .size = file.size.value_or(0),
-                               .blob = file.blob,
-                               .sha256 = file.digest && file.digest->kind == Digest::Kind::kSha256
-                                             ? file.digest->hex
-                                             : source.sha256,  // checked besides git's digest
-                               .mtime_ns = 0});
-    }
-    return write_receipt(store.paths().temporary(posix::random_tag()),
-                         store.paths().receipt(survey.commit, selection_of(source)),
-                         std::move(receipt));
   }
 
   void fail_entry(std::size_t index, Error error) {

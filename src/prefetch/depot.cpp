@@ -1,0 +1,199 @@
+#include "prefetch/depot.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/environment.h"
+#include "base/try.h"
+#include "prefetch/fetch.h"
+#include "prefetch/keep.h"
+#include "prefetch/lookup.h"
+#include "source/resolve.h"
+
+namespace fvprefetch {
+
+struct Depot::Item {
+  std::unique_ptr<Target> target;
+};
+
+struct Depot::Wanted {
+  Source source;
+  std::string path;
+  std::vector<std::size_t> files;
+  bool complete = false;  ///< it was, before anything came
+};
+
+namespace {
+
+// The node's own environment, but for the caches, which the sender names.
+EnvironmentLookup environment_of(const Place& place) {
+  return [torch_home = place.torch_home,
+          env = environment::or_process({})](std::string_view name) -> std::optional<std::string> {
+    if (name != "TORCH_HOME") return env(name);
+    return torch_home.empty() ? std::nullopt : std::optional(torch_home);
+  };
+}
+
+}  // namespace
+
+Depot::Depot(const Cargo& cargo) : cargo_(cargo) {
+  options_.cache_dir = cargo.place.eval_cache;
+  options_.hf_cache_dir = cargo.place.hub_cache;
+  options_.environment = environment_of(cargo.place);
+  options_.offline = true;
+  session_ = std::make_unique<Session>(options_, Seams{});
+}
+
+Depot::~Depot() = default;
+
+Status Depot::open() {
+  entries_.resize(cargo_.entries.size());
+  for (std::size_t i = 0; i < entries_.size(); ++i) FVP_CHECK_OK(add(i));
+  return {};
+}
+
+Status Depot::add(std::size_t number) {
+  const CargoEntry& entry = cargo_.entries[number];
+  Wanted& wanted = entries_[number];
+  FVP_TRY(wanted.source,
+          resolve(cargo_.manifest.entries[entry.index], session_->env(), session_->eval_cache()));
+  const auto add_file = [&](std::unique_ptr<Target> target, const CargoFile& file) {
+    const auto [at, is_new] = by_path_.emplace(target->final_path(), items_.size());
+    if (is_new) {
+      files_.push_back({number, file.spec, file.from});
+      items_.push_back({std::move(target)});
+    }
+    wanted.files.push_back(at->second);
+    return is_new ? nullptr : items_[at->second].target.get();
+  };
+  if (auto* url = std::get_if<UrlSource>(&wanted.source); url != nullptr) {
+    if (entry.files.size() != 1) return fail(ErrorCode::kInternal, "a URL is one file");
+    url->file.size = entry.files.front().spec.size;
+    url->file.digest = entry.files.front().spec.digest;
+    wanted.path = url->path();
+    add_file(std::make_unique<UrlTarget>(*url, std::nullopt, *session_), entry.files.front());
+    return {};
+  }
+  const auto* hub = std::get_if<HubSource>(&wanted.source);
+  if (hub == nullptr) {
+    return fail(ErrorCode::kInternal,
+                "entry `" + cargo_.manifest.entries[entry.index].name +
+                    "` is an existing path on node " + posix::host_name() + " only",
+                "start the job in a directory that looks the same on every node");
+  }
+  const HubStore store = session_->store(hub->repo);
+  wanted.path = hub->filename.empty() ? store.paths().snapshot(entry.commit)
+                                      : store.paths().pointer(entry.commit, hub->filename);
+  for (const CargoFile& file : entry.files) {
+    FVP_CHECK_OK(HubStore::accepts(file.spec));
+    HubTarget::Pointer pointer{entry.commit, file.spec, hub->sha256, number, false};
+    if (Target* const there =
+            add_file(std::make_unique<HubTarget>(store, pointer, *session_), file)) {
+      static_cast<HubTarget&>(*there).also(std::move(pointer));
+    }
+  }
+  return {};
+}
+
+const std::vector<Depot::File>& Depot::files() const {
+  return files_;
+}
+
+Result<std::vector<bool>> Depot::missing() {
+  std::vector<bool> missing(files_.size(), false);
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const CargoEntry& entry = cargo_.entries[i];
+    const bool hub = std::holds_alternative<HubSource>(entries_[i].source);
+    Told told;
+    if (hub) told.commit = entry.commit;
+    FVP_TRY(const Survey survey, look(entries_[i].source, *session_, Hashing::kForbidden, told));
+    // A file without a receipt may be anybody's: its bytes are here, so it is replaced.
+    entries_[i].complete = survey.need == Survey::Need::kNothing && !survey.unchecked &&
+                           (hub || survey.verified_by == "receipt");
+    if (entries_[i].complete) continue;
+    for (const std::size_t file : entries_[i].files) {
+      if (!hub) {
+        missing[file] = true;
+        continue;
+      }
+      FVP_TRY(const bool present, items_[file].target->present());
+      if (!present) missing[file] = true;
+    }
+  }
+  return missing;
+}
+
+Status Depot::has_room_for(const std::vector<bool>& wanted) const {
+  std::map<std::string, std::uint64_t> needs;
+  for (std::size_t i = 0; i < files_.size(); ++i) {
+    if (!wanted[i]) continue;
+    const bool hub = !files_[i].spec.blob.empty();
+    needs[hub ? cargo_.place.hub_cache : cargo_.place.eval_cache] +=
+        files_[i].spec.size.value_or(0);
+  }
+  std::map<std::uint64_t, std::uint64_t> taken;  // by free space: caches on one disk have the same
+  for (const auto& [directory, bytes] : needs) {
+    const auto free = posix::free_bytes(directory);
+    if (!cargo_.space_check || !free) continue;
+    std::uint64_t& sum = taken[*free];
+    sum += bytes;
+    if (sum > *free) {
+      return fail(does_not_fit("what is missing needs " + std::to_string(sum) + " bytes", directory,
+                               *free));
+    }
+  }
+  return {};
+}
+
+Result<Depot::Private> Depot::create(std::size_t file) {
+  Target& target = *items_[file].target;
+  std::set<std::string> prepared;
+  FVP_CHECK_OK(target.prepare(prepared));
+  Private made;
+  made.path = target.new_partial().data;
+  FVP_TRY(made.fd, posix::create_private(made.path));
+  return made;
+}
+
+Status Depot::publish(std::size_t file, Private written, std::uint64_t size,
+                      const std::string& sha256) {
+  Downloaded done;
+  done.fd = std::move(written.fd);
+  done.size = size;
+  done.sha256 = sha256;
+  return items_[file].target->publish(std::move(done), written.path);
+}
+
+Status Depot::complete(std::size_t entry) {
+  const Wanted& wanted = entries_[entry];
+  const auto* hub = std::get_if<HubSource>(&wanted.source);
+  if (hub == nullptr) return {};  // its receipt came with its publication
+  const CargoEntry& cargo = cargo_.entries[entry];
+  if (wanted.complete) {
+    if (hub->revision == cargo.commit) return {};
+    return session_->store(hub->repo).write_ref(hub->revision, cargo.commit);
+  }
+  FVP_CHECK_OK(session_->store(hub->repo).prepare(cargo.commit));
+  Survey survey;
+  survey.commit = cargo.commit;
+  survey.resolved_at = cargo.resolved_at;
+  survey.tree = cargo.tree;
+  for (const CargoFile& file : cargo.files) survey.files.push_back(file.spec);
+  for (const std::size_t file : wanted.files) {
+    Target& target = *items_[file].target;
+    FVP_TRY(const bool present, target.present());
+    if (!present) {
+      return fail(ErrorCode::kInternal, target.final_path() + " was removed again by somebody");
+    }
+    if (!target.visible()) FVP_CHECK_OK(target.adopt());
+  }
+  return keep_hub(*hub, survey, *session_);
+}
+
+const std::string& Depot::path(std::size_t entry) const {
+  return entries_[entry].path;
+}
+
+}  // namespace fvprefetch

@@ -1,0 +1,74 @@
+// Where a node unloads its cargo: which of its files are there already, and how the others become
+// visible. The same stores, and so the same names, rules and receipts, as those of a download; no
+// lock, since every file is published by rename and two jobs that unload the same thing on one node
+// are rare.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/posix.h"
+#include "fvprefetch/error.h"
+#include "fvprefetch/prefetch.h"
+#include "prefetch/cargo.h"
+#include "prefetch/target.h"
+
+namespace fvprefetch {
+
+/// Files are numbered alike in the depots of all nodes: equal bytes that several entries want are
+/// one file. One thread at a time.
+class Depot {
+ public:
+  /// `cargo` must outlive the depot. Nothing is looked at.
+  explicit Depot(const Cargo& cargo);
+  Depot(const Depot&) = delete;
+  Depot& operator=(const Depot&) = delete;
+  ~Depot();
+
+  /// To be called first. kInternal when an entry is something else here than it was for the sender.
+  [[nodiscard]] Status open();
+
+  struct File {
+    std::size_t entry = 0;  ///< the first that wants it, as a number in Cargo::entries
+    FileSpec spec;
+    std::string from;  ///< the sender's
+  };
+  [[nodiscard]] const std::vector<File>& files() const;
+  /// By file: whether this node needs it. A file of an entry that is complete, by its receipt or
+  /// size, is not needed. Reads only.
+  [[nodiscard]] Result<std::vector<bool>> missing();
+  /// kNoSpace when that many bytes do not fit.
+  [[nodiscard]] Status has_room_for(const std::vector<bool>& wanted) const;
+
+  /// A private file beside the final one.
+  struct Private {
+    posix::Fd fd;
+    std::string path;
+  };
+  [[nodiscard]] Result<Private> create(std::size_t file);
+  /// `sha256`: of the bytes, which were checked; empty when git's digest was.
+  [[nodiscard]] Status publish(std::size_t file, Private written, std::uint64_t size,
+                               const std::string& sha256);
+  /// All files of the entry are there: refs, tree, receipt, and what else makes it complete.
+  [[nodiscard]] Status complete(std::size_t entry);
+  /// What the entry resolves to here.
+  [[nodiscard]] const std::string& path(std::size_t entry) const;
+
+ private:
+  struct Item;
+  struct Wanted;
+  Status add(std::size_t entry);
+
+  const Cargo& cargo_;
+  Options options_;
+  std::unique_ptr<Session> session_;
+  std::vector<File> files_;
+  std::vector<Item> items_;                     // by file
+  std::map<std::string, std::size_t> by_path_;  // final path -> file
+  std::vector<Wanted> entries_;                 // by entry
+};
+
+}  // namespace fvprefetch
