@@ -84,6 +84,17 @@ struct Options {
   /// sizes are told and the file system's word can be believed.
   bool space_check = true;
 
+  // For a job of several ranks (mpi.h, and the command under a launcher); prefetch() alone does not
+  // look at them.
+
+  /// Copies what is there to each node's own disk, below this absolute path: DIR/hub is a Hub cache
+  /// and DIR/eval an eval cache. Empty: nowhere.
+  std::string stage;
+  /// A node that cannot have its copy is everybody's failure; else it uses the shared one.
+  bool stage_required = false;
+  /// Fewer nodes with a copy are everybody's failure.
+  int min_nodes = 0;
+
   Observer* observer = nullptr;  ///< not owned; may be null
   std::stop_token stop;          ///< asks the run to end with `stop_signal`
   /// The signal to report when `stop` was asked; read after `stop` fires. Default SIGTERM.

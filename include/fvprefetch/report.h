@@ -13,16 +13,17 @@
 
 namespace fvprefetch {
 
-enum class EntryState { kHit, kFetched, kResumed, kFailed, kSkipped };
+enum class EntryState { kHit, kFetched, kResumed, kStaged, kFailed, kSkipped };
 
-/// "hit", "fetched", "resumed" (fetched, but for what an earlier run had brought), "failed",
-/// "skipped" (not tried, since a required entry had failed before).
+/// "hit", "fetched", "resumed" (fetched, but for what an earlier run had brought), "staged" (there,
+/// and `path` is a copy on this rank's node), "failed", "skipped" (not tried, since a required
+/// entry had failed before).
 [[nodiscard]] std::string_view name(EntryState state);
 
 /// The entry is there.
 [[nodiscard]] constexpr bool succeeded(EntryState state) {
   return state == EntryState::kHit || state == EntryState::kFetched ||
-         state == EntryState::kResumed;
+         state == EntryState::kResumed || state == EntryState::kStaged;
 }
 
 struct EntryReport {
@@ -52,6 +53,23 @@ struct LockReport {
   std::string holder;  ///< the last one that was waited for
 };
 
+/// What was copied to one node's own disk.
+struct NodeReport {
+  std::string node;
+  std::uint64_t entries = 0;  ///< complete there now
+  std::uint64_t files = 0;    ///< that came in this run; what was there already did not
+  std::uint64_t bytes = 0;    ///< of these
+  double seconds = 0;
+  /// Why the node does not have all entries; it uses the shared copies of the others.
+  std::optional<Error> error;
+};
+
+struct StageReport {
+  std::string directory;
+  std::uint64_t bytes_read = 0;  ///< from the shared caches, for all nodes together
+  std::vector<NodeReport> nodes;
+};
+
 struct Report {
   /// The first failed required entry in manifest order; kPartial when only optional ones failed.
   std::optional<Error> error;
@@ -60,6 +78,7 @@ struct Report {
   std::string launcher = "none";
   std::vector<EntryReport> entries;
   LockReport lock;
+  std::optional<StageReport> stage;  ///< with Options::stage only
   /// Requests that belong to no entry or to several (revision, tree).
   std::uint64_t requests = 0;
   double seconds = 0;

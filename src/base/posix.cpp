@@ -21,9 +21,9 @@
 #include <memory>
 #include <random>
 #include <system_error>
-#include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/try.h"
 
 namespace fvprefetch::posix {
@@ -52,7 +52,7 @@ bool becomes_visible(const std::string& directory, F&& look) {
   constexpr int kTries = 200;
   for (int i = 0; i < kTries; ++i) {
     if (look()) return true;
-    std::this_thread::sleep_for(kPause);
+    real_clock().sleep_until(real_clock().now() + kPause, {});
     look_afresh(directory);
   }
   return look();

@@ -24,6 +24,7 @@
 #include "cli/text.h"
 #include "cli/verification_json.h"
 #include "cluster/distribute.h"
+#include "cluster/stage.h"
 
 #ifndef FVPREFETCH_VERSION
 #define FVPREFETCH_VERSION "unknown"
@@ -119,12 +120,6 @@ std::optional<int> end_of_silent_rank(const Invocation& call, const EnvironmentL
   return manifest ? 0 : exit_code(manifest.error().code);
 }
 
-void tell_end(const Report& report, Console& console, bool summary) {
-  for (const std::string& line : failure_lines(report)) console.failure(line);
-  if (summary && !report.entries.empty()) console.note(summary_text(report));
-  if (report.error) console.error(*report.error);
-}
-
 std::string result_of(const Report& report, const Invocation& call) {
   if (call.json) return to_json(report) + "\n";
   return call.command == Command::kEnsure ? path_text(report) : results_text(report);
@@ -136,6 +131,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     if (const auto entry = manifest_of(call); !entry) return refuse(entry.error(), call.json, env);
   }
   const Signals signals;  // before any other thread, MPI's included
+  const Clock::TimePoint begin = real_clock().now();
   auto job = Job::open(call.mpi, env);
   if (!job) return refuse(job.error(), call.json, env);
 
@@ -149,19 +145,31 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   }
 
   const Options options = options_of(call, console, env, signals);
+  Manifest manifest;  // of the rank that works
   const auto work = [&] {
-    const auto manifest = manifest_of(call);
-    return manifest ? prefetch(*manifest, options) : failed_report(manifest.error());
+    auto loaded = manifest_of(call);
+    if (!loaded) return failed_report(loaded.error());
+    manifest = *std::move(loaded);
+    return prefetch(manifest, options);
   };
   DistributeOptions distribution;
   distribution.visible_timeout = call.visible_timeout;
   distribution.launcher = job->launch().launcher;
-  const Report report = distribute(job->ranks(), work, distribution);
+  const Report shared = distribute(job->ranks(), work, distribution);
+  Report report = shared;
+  if (!options.stage.empty()) {
+    report = stage(
+        job->ranks(), shared, [&] { return stage_order(manifest, options, shared); },
+        stage_options(options, begin));
+  }
 
   int code = exit_code(report.code());
   if (speaker == Speaker::kForTheJob) {
     code = print(result_of(report, call), code, console);
-    tell_end(report, console, /*summary=*/true);
+    for (const std::string& line : failure_lines(report)) console.failure(line);
+    if (!report.entries.empty()) console.note(summary_text(shared));
+    for (const std::string& line : stage_lines(report)) console.note(line);
+    if (report.error) console.error(*report.error);
   } else if (speaker == Speaker::kForItself && report.error) {
     // Most of its errors are everybody's, and told in full by the rank that speaks.
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +

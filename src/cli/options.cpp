@@ -205,6 +205,15 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.options.cache_dir); }},
     OptionSpec{"hf-cache-dir", "DIR", Group::kWhere, "Hugging Face cache",
                [](std::string_view v, Draft& d) { return text(v, d.call.options.hf_cache_dir); }},
+    OptionSpec{"stage", "DIR", Group::kWhere, "copy all of it to each node's own disk, there",
+               [](std::string_view v, Draft& d) {
+                 if (!v.starts_with('/')) {
+                   return Applied(
+                       Refusal{fmt::format("`{}` is not an absolute path", v),
+                               "give a folder that is each node's own, like /local/$SLURM_JOB_ID"});
+                 }
+                 return text(v, d.call.options.stage);
+               }},
     OptionSpec{"offline", "", Group::kHow, "open no connection; list what is missing",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.offline); }},
     OptionSpec{"refresh", "", Group::kHow, "ask again what a branch points to",
@@ -263,6 +272,12 @@ constexpr std::array kOptions{
     OptionSpec{"visible-timeout", "TIME", Group::kHow, "wait for files to show on all nodes (60s)",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kAllowed, d.call.visible_timeout);
+               }},
+    OptionSpec{"stage-required", "", Group::kHow, "a node that cannot stage fails the job",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.stage_required); }},
+    OptionSpec{"min-nodes", "N", Group::kHow, "so do fewer than N nodes that can",
+               [](std::string_view v, Draft& d) {
+                 return number(v, 0, 1 << 20, d.call.options.min_nodes);
                }},
     OptionSpec{"progress", "KIND", Group::kSay, "auto, bar, log or none",
                [](std::string_view v, Draft& d) { return progress_wish(v, d.call.progress); }},

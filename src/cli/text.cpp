@@ -435,6 +435,36 @@ std::string summary_text(const Report& report) {
                      fmt::join(parts, ", "));
 }
 
+std::vector<std::string> stage_lines(const Report& report) {
+  if (!report.stage || report.stage->directory.empty()) return {};
+  std::uint64_t written = 0;
+  std::size_t whole = 0;
+  double seconds = 0;
+  for (const NodeReport& node : report.stage->nodes) {
+    written += node.bytes;
+    whole += node.error ? 0 : 1;
+    seconds = std::max(seconds, node.seconds);
+  }
+  const std::size_t nodes = report.stage->nodes.size();
+  std::string line = fmt::format("staged to {} on {}", report.stage->directory,
+                                 whole == nodes ? count_text(nodes, "node", "nodes")
+                                                : fmt::format("{} of {} nodes", whole, nodes));
+  if (written > 0) {
+    line += fmt::format(": {} read once, {} written in {}", bytes_text(report.stage->bytes_read),
+                        bytes_text(written),
+                        duration_text(std::chrono::milliseconds(std::llround(seconds * 1000))));
+  } else if (whole == nodes) {
+    line += ": all of it was there";
+  }
+  std::vector<std::string> lines{std::move(line)};
+  for (const NodeReport& node : report.stage->nodes) {
+    if (!node.error) continue;
+    lines.push_back(
+        fmt::format("node {} uses the shared copy: {}", node.node, describe(*node.error)));
+  }
+  return lines;
+}
+
 std::string lock_summary(const Manifest& locked, std::string_view path) {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;

@@ -63,6 +63,8 @@ using Variables = std::vector<std::pair<std::string, std::string>>;
 
 /// "3 entries: 1 hit, 2 fetched, 1.2 GB in 12 s (100.0 MB/s), 5 requests".
 [[nodiscard]] std::string summary_text(const Report& report);
+/// What was copied to the nodes' own disks, a line each; none where nothing was to be.
+[[nodiscard]] std::vector<std::string> stage_lines(const Report& report);
 /// "2 entries pinned in m.lock.json: 12 files, 28.3 GB".
 [[nodiscard]] std::string lock_summary(const Manifest& locked, std::string_view path);
 /// One line per failed entry that the report's error does not tell of already, and one that lists

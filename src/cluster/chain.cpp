@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/try.h"
 
 namespace fvprefetch {
@@ -52,7 +53,8 @@ class Nap {
   void nothing_moved() {
     ++idle_;
     if (idle_ < 50) return std::this_thread::yield();
-    std::this_thread::sleep_for(std::chrono::microseconds(std::min<std::size_t>(idle_, 500)));
+    const auto pause = std::chrono::microseconds(std::min<std::size_t>(idle_, 500));
+    real_clock().sleep_until(real_clock().now() + pause, {});
   }
   void moved() { idle_ = 0; }
 

@@ -12,7 +12,7 @@
 namespace fvprefetch {
 
 /// The module and the command are built together: another number is refused.
-inline constexpr int kMpiModuleVersion = 2;
+inline constexpr int kMpiModuleVersion = 3;
 
 struct MpiModule {
   int version;

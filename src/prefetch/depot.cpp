@@ -101,6 +101,10 @@ const std::vector<Depot::File>& Depot::files() const {
   return files_;
 }
 
+const std::vector<std::size_t>& Depot::files_of(std::size_t entry) const {
+  return entries_[entry].files;
+}
+
 Result<std::vector<bool>> Depot::missing() {
   std::vector<bool> missing(files_.size(), false);
   for (std::size_t i = 0; i < entries_.size(); ++i) {

@@ -37,6 +37,8 @@ class Depot {
     std::string from;  ///< the sender's
   };
   [[nodiscard]] const std::vector<File>& files() const;
+  /// Those of an entry of Cargo::entries.
+  [[nodiscard]] const std::vector<std::size_t>& files_of(std::size_t entry) const;
   /// By file: whether this node needs it. A file of an entry that is complete, by its receipt or
   /// size, is not needed. Reads only.
   [[nodiscard]] Result<std::vector<bool>> missing();

@@ -23,9 +23,9 @@ constexpr std::array kKinds{std::pair{EntryKind::kPath, "path"}, std::pair{Entry
                             std::pair{EntryKind::kHubFile, "hub_file"},
                             std::pair{EntryKind::kHubSnapshot, "hub_snapshot"}};
 constexpr std::array kStates{
-    std::pair{EntryState::kHit, "hit"}, std::pair{EntryState::kFetched, "fetched"},
-    std::pair{EntryState::kResumed, "resumed"}, std::pair{EntryState::kFailed, "failed"},
-    std::pair{EntryState::kSkipped, "skipped"}};
+    std::pair{EntryState::kHit, "hit"},         std::pair{EntryState::kFetched, "fetched"},
+    std::pair{EntryState::kResumed, "resumed"}, std::pair{EntryState::kStaged, "staged"},
+    std::pair{EntryState::kFailed, "failed"},   std::pair{EntryState::kSkipped, "skipped"}};
 
 template <typename Table, typename Key>
 std::string_view name_in(const Table& table, Key key) {
@@ -102,6 +102,37 @@ std::optional<EntryReport> entry_from_json(const json& in) {
   entry.warnings = in.value("warnings", std::vector<std::string>{});
   entry.error = error_of(in);
   return entry;
+}
+
+json stage_to_json(const StageReport& stage) {
+  json out{{"directory", stage.directory}, {"bytes_read", stage.bytes_read}};
+  out["nodes"] = json::array();
+  for (const NodeReport& node : stage.nodes) {
+    out["nodes"].push_back({{"node", node.node},
+                            {"entries", node.entries},
+                            {"files", node.files},
+                            {"bytes", node.bytes},
+                            {"seconds", node.seconds},
+                            {"error", error_or_null(node.error)}});
+  }
+  return out;
+}
+
+StageReport stage_from_json(const json& in) {
+  StageReport stage;
+  stage.directory = text_of(in, "directory");
+  stage.bytes_read = number_of<std::uint64_t>(in, "bytes_read");
+  for (const json& item : in.value("nodes", json::array())) {
+    NodeReport node;
+    node.node = text_of(item, "node");
+    node.entries = number_of<std::uint64_t>(item, "entries");
+    node.files = number_of<std::uint64_t>(item, "files");
+    node.bytes = number_of<std::uint64_t>(item, "bytes");
+    node.seconds = number_of<double>(item, "seconds");
+    node.error = error_of(item);
+    stage.nodes.push_back(std::move(node));
+  }
+  return stage;
 }
 
 json totals(const Report& report) {
@@ -191,6 +222,7 @@ std::string to_json(const Report& report) {
   out["lock"] = {{"kind", report.lock.kind},
                  {"waited_seconds", report.lock.waited_seconds},
                  {"holder", text_or_null(report.lock.holder)}};
+  if (report.stage) out["stage"] = stage_to_json(*report.stage);
   // A path or a server's words need not be UTF-8; the document must be.
   return out.dump(2, ' ', false, json::error_handler_t::replace);
 }
@@ -220,6 +252,9 @@ Result<Report> report_from_json(std::string_view text) {
     report.lock.kind = text_of(lock, "kind");
     report.lock.waited_seconds = number_of<double>(lock, "waited_seconds");
     report.lock.holder = text_of(lock, "holder");
+    if (const auto stage = in.find("stage"); stage != in.end() && stage->is_object()) {
+      report.stage = stage_from_json(*stage);
+    }
     return report;
   } catch (const json::exception& e) {  // a field of the wrong type
     return fail(ErrorCode::kInternal, std::string("the report cannot be understood: ") + e.what());

@@ -21,6 +21,11 @@ namespace fvprefetch {
 /// kPartial: the error of a run in which `failed` entries of `all` failed, each of them optional.
 [[nodiscard]] Error only_optional_failed(std::size_t failed, std::size_t all);
 
+/// What ensure_checkpoint asks for, and what it makes of the answer.
+[[nodiscard]] Manifest checkpoint_manifest(const std::string& name, const std::string& source,
+                                           const std::string& filename);
+[[nodiscard]] Result<std::string> checkpoint_path(Report report);
+
 [[nodiscard]] Result<Manifest> lock_with(const Manifest& manifest, const Options& options,
                                          const Seams& seams);
 

@@ -27,6 +27,15 @@ std::string id_of(const hub::Repo& repo) {
 
 }  // namespace
 
+Error deadline_passed(std::chrono::milliseconds deadline) {
+  Error error;
+  error.code = ErrorCode::kNetwork;
+  error.message = "the deadline of " + std::to_string(deadline.count() / 1000) +
+                  " s passed before everything was there";
+  error.hint = "run it again: what is complete stays; or raise --deadline";
+  return error;
+}
+
 std::string_view type_name(hub::RepoType type) {
   switch (type) {
     case hub::RepoType::kModel:
@@ -92,14 +101,7 @@ std::optional<Error> Session::must_stop() const {
   if (options_.stop.stop_requested()) {
     return interrupted(options_.stop_signal ? options_.stop_signal() : SIGTERM);
   }
-  if (clock_.now() >= deadline_) {
-    Error error;
-    error.code = ErrorCode::kNetwork;
-    error.message = "the deadline of " + std::to_string(options_.deadline->count() / 1000) +
-                    " s passed before everything was there";
-    error.hint = "run it again: what is complete stays; or raise --deadline";
-    return error;
-  }
+  if (clock_.now() >= deadline_) return deadline_passed(*options_.deadline);
   return std::nullopt;
 }
 

@@ -141,6 +141,9 @@ class Session {
   Answers<std::vector<RepoFile>> trees_;
 };
 
+/// How a run ends that takes longer than Options::deadline.
+[[nodiscard]] Error deadline_passed(std::chrono::milliseconds deadline);
+
 /// "model", "dataset", "space": the word that the cache layout is named after.
 [[nodiscard]] std::string_view type_name(hub::RepoType type);
 

@@ -30,7 +30,7 @@ ONLY_IN = {
     r"^openssl/": r"^src/base/digest\.cpp",
     r"^tl/": r"^include/fvprefetch/error\.h",
     r"^(spdlog|fmt|CLI)/": r"^src/cli/",
-    r"^nlohmann/": r"^src/(source|cache|transfer|prefetch|cli)/",
+    r"^nlohmann/": r"^src/(source|cache|transfer|prefetch|cluster|cli)/",
 }
 # Calls that one file owns.
 ONLY_CALLED_IN = {
