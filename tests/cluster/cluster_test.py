@@ -12,6 +12,7 @@ import hashlib
 import json
 import pathlib
 import random
+import re
 import shlex
 import subprocess
 import tempfile
@@ -262,6 +263,57 @@ class MpiJob(ColdJob, ClusterCase):
         report = json.loads(outcome.out)
         self.assertEqual((report["ranks"], report["nodes"]), (4, 2), outcome.out)
         self.assertEqual({entry["state"] for entry in report["entries"]}, {"hit"}, outcome.out)
+
+
+class StagedJob(ClusterCase):
+    """Every node has its own /local."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.job = Job(cls.__name__)
+        cls.stage = f"/local/{cls.__name__}"
+        # Twice: the first time the node reads the program as well, from the same server.
+        cls.job.fvprefetch(*MpiJob.SRUN, arguments=["--stage", cls.stage + ".first"])
+        cls.read_before = cls.read_from_server(NODES[1])
+        cls.staged = cls.job.fvprefetch(*MpiJob.SRUN, arguments=["--stage", cls.stage, "--json"])
+        cls.read_after = cls.read_from_server(NODES[1])
+
+    @classmethod
+    def read_from_server(cls, node):
+        """Bytes that the node has read of /shared so far; None where it is no NFS mount."""
+        stats = cls.job.srun("--mpi=none", "-N1", "-n1", "-w", node, "cat", "/proc/self/mountstats").out
+        part = stats[stats.find(" mounted on /shared "):]
+        found = re.search(r"^\s*bytes:\s+((?:\d+\s+)+)", part, re.MULTILINE)
+        return int(found.group(1).split()[4]) if found and " with fstype nfs" in part.splitlines()[0] else None
+
+    def paths(self):
+        self.assert_exit(0, self.staged)
+        return {entry["name"]: entry["path"] for entry in json.loads(self.staged.out)["entries"]}
+
+    def test_every_path_is_one_on_the_nodes_own_disk(self):
+        for path in self.paths().values():
+            self.assertTrue(path.startswith(self.stage), path)
+
+    def test_every_node_has_every_byte(self):
+        files = files_at(self.paths())
+        outcome = self.job.srun("--mpi=none", "--ntasks-per-node=1", "sha256sum", *files)
+        self.assert_exit(0, outcome)
+        lines = sorted(outcome.out.splitlines())
+        self.assertEqual(lines, sorted(f"{sha256}  {path}" for path, sha256 in files.items() for _ in NODES))
+
+    def test_the_shared_storage_is_read_once(self):
+        stage = json.loads(self.staged.out)["stage"]
+        self.assertEqual([node["node"].split(".")[0] for node in stage["nodes"]], NODES)
+        total = sum(file.size for file in WANTED)
+        self.assertEqual(stage["bytes_read"], total)
+        self.assertEqual([node["bytes"] for node in stage["nodes"]], [total] * len(NODES))
+        if self.read_before is not None:
+            self.assertLess(self.read_after - self.read_before, total / 10)
+
+    def test_again_nothing_is_read(self):
+        again = self.job.fvprefetch(*MpiJob.SRUN, arguments=["--stage", self.stage, "--json"])
+        self.assert_exit(0, again)
+        self.assertEqual(json.loads(again.out)["stage"]["bytes_read"], 0)
 
 
 class LockOnlyJob(ColdJob):

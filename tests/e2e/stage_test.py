@@ -1,0 +1,157 @@
+"""Copies on the nodes' own disks. Ranks of one machine are put on nodes by SLURM_NODEID, and each sees its node's
+folder at one path, by a mount namespace of its own."""
+
+import json
+import os
+import subprocess
+
+import harness
+
+ON_ITS_NODE = """
+export SLURM_NODEID=$(echo $1 | cut -d, -f$((OMPI_COMM_WORLD_RANK + 1)))
+mount --bind "$2/node$SLURM_NODEID" "$2/local" || exit 99
+codes=$3; shift 3
+"$@"; echo $? > "$codes/$OMPI_COMM_WORLD_RANK"
+"""
+
+
+class Stage(harness.EndToEnd):
+    def setUp(self):
+        super().setUp()
+        self.weights = self.hub.put("models/org/model/weights.safetensors", os.urandom(3_000_000))
+        self.hub.put("models/org/model/nested/config.json", b'{"a": 1}\n')
+        self.url_file = self.hub.put("files/amt-s.pth", os.urandom(2_000_000))
+        self.local = self.dir / "local"
+        self.local.mkdir()
+        self.path = self.manifest([
+            {"name": "model", "source": "org/model"},
+            {"name": "amt", "source": self.hub.file_url("amt-s.pth"), "sha256": harness.sha256(self.url_file)},
+            {"name": "resnet", "source": self.hub.file_url("amt-s.pth"), "dest": "torch/hub/checkpoints/resnet.pth"},
+        ])
+        self.nodes = {}
+
+    def node(self, number):
+        folder = self.dir / f"node{number}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def small_disk(self, number, size):
+        folder = self.node(number)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+        self.addCleanup(subprocess.run, ["umount", folder], check=True)
+
+    def run_on(self, nodes, *args, env=None):
+        """One rank for each number in `nodes`, on that node."""
+        for number in nodes:
+            self.node(number)
+        codes = self.dir / f"codes{len(list(self.dir.glob('codes*')))}"
+        codes.mkdir()
+        listed = ",".join(map(str, nodes))
+        done = self.run_command(
+            ["mpirun", "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir, codes,
+             self.command(), *args], env)
+        done.codes = [int((codes / str(rank)).read_text()) for rank in range(len(nodes))]
+        return done
+
+    def stage(self, nodes, *args, code=0, env=None):
+        done = self.run_on(nodes, self.path, "--stage", self.local / "job", "--json", *args, env=env)
+        self.assertEqual(done.codes, [code] * len(nodes), done.stderr)
+        return json.loads(done.stdout), done.stderr
+
+    def snapshot(self, number):
+        [folder] = (self.dir / f"node{number}/job/hub/models--org--model/snapshots").iterdir()
+        return folder
+
+    def assert_whole(self, number):
+        job = self.dir / f"node{number}/job"
+        self.assertEqual((job / "eval/models/amt").read_bytes(), self.url_file)
+        self.assertEqual((job / "eval/torch/hub/checkpoints/resnet.pth").read_bytes(), self.url_file)
+        self.assertEqual((self.snapshot(number) / "weights.safetensors").read_bytes(), self.weights)
+        self.assertTrue((self.snapshot(number) / "nested/config.json").is_symlink())
+        self.assert_nothing_private(number)
+
+    def assert_nothing_private(self, number):
+        self.assertEqual([str(p) for p in self.node(number).rglob("*.fvprefetch-part")], [])
+
+    def bytes_of_all(self):
+        return self.site_bytes() + len(self.url_file)  # one URL has two places
+
+    def test_every_node_has_a_copy_and_nothing_is_sent_or_read_twice(self):
+        cold, err = self.stage([0, 0, 1, 2, 2])
+        self.assertEqual(cold["exit_code"], 0)
+        self.assertEqual(self.hub.stats()["body_bytes"], self.bytes_of_all())
+        for entry in cold["entries"]:
+            self.assertEqual(entry["state"], "staged")
+            self.assertTrue(entry["path"].startswith(str(self.local / "job")), entry["path"])
+        self.assertEqual(len(cold["stage"]["nodes"]), 3)
+        self.assertEqual(cold["stage"]["bytes_read"], self.bytes_of_all())
+        self.assertIn("on 3 nodes", err)
+        for number in (0, 1, 2):
+            self.assert_whole(number)
+
+        self.hub.reset()
+        warm, err = self.stage([0, 1, 2])
+        self.assertEqual(self.hub.stats()["requests"], 0)
+        self.assertEqual(warm["stage"]["bytes_read"], 0)
+        self.assertEqual([entry["path"] for entry in warm["entries"]], [entry["path"] for entry in cold["entries"]])
+        self.assertIn("all of it was there", err)
+
+    def test_a_new_node_gets_what_the_others_have(self):
+        self.stage([0])
+        report, _ = self.stage([0, 1])
+        self.assertEqual([node["files"] for node in report["stage"]["nodes"]], [0, 4])
+        self.assert_whole(1)
+
+    def test_the_real_client_reads_a_copy_offline(self):
+        self.stage([0, 1])
+        script = "import huggingface_hub as h; print(h.snapshot_download('org/model'))"
+        done = self.run_command([harness.oracle_python(), "-c", script], env={
+            "HF_HUB_CACHE": str(self.dir / "node1/job/hub"), "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:1"})
+        self.assert_ok(done)
+        self.assertEqual(done.stdout.strip(), str(self.snapshot(1)))
+
+    def test_a_node_whose_disk_is_too_small_uses_the_shared_copy(self):
+        self.small_disk(1, "1m")
+        report, err = self.stage([0, 1, 2])
+        self.assertEqual([node["error"] and node["error"]["name"] for node in report["stage"]["nodes"]],
+                         [None, "no_space", None])
+        self.assertIn("uses the shared copy", err)
+        for number in (0, 2):
+            self.assert_whole(number)
+        self.assert_nothing_private(1)
+
+    def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_there(self):
+        self.small_disk(1, "4m")
+        self.stage([0, 1, 2], "--no-space-check")
+        for number in (0, 2):
+            self.assert_whole(number)
+        self.assert_nothing_private(1)
+        for file in self.node(1).rglob("*"):
+            if file.name in ("amt", "resnet.pth"):
+                self.assertEqual(file.read_bytes(), self.url_file)
+            if file.name == "weights.safetensors":
+                self.assertEqual(file.read_bytes(), self.weights)
+
+    def test_required_and_min_nodes_make_it_everybodys_failure(self):
+        self.small_disk(1, "1m")
+        report, err = self.stage([0, 1, 1, 2], "--stage-required", code=9)
+        self.assertEqual(report["error"]["name"], "no_space")
+        self.assertIn("while staging to", err)
+        self.stage([0, 1, 2], "--min-nodes", "3", code=9)
+        self.stage([0, 1, 2], "--min-nodes", "2")
+
+    def test_one_process_stages_too(self):
+        done = self.fvp(self.path, "--stage", self.node(0) / "job")
+        self.assert_ok(done)
+        self.assert_whole(0)
+        self.assertTrue(all(path.startswith(str(self.node(0))) for path in self.paths(done.stdout).values()))
+
+    def test_a_relative_folder_is_refused_before_anything_is_done(self):
+        done = self.fvp(self.path, "--stage", "local")
+        self.assert_ok(done, 2)
+        self.assertIn("hint:", done.stderr)
+        self.assertEqual(self.hub.stats()["requests"], 0)
+
+
+if __name__ == "__main__":
+    harness.main()
