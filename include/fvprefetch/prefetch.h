@@ -40,6 +40,13 @@ enum class LockMode {
   kNone
 };
 
+/// Whose the caches are, in a job on several nodes.
+enum class Scope {
+  kAuto,    ///< found out: by the random id of a receipt
+  kShared,  ///< all nodes'
+  kNode     ///< each node's own: filled from rank 0's where they are not the same after all
+};
+
 /// Looks up an environment variable; tests pass a table of their own.
 using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view)>;
 
@@ -87,6 +94,7 @@ struct Options {
   // For a job of several ranks (mpi.h, and the command under a launcher); prefetch() alone does not
   // look at them.
 
+  Scope scope = Scope::kAuto;
   /// Copies what is there to each node's own disk, below this absolute path: DIR/hub is a Hub cache
   /// and DIR/eval an eval cache. Empty: nowhere.
   std::string stage;

@@ -24,6 +24,7 @@
 #include "cli/text.h"
 #include "cli/verification_json.h"
 #include "cluster/distribute.h"
+#include "cluster/scope.h"
 #include "cluster/stage.h"
 
 #ifndef FVPREFETCH_VERSION
@@ -155,6 +156,11 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   DistributeOptions distribution;
   distribution.visible_timeout = call.visible_timeout;
   distribution.launcher = job->launch().launcher;
+  distribution.fill = [&](Report found) {
+    return fill_own_caches(
+        job->ranks(), std::move(found), [&]() -> const Manifest& { return manifest; }, options,
+        stage_options(options, begin));
+  };
   const Report shared = distribute(job->ranks(), work, distribution);
   Report report = shared;
   if (!options.stage.empty()) {

@@ -177,6 +177,11 @@ Applied lock_mode(std::string_view value, LockMode& target) {
                 target);
 }
 
+Applied scope_wish(std::string_view value, Scope& target) {
+  constexpr std::array<std::string_view, 3> kNames{"auto", "shared", "node"};
+  return choose(value, kNames, std::array{Scope::kAuto, Scope::kShared, Scope::kNode}, target);
+}
+
 Applied mpi_wish(std::string_view value, MpiWish& target) {
   constexpr std::array<std::string_view, 3> kNames{"auto", "on", "off"};
   return choose(value, kNames, std::array{MpiWish::kAuto, MpiWish::kOn, MpiWish::kOff}, target);
@@ -273,6 +278,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kAllowed, d.call.visible_timeout);
                }},
+    OptionSpec{"scope", "KIND", Group::kHow, "whose the caches are: auto, shared, node",
+               [](std::string_view v, Draft& d) { return scope_wish(v, d.call.options.scope); }},
     OptionSpec{"stage-required", "", Group::kHow, "a node that cannot stage fails the job",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.stage_required); }},
     OptionSpec{"min-nodes", "N", Group::kHow, "so do fewer than N nodes that can",

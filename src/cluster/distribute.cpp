@@ -297,6 +297,7 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.
   FVP_TRY(Report report, from_wire(received));
+  if (options.fill) report = options.fill(std::move(report));
   return settle_visibility(ranks, std::move(report), options);
 }
 

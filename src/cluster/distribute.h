@@ -4,7 +4,8 @@
 //   1. rank 0 runs `work` behind guard(); the others go straight on
 //   2. quiet_wait()
 //   3. broadcast: 16-byte header {u32 version, u32 code, u64 length} and the report as JSON
-//   4. each node's leader opens what the report names (a network file system may show a new name
+//   4. `fill`, where there is one: collective, too
+//   5. each node's leader opens what the report names (a network file system may show a new name
 //      late); first_failure() turns one node's failure into everybody's (kNotVisible)
 #pragma once
 
@@ -21,6 +22,8 @@ struct DistributeOptions {
   std::chrono::milliseconds visible_timeout{60'000};
   std::string launcher = "none";  ///< for the report
   Clock* clock = nullptr;         ///< null: the real one
+  /// Collective: brings what nodes lack to caches of their own. Empty: they have none.
+  std::function<Report(Report)> fill;
 };
 
 /// Collective: every rank passes its own `work`; only rank 0's is called. Returns the same report

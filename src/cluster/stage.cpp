@@ -465,7 +465,10 @@ class Node {
     depot_ = std::make_unique<Depot>(order_.cargo);
     FVP_CHECK_OK(depot_->open());
     opened_ = true;
-    FVP_TRY(wanted_, depot_->missing());
+    wanted_.resize(depot_->files().size(), false);
+    if (options_.takes) {
+      FVP_TRY(wanted_, depot_->missing());
+    }
     lacks_ = wanted_;
     looked_ = true;
     return depot_->has_room_for(wanted_);
@@ -534,7 +537,7 @@ class Node {
       const bool whole =
           std::none_of(files.begin(), files.end(), [this](std::size_t f) { return lacks_[f]; });
       if (!whole || outcome_.blamed.contains(i)) continue;
-      FVP_CHECK_OK(depot_->complete(i));
+      if (options_.takes) FVP_CHECK_OK(depot_->complete(i));
       outcome_.complete.push_back(i);
       if (depot_->path(i) != order_.paths[i]) outcome_.paths.emplace(i, depot_->path(i));
     }
@@ -631,7 +634,7 @@ Result<Report> settle(Collective& ranks, Report report, const Order& order,
     if (!told.error && !node.blamed.empty()) told.error = node.blamed.begin()->second;
   }
   for (const auto& [index, why] : order.cargo.left_behind) {
-    report.entries[index].warnings.push_back("not staged: " + why);
+    report.entries[index].warnings.push_back("not copied to the nodes: " + why);
   }
   mark_blamed(order, nodes, report);
   if (auto error = verdict(order, nodes)) report.error = std::move(error);
@@ -644,7 +647,7 @@ Result<Report> settle(Collective& ranks, Report report, const Order& order,
       entry.state = EntryState::kStaged;
     }
   }
-  report.stage = std::move(staged);
+  if (!order.directory.empty()) report.stage = std::move(staged);
   return report;
 }
 

@@ -46,6 +46,7 @@ struct StageOrder {
                                                             const Report& report);
 
 struct StageOptions {
+  bool takes = true;  ///< this leader's node; false: it has all of it, whatever it sees
   ChainOptions chain;
   /// Why this rank has to end (a signal, the deadline); asked often, by the calling thread.
   std::function<std::optional<Error>()> must_stop;

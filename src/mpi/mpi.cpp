@@ -9,6 +9,7 @@
 #include "base/try.h"
 #include "cluster/distribute.h"
 #include "cluster/launcher.h"
+#include "cluster/scope.h"
 #include "cluster/stage.h"
 #include "mpi/mpi_collective.h"
 #include "prefetch/run.h"
@@ -24,6 +25,11 @@ Report prefetch(MPI_Comm comm, const Manifest& manifest, const Options& options)
     DistributeOptions how;
     how.launcher =
         decide_launch(environment::or_process(options.environment), MpiWish::kAuto, true).launcher;
+    how.fill = [&](Report found) {
+      return fill_own_caches(
+          *ranks, std::move(found), [&]() -> const Manifest& { return manifest; }, options,
+          stage_options(options, begin));
+    };
     const Report shared = distribute(
         *ranks, [&] { return fvprefetch::prefetch(manifest, options); }, how);
     // Only rank 0's options count: the others learn in there whether there is anything to do.

@@ -1,61 +1,27 @@
-"""Copies on the nodes' own disks. Ranks of one machine are put on nodes by SLURM_NODEID, and each sees its node's
-folder at one path, by a mount namespace of its own."""
+"""Copies on the nodes' own disks, by --stage."""
 
 import json
 import os
-import subprocess
 
 import harness
-
-ON_ITS_NODE = """
-export SLURM_NODEID=$(echo $1 | cut -d, -f$((OMPI_COMM_WORLD_RANK + 1)))
-mount --bind "$2/node$SLURM_NODEID" "$2/local" || exit 99
-codes=$3; shift 3
-"$@"; echo $? > "$codes/$OMPI_COMM_WORLD_RANK"
-"""
+import nodes
 
 
-class Stage(harness.EndToEnd):
+class Stage(nodes.OnNodes):
     def setUp(self):
         super().setUp()
         self.weights = self.hub.put("models/org/model/weights.safetensors", os.urandom(3_000_000))
         self.hub.put("models/org/model/nested/config.json", b'{"a": 1}\n')
         self.url_file = self.hub.put("files/amt-s.pth", os.urandom(2_000_000))
-        self.local = self.dir / "local"
-        self.local.mkdir()
         self.path = self.manifest([
             {"name": "model", "source": "org/model"},
             {"name": "amt", "source": self.hub.file_url("amt-s.pth"), "sha256": harness.sha256(self.url_file)},
             {"name": "resnet", "source": self.hub.file_url("amt-s.pth"), "dest": "torch/hub/checkpoints/resnet.pth"},
         ])
-        self.nodes = {}
 
-    def node(self, number):
-        folder = self.dir / f"node{number}"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def small_disk(self, number, size):
-        folder = self.node(number)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
-        self.addCleanup(subprocess.run, ["umount", folder], check=True)
-
-    def run_on(self, nodes, *args, env=None):
-        """One rank for each number in `nodes`, on that node."""
-        for number in nodes:
-            self.node(number)
-        codes = self.dir / f"codes{len(list(self.dir.glob('codes*')))}"
-        codes.mkdir()
-        listed = ",".join(map(str, nodes))
-        done = self.run_command(
-            ["mpirun", "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir, codes,
-             self.command(), *args], env)
-        done.codes = [int((codes / str(rank)).read_text()) for rank in range(len(nodes))]
-        return done
-
-    def stage(self, nodes, *args, code=0, env=None):
-        done = self.run_on(nodes, self.path, "--stage", self.local / "job", "--json", *args, env=env)
-        self.assertEqual(done.codes, [code] * len(nodes), done.stderr)
+    def stage(self, ranks, *args, code=0, env=None):
+        done = self.run_on(ranks, self.path, "--stage", self.local / "job", "--json", *args, env=env)
+        self.assertEqual(done.codes, [code] * len(ranks), done.stderr)
         return json.loads(done.stdout), done.stderr
 
     def snapshot(self, number):
@@ -69,9 +35,6 @@ class Stage(harness.EndToEnd):
         self.assertEqual((self.snapshot(number) / "weights.safetensors").read_bytes(), self.weights)
         self.assertTrue((self.snapshot(number) / "nested/config.json").is_symlink())
         self.assert_nothing_private(number)
-
-    def assert_nothing_private(self, number):
-        self.assertEqual([str(p) for p in self.node(number).rglob("*.fvprefetch-part")], [])
 
     def bytes_of_all(self):
         return self.site_bytes() + len(self.url_file)  # one URL has two places
