@@ -493,13 +493,13 @@ class Clocks(LockCase):
                   'date -s "@$(($(date +%s) - 3600))"; exit $status', "bash"]
         for name, first, second in [("waiter", (), turned), ("holder", turned, ())]:
             with self.subTest(f"the {name}'s clock"):
-                options = ["--lock", "lease", "--lease-timeout", "8s"]
+                options = ["--lock", "lease", "--lease-timeout", "4s"]
                 download = Download(self, name, allowed=100 * KIB)
                 holder = download.fetch(ONE, *options, before=first)
                 download.wait_until_sent(100 * KIB, holder)
                 waiter = download.fetch(TWO, *options, before=second)
                 waiter.wait_to_say("waiting for")
-                time.sleep(9)  # it may be longer: what is not taken over by then is not for the time's sake
+                time.sleep(5)  # it may be longer: what is not taken over by then is not for the time's sake
                 download.allow()
                 self.assert_finished(holder, waiter)
                 self.assert_once(download)
@@ -611,4 +611,4 @@ if __name__ == "__main__":
     on_cluster.main(__file__, name="locks", description=__doc__, nodes=NODES,
                     programs=["fvprefetch", "fvprefetch-mpi.so", "tests/contract/contract_lock",
                               "tests/shims/liblying_flock.so"], modules=["filelock"],
-                    settings={"FVC_CPUS": str(PER_NODE)})
+                    settings={"FVC_CPUS": str(PER_NODE), "FVC_NFS_LEASE": "10"})
