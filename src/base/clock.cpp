@@ -5,6 +5,8 @@
 #include <ctime>
 #include <thread>
 
+#include "base/idle.h"
+
 namespace fvprefetch {
 namespace {
 
@@ -18,6 +20,7 @@ class RealClock final : public Clock {
     // place where no callback can run (a signal's way into the program).
     constexpr auto kNap = std::chrono::milliseconds(20);
     while (!stop.stop_requested()) {
+      idle();
       const TimePoint at = now();
       if (at >= until) return;
       const auto nap = std::min<Clock::TimePoint::duration>(kNap, until - at);

@@ -131,7 +131,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   if (call.command == Command::kEnsure) {  // pure: the same on every rank, so no MPI is needed
     if (const auto entry = manifest_of(call); !entry) return refuse(entry.error(), call.json, env);
   }
-  const Signals signals;  // before any other thread, MPI's included
+  Signals signals;  // before any other thread, MPI's included
   const Clock::TimePoint begin = real_clock().now();
   auto job = Job::open(call.mpi, env);
   if (!job) return refuse(job.error(), call.json, env);
@@ -156,6 +156,9 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   DistributeOptions distribution;
   distribution.visible_timeout = call.visible_timeout;
   distribution.launcher = job->launch().launcher;
+  distribution.rank_timeout = call.rank_timeout;
+  distribution.signal = [&] { return signals.token().stop_requested() ? signals.number() : 0; };
+  distribution.on_signal = [&](int number) { signals.raise(number); };
   distribution.fill = [&](Report found) {
     return fill_own_caches(
         job->ranks(), std::move(found), [&]() -> const Manifest& { return manifest; }, options,
@@ -170,6 +173,11 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   }
 
   int code = exit_code(report.code());
+  if (report.error && report.error->reason == kPeerLost) {
+    console.error_line(*report.error, "rank " + std::to_string(job->ranks().rank()) + " on " +
+                                          job->ranks().node());
+    job->abort(code);
+  }
   if (speaker == Speaker::kForTheJob) {
     code = print(result_of(report, call), code, console);
     for (const std::string& line : failure_lines(report)) console.failure(line);

@@ -75,6 +75,10 @@ Job::~Job() {
   if (module_ != nullptr) module_->finalize();
 }
 
+void Job::abort(int exit_code) {
+  if (module_ != nullptr) module_->abort(exit_code);
+}
+
 bool Job::speaks() const {
   if (launch_.mode == Launch::Mode::kLockOnly) return launch_.rank.value_or(0) == 0;
   return ranks_->rank() == 0;

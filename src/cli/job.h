@@ -27,6 +27,8 @@ class Job {
   ~Job();  ///< Collective: MPI_Finalize when open() has called MPI_Init
 
   [[nodiscard]] Collective& ranks() { return *ranks_; }
+  /// Ends all ranks with that code. Returns where there is no MPI to do it.
+  void abort(int exit_code);
   [[nodiscard]] const Launch& launch() const { return launch_; }
   /// Whether this process speaks for the job: rank 0 as MPI or the launcher tells it, and every
   /// process that nobody has told its rank (the tasks of a job array).

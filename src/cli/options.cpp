@@ -278,6 +278,10 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kAllowed, d.call.visible_timeout);
                }},
+    OptionSpec{"rank-timeout", "TIME", Group::kHow, "rank 0 silent for so long is dead (120s)",
+               [](std::string_view v, Draft& d) {
+                 return duration(v, Zero::kRefused, d.call.rank_timeout);
+               }},
     OptionSpec{"scope", "KIND", Group::kHow, "whose the caches are: auto, shared, node",
                [](std::string_view v, Draft& d) { return scope_wish(v, d.call.options.scope); }},
     OptionSpec{"stage-required", "", Group::kHow, "a node that cannot stage fails the job",

@@ -52,6 +52,7 @@ struct Invocation {
   Options options;  ///< without observer, stop and environment
   MpiWish mpi = MpiWish::kAuto;
   std::chrono::milliseconds visible_timeout{60'000};
+  std::chrono::milliseconds rank_timeout{120'000};
 
   ProgressWish progress = ProgressWish::kAuto;
   bool json = false;

@@ -69,6 +69,12 @@ Signals::~Signals() {
   ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
+void Signals::raise(int number) {
+  if (stop_.stop_requested()) return;
+  number_ = number;
+  stop_.request_stop();
+}
+
 void Signals::listen() {
   SignalPolicy policy;
   while (true) {

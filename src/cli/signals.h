@@ -4,8 +4,8 @@
 // be asked from a signal handler, and so nothing has to be. Make the object before any other thread
 // exists, MPI's included: they inherit the mask.
 //
-// On rank 0 the work sees the token. Other ranks look at no token, so that a signal which a
-// launcher sends to all of them changes nothing there: rank 0's result decides for everybody.
+// On rank 0 the work sees the token. Other ranks tell rank 0 of a signal and go on waiting: rank
+// 0's result decides for everybody.
 #pragma once
 
 #include <atomic>
@@ -42,6 +42,8 @@ class Signals {
   Signals& operator=(const Signals&) = delete;
 
   [[nodiscard]] std::stop_token token() const { return stop_.get_token(); }
+  /// As if this process had been sent the signal.
+  void raise(int number);
   /// The signal that asked to stop; SIGTERM when none has.
   [[nodiscard]] int number() const { return number_; }
 

@@ -44,6 +44,13 @@ std::string place(const Collective& ranks) {
 
 }  // namespace
 
+Status Collective::await_work(const Vigil& /*vigil*/) {
+  return quiet_wait();
+}
+int Collective::attend(const Vigil& /*vigil*/) {
+  return 0;
+}
+
 Result<std::unique_ptr<Collective>> Collective::leaders() {
   return fail(ErrorCode::kInternal, "these ranks cannot be parted");
 }

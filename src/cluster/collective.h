@@ -7,7 +7,9 @@
 // An Error from a collective itself means that the communicator is not usable any more.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,6 +29,18 @@ class Pending {
   [[nodiscard]] virtual Result<bool> done() = 0;
 };
 
+/// What ranks tell each other while rank 0 works and the others wait for it.
+struct Vigil {
+  /// A rank that hears nothing of rank 0 for so long takes it for dead.
+  std::chrono::milliseconds patience{120'000};
+  /// The signal that told this rank to end; 0: none. Asked several times a second. May be empty.
+  std::function<int()> signal;
+};
+
+/// Error::reason of a rank that was taken for dead. Not everybody knows: the communicator cannot be
+/// used any more, by anybody, and a program can only end it (MPI_Abort).
+inline constexpr const char* kPeerLost = "peer_lost";
+
 class Collective {
  public:
   virtual ~Collective() = default;
@@ -43,6 +57,14 @@ class Collective {
   /// Collective: returns on every rank when all ranks are here. Waiting uses next to no CPU; the
   /// wake-up comes at most 10 + 50 x ceil(log2 N) ms late.
   [[nodiscard]] virtual Status quiet_wait() = 0;
+  /// Collective: quiet_wait() for rank 0, which works meanwhile. Tells it of a signal, and fails
+  /// (kNetwork, kPeerLost) when it is silent. An implementation whose ranks cannot die apart just
+  /// waits.
+  [[nodiscard]] virtual Status await_work(const Vigil& vigil);
+  /// Rank 0, while it works: tells the others that it lives, as often as they want to hear it, and
+  /// returns the signal that one of them told; 0: none. Not collective, does not block; the thread
+  /// that makes the collective calls. To be called several times a second before await_work().
+  [[nodiscard]] virtual int attend(const Vigil& vigil);
   /// Collective: rank 0's `bytes` on every rank; the argument of other ranks is ignored. Any size.
   [[nodiscard]] virtual Result<std::string> broadcast(std::string bytes) = 0;
   /// Collective: the largest `value` of all ranks, on every rank.

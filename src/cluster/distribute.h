@@ -2,7 +2,9 @@
 //
 // Protocol (version 1), the same calls on every rank whatever happens:
 //   1. rank 0 runs `work` behind guard(); the others go straight on
-//   2. quiet_wait()
+//   2. await_work(): a wait that uses no CPU to speak of; rank 0 gives signs of life, and hears of
+//   a
+//      signal that another rank was sent
 //   3. broadcast: 16-byte header {u32 version, u32 code, u64 length} and the report as JSON
 //   4. `fill`, where there is one: collective, too
 //   5. each node's leader opens what the report names (a network file system may show a new name
@@ -22,6 +24,12 @@ struct DistributeOptions {
   std::chrono::milliseconds visible_timeout{60'000};
   std::string launcher = "none";  ///< for the report
   Clock* clock = nullptr;         ///< null: the real one
+  /// A rank that hears nothing of rank 0 for so long gives up (kPeerLost).
+  std::chrono::milliseconds rank_timeout{120'000};
+  /// The signal that told this rank to end; 0: none. May be empty.
+  std::function<int()> signal;
+  /// Rank 0: another rank was told to end by this signal, so the work has to. May be empty.
+  std::function<void(int)> on_signal;
   /// Collective: brings what nodes lack to caches of their own. Empty: they have none.
   std::function<Report(Report)> fill;
 };

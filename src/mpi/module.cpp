@@ -35,6 +35,10 @@ void finalize() {
   initialized_here = false;
 }
 
+void abort(int exit_code) {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
 std::string library() {
   std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
   int length = 0;
@@ -46,7 +50,7 @@ std::string library() {
   return text;
 }
 
-constexpr MpiModule kModule{kMpiModuleVersion, &open_world, &finalize, &library};
+constexpr MpiModule kModule{kMpiModuleVersion, &open_world, &finalize, &abort, &library};
 
 }  // namespace
 }  // namespace fvprefetch

@@ -12,7 +12,7 @@
 namespace fvprefetch {
 
 /// The module and the command are built together: another number is refused.
-inline constexpr int kMpiModuleVersion = 3;
+inline constexpr int kMpiModuleVersion = 4;
 
 struct MpiModule {
   int version;
@@ -20,6 +20,8 @@ struct MpiModule {
   Result<std::unique_ptr<Collective>> (*open)();
   /// MPI_Finalize, if open() had initialised it. All Collectives must be gone. Collective.
   void (*finalize)();
+  /// MPI_Abort: ends all ranks, this one first. Not collective.
+  void (*abort)(int exit_code);
   /// Name and version of the MPI library, as it tells them. Not collective; before open() as well.
   std::string (*library)();
 };

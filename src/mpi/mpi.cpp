@@ -1,7 +1,9 @@
 #include "fvprefetch/mpi.h"
 
+#include <csignal>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <utility>
 
 #include "base/clock.h"
@@ -18,13 +20,28 @@ namespace fvprefetch::mpi {
 
 // A Collective per call: the caller's communicator may be gone before the next one, and nothing of
 // ours must be left when MPI_Finalize comes.
-Report prefetch(MPI_Comm comm, const Manifest& manifest, const Options& options) {
+Report prefetch(MPI_Comm comm, const Manifest& manifest, const Options& wished) {
   const Clock::TimePoint begin = real_clock().now();
+  // Rank 0 stops when any rank is asked to.
+  std::stop_source stop;
+  const std::stop_callback asked(wished.stop, [&stop] { stop.request_stop(); });
+  int told = 0;  // by another rank
+  Options options = wished;
+  options.stop = stop.get_token();
+  options.stop_signal = [&] {
+    if (told != 0) return told;
+    return wished.stop_signal ? wished.stop_signal() : SIGTERM;
+  };
   auto report = guard([&]() -> Result<Report> {
     FVP_TRY(const std::unique_ptr<Collective> ranks, make_mpi_collective(comm));
     DistributeOptions how;
     how.launcher =
         decide_launch(environment::or_process(options.environment), MpiWish::kAuto, true).launcher;
+    how.signal = [&] { return options.stop.stop_requested() ? options.stop_signal() : 0; };
+    how.on_signal = [&](int number) {
+      told = number;
+      stop.request_stop();
+    };
     how.fill = [&](Report found) {
       return fill_own_caches(
           *ranks, std::move(found), [&]() -> const Manifest& { return manifest; }, options,

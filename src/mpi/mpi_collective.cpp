@@ -34,6 +34,10 @@ constexpr microseconds kBrisk{1'000};
 constexpr microseconds kFirstPause{50};
 
 constexpr int kTag = 1;
+constexpr int kLetterTag = 2;  // from rank 0: a char
+constexpr int kSignalTag = 3;  // to rank 0: an int
+constexpr char kLives = 'l';
+constexpr char kDone = 'd';
 
 // all_gather is for short texts; more is a mistake of the caller, which all ranks see alike.
 constexpr std::uint64_t kLongestText = std::uint64_t{1} << 20U;
@@ -142,6 +146,43 @@ class MpiCollective final : public Collective {
                [&](MPI_Request* request) { return MPI_Ibarrier(comm_, request); });
   }
 
+  // Rank 0's letters to each other rank: kLives now and then, kDone at the end, in this order, so
+  // that none is left over. A signal goes the other way, and how many there were is summed up at
+  // the end, for the same reason.
+  Status await_work(const Vigil& vigil) override {
+    if (broken_) return fail(*broken_);
+    if (size_ == 1) return {};
+    Status waited = rank_ == 0 ? tell_all(kDone) : listen(vigil);
+    if (!waited) {
+      broken_ = waited.error();
+      return waited;
+    }
+    if (rank_ == 0) FVP_CHECK_OK(quiet_wait());
+    const int sent = signal_sent_ != 0 ? 1 : 0;
+    int sum = 0;
+    FVP_CHECK_OK(run("MPI_Iallreduce", kBrisk, [&](MPI_Request* request) {
+      return MPI_Iallreduce(&sent, &sum, 1, MPI_INT, MPI_SUM, comm_, request);
+    }));
+    while (rank_ == 0 && signals_heard_ < sum) {
+      if (hear_signal() == 0) std::this_thread::sleep_for(kBrisk);
+    }
+    signals_heard_ = 0;
+    signal_sent_ = 0;
+    return {};
+  }
+
+  int attend(const Vigil& vigil) override {
+    if (broken_ || size_ == 1 || rank_ != 0) return 0;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - attended_ < std::chrono::milliseconds(100)) return 0;
+    attended_ = now;
+    if (now - told_ >= vigil.patience / 10) {
+      told_ = now;
+      (void)tell_all(kLives);  // who does not get it, and dies of it, is dead already
+    }
+    return hear_signal();
+  }
+
   Result<std::string> broadcast(std::string bytes) override {
     std::uint64_t length = bytes.size();
     FVP_CHECK_OK(broadcast_piece(&length, 1, MPI_UINT64_T, kPatient));
@@ -241,6 +282,85 @@ class MpiCollective final : public Collective {
     std::string_view call_;
   };
 
+  Status tell_all(char letter) {
+    // One char to each, which every MPI sends at once; what was sent before is gone by now.
+    FVP_CHECK_OK(finish_all(letters_));
+    sent_letter_ = letter;
+    letters_.assign(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
+    for (int to = 1; to < size_; ++to) {
+      FVP_CHECK_OK(checked(MPI_Isend(&sent_letter_, 1, MPI_CHAR, to, kLetterTag, comm_,
+                                     &letters_[static_cast<std::size_t>(to - 1)]),
+                           "MPI_Isend"));
+    }
+    return letter == kDone ? finish_all(letters_) : Status{};
+  }
+
+  static Status finish_all(std::vector<MPI_Request>& requests) {
+    for (MPI_Request& request : requests) {
+      if (request != MPI_REQUEST_NULL) FVP_CHECK_OK(finish(request, kBrisk, "MPI_Isend"));
+    }
+    return {};
+  }
+
+  // Of a rank that is not rank 0: the barrier, and what comes by letter meanwhile.
+  Status listen(const Vigil& vigil) {
+    auto heard = std::chrono::steady_clock::now();
+    microseconds pause = kFirstPause;
+    MPI_Request barrier = MPI_REQUEST_NULL;
+    FVP_CHECK_OK(checked(MPI_Ibarrier(comm_, &barrier), "MPI_Ibarrier"));
+    MPI_Request letter = MPI_REQUEST_NULL;
+    bool last = false;  // the last letter is here
+    for (;;) {
+      if (letter == MPI_REQUEST_NULL && !last) {
+        FVP_CHECK_OK(checked(MPI_Irecv(&heard_letter_, 1, MPI_CHAR, 0, kLetterTag, comm_, &letter),
+                             "MPI_Irecv"));
+      }
+      int passed = 0;
+      int done = 0;
+      FVP_CHECK_OK(checked(MPI_Test(&barrier, &passed, MPI_STATUS_IGNORE), "MPI_Ibarrier"));
+      if (!last) FVP_CHECK_OK(checked(MPI_Test(&letter, &done, MPI_STATUS_IGNORE), "MPI_Irecv"));
+      if (done != 0 && heard_letter_ == kDone) last = true;
+      if (passed != 0 && last) return {};
+      const auto now = std::chrono::steady_clock::now();
+      if (done != 0) heard = now;
+      if (now - heard > vigil.patience) return lost(vigil);
+      if (const int number = vigil.signal ? vigil.signal() : 0; number != 0 && signal_sent_ == 0) {
+        signal_sent_ = number;
+        FVP_CHECK_OK(
+            checked(MPI_Isend(&signal_sent_, 1, MPI_INT, 0, kSignalTag, comm_, &signal_request_),
+                    "MPI_Isend"));
+      }
+      std::this_thread::sleep_for(pause);
+      pause = std::min(pause + pause / 8, kPatient);
+    }
+  }
+
+  static tl::unexpected<Error> lost(const Vigil& vigil) {
+    Error error;
+    error.code = ErrorCode::kNetwork;
+    error.reason = kPeerLost;
+    error.message = "rank 0 has given no sign of life for " +
+                    std::to_string(vigil.patience.count() / 1000) + " s";
+    error.hint =
+        "its node may be down, or its file system not answer; run it again: what is complete stays";
+    return fail(std::move(error));
+  }
+
+  // The signal of a rank that has told one; 0: none has.
+  int hear_signal() {
+    int there = 0;
+    MPI_Status status;
+    if (MPI_Iprobe(MPI_ANY_SOURCE, kSignalTag, comm_, &there, &status) != MPI_SUCCESS) return 0;
+    if (there == 0) return 0;
+    int number = 0;
+    if (MPI_Recv(&number, 1, MPI_INT, status.MPI_SOURCE, kSignalTag, comm_, MPI_STATUS_IGNORE) !=
+        MPI_SUCCESS) {
+      return 0;
+    }
+    ++signals_heard_;
+    return number;
+  }
+
   template <typename Start>
   Result<std::unique_ptr<Pending>> begin(std::string_view call, Start start) {
     if (broken_) return fail(*broken_);
@@ -285,6 +405,17 @@ class MpiCollective final : public Collective {
   int leader_ = 0;
   std::string node_;
   std::optional<Error> broken_;
+
+  // Rank 0's.
+  std::chrono::steady_clock::time_point attended_{};
+  std::chrono::steady_clock::time_point told_ = std::chrono::steady_clock::now();
+  std::vector<MPI_Request> letters_;
+  char sent_letter_ = 0;
+  int signals_heard_ = 0;
+  // The others'.
+  char heard_letter_ = 0;
+  int signal_sent_ = 0;
+  MPI_Request signal_request_ = MPI_REQUEST_NULL;
 };
 
 }  // namespace
