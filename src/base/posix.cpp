@@ -18,6 +18,7 @@
 #include <chrono>
 #include <climits>
 #include <deque>
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <system_error>
@@ -564,6 +565,74 @@ Status publish_link(const std::string& temp, const std::string& path, const std:
   }
   // No fsync: a link that a power failure takes away is made again from its blob.
   return {};
+}
+
+Status make_executable(const Fd& fd, std::string_view path) {
+  struct ::stat status {};
+  if (again([&] { return ::fstat(fd.get(), &status); }) != 0) {
+    return fail(last_error("look at", path));
+  }
+  add_mode(fd.get(), (status.st_mode & (S_IRUSR | S_IRGRP | S_IROTH)) >> 2U);
+  return {};
+}
+
+Status make_link(const std::string& path, const std::string& target) {
+  if (again([&] { return ::symlink(target.c_str(), path.c_str()); }) != 0) {
+    return fail(last_error("make symbolic link", path));
+  }
+  return {};
+}
+
+Status sync_path(const std::string& path) {
+  const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC); }));
+  if (!fd) return fail(last_error("open", path));
+  if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
+    return fail(last_error("finish writing", path));
+  }
+  return {};
+}
+
+Status publish_directory(const std::string& from, const std::string& to, const std::string& aside) {
+  const auto rename_to = [](const std::string& a, const std::string& b, unsigned flags) {
+    return again([&] { return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), flags); });
+  };
+  if (rename_to(from, to, 0) != 0) {
+    const int number = errno;
+    // A link that somebody made there is replaced, as that of a file is.
+    const bool taken = number == ENOTEMPTY || number == EEXIST || is_link(to);
+    if (!taken) return fail(errno_error(number, "rename " + from + " to", to));
+    if (rename_to(from, to, RENAME_EXCHANGE) != 0) {
+      if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) {
+        return fail(last_error("exchange " + from + " with", to));
+      }
+      if (rename_to(to, aside, 0) != 0) return fail(last_error("rename " + to + " to", aside));
+      if (rename_to(from, to, 0) != 0) {
+        Error error = last_error("rename " + from + " to", to);
+        (void)rename_to(aside, to, 0);  // the error that matters is the first one
+        return fail(std::move(error));
+      }
+    }
+  }
+  return sync_directory(parent(to));
+}
+
+Status remove_tree(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);  // by descriptors, so that no link leads it elsewhere
+  if (!error) return {};
+  return fail(errno_error(error.value(), "remove", path));
+}
+
+std::uint64_t allocated_below(const std::string& directory) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  const auto options = std::filesystem::directory_options::skip_permission_denied;
+  std::filesystem::recursive_directory_iterator at(directory, options, error);
+  for (; !error && at != std::filesystem::recursive_directory_iterator(); at.increment(error)) {
+    const auto info = lstat(at->path().string());
+    if (info && *info && (*info)->regular) bytes += std::min((*info)->size, (*info)->allocated);
+  }
+  return bytes;
 }
 
 Status remove_file(const std::string& path) {

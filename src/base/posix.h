@@ -152,6 +152,30 @@ void look_afresh(const std::string& directory);
 [[nodiscard]] Status publish_link(const std::string& temp, const std::string& path,
                                   const std::string& target);
 
+/// Lets everybody run the file who may read it.
+[[nodiscard]] Status make_executable(const Fd& fd, std::string_view path);
+
+/// Makes `path`, a private name or a name in a private directory, a symbolic link to `target`.
+[[nodiscard]] Status make_link(const std::string& path, const std::string& target);
+
+/// fsync of a file, or of the names in a directory, that is open nowhere.
+[[nodiscard]] Status sync_path(const std::string& path);
+
+/// Publishes a private directory, whose contents are synced, as `to`, and syncs the directory that
+/// has them. What is at `to` already is exchanged with it in one step and lies at `from` then;
+/// where the file system cannot do that (NFS), it goes to the free private name `aside` first, and
+/// for a moment nothing is at `to`. On failure `from` and `to` are as before.
+[[nodiscard]] Status publish_directory(const std::string& from, const std::string& to,
+                                       const std::string& aside);
+
+/// Removes a private directory with all that is in it; links in it are not followed. Absence is
+/// fine.
+[[nodiscard]] Status remove_tree(const std::string& path);
+
+/// Bytes that the files below `directory` take on the disk, as far as they can be seen; links are
+/// not followed.
+[[nodiscard]] std::uint64_t allocated_below(const std::string& directory);
+
 /// Removes a file of our own; absence is fine, any other failure is ignored by callers on purpose
 /// (an orphan is found later by pruning).
 [[nodiscard]] Status remove_file(const std::string& path);

@@ -10,6 +10,8 @@ namespace fvprefetch::layout {
 namespace {
 
 constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
+constexpr std::string_view kUnpackSuffix = ".fvprefetch-unpack";
+constexpr std::string_view kStateFolder = ".fvprefetch";
 constexpr std::string_view kPythonSuffix = ".incomplete";
 constexpr std::string_view kJournalSuffix = ".json";
 constexpr std::string_view kHolderSuffix = ".holder";
@@ -38,8 +40,8 @@ std::string_view file_name(std::string_view path) {
 
 // What a URL file's partials are called before ".<tag>". A name that leaves no room for what we
 // add to it is stood for by its hash.
-std::string url_partial_stem(std::string_view name) {
-  const std::size_t added = 1 + 1 + kTagDigits + kPartialSuffix.size();
+std::string url_partial_stem(std::string_view name, std::string_view suffix = kPartialSuffix) {
+  const std::size_t added = 1 + 1 + kTagDigits + suffix.size();
   return "." + (name.size() + added <= kLongestSegment ? std::string(name) : sha256_hex(name));
 }
 
@@ -58,6 +60,15 @@ std::optional<TaggedName> split_tagged(std::string_view name, std::string_view s
   const std::size_t dot = name.size() - kTagDigits - 1;
   if (name[dot] != '.' || !is_tag(name.substr(dot + 1))) return std::nullopt;
   return TaggedName{name.substr(0, dot), name.substr(dot + 1)};
+}
+
+// ".<stem>.<tag><suffix>", the stem one safe segment.
+std::optional<TaggedName> hidden_tagged(std::string_view name, std::string_view suffix) {
+  if (!name.starts_with('.')) return std::nullopt;
+  const auto parts = split_tagged(name.substr(1), suffix);
+  const bool ours =
+      parts && parts->stem.find('/') == std::string_view::npos && safe_relative_path(parts->stem);
+  return ours ? parts : std::nullopt;
 }
 
 }  // namespace
@@ -158,7 +169,7 @@ std::string HubRepo::receipt(std::string_view commit, std::string_view selection
   return join({state(), "receipts", sha256_hex(key)}) + ".json";
 }
 std::string HubRepo::state() const {
-  return join({root_, folder_, ".fvprefetch"});
+  return join({root_, folder_, kStateFolder});
 }
 std::string HubRepo::temporaries() const {
   return join({state(), "tmp"});
@@ -181,6 +192,10 @@ std::string UrlFile::partial(std::string_view tag) const {
   std::string name = url_partial_stem(file_name(relative_));
   return join({directory(), name.append(".").append(tag).append(kPartialSuffix)});
 }
+std::string UrlFile::unpacking(std::string_view tag) const {
+  std::string name = url_partial_stem(file_name(relative_), kUnpackSuffix);
+  return join({directory(), name.append(".").append(tag).append(kUnpackSuffix)});
+}
 std::string UrlFile::journal(std::string_view tag) const {
   return join({journals(), journal_file(key_, tag)});
 }
@@ -197,7 +212,7 @@ std::string UrlFile::receipt() const {
   return join({state(), "receipts", key_}) + ".json";
 }
 std::string UrlFile::state() const {
-  return join({root_, ".fvprefetch"});
+  return join({root_, kStateFolder});
 }
 std::string UrlFile::temporaries() const {
   return join({state(), "tmp"});
@@ -266,11 +281,11 @@ std::optional<TaggedName> hub_partial(std::string_view file_name) {
 }
 
 std::optional<TaggedName> url_partial(std::string_view file_name) {
-  if (!file_name.starts_with('.')) return std::nullopt;
-  const auto name = split_tagged(file_name.substr(1), kPartialSuffix);
-  const bool ours =
-      name && name->stem.find('/') == std::string_view::npos && safe_relative_path(name->stem);
-  return ours ? name : std::nullopt;
+  return hidden_tagged(file_name, kPartialSuffix);
+}
+
+std::optional<TaggedName> unpacking_name(std::string_view file_name) {
+  return hidden_tagged(file_name, kUnpackSuffix);
 }
 
 std::string_view partial_tag(std::string_view file_name) {
@@ -322,6 +337,11 @@ std::optional<LeaseName> lease_name(std::string_view file_name) {
 
 bool is_temporary(std::string_view file_name) {
   return is_tag(file_name);
+}
+
+bool is_private(std::string_view file_name) {
+  return file_name == kStateFolder || file_name.ends_with(kPartialSuffix) ||
+         file_name.ends_with(kUnpackSuffix);
 }
 
 bool may_be_hash(std::string_view stem) {

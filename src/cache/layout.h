@@ -19,6 +19,9 @@
 // URL files, below a root (the eval cache, or TORCH_HOME):
 //   <root>/<dir>/<name>
 //   <root>/<dir>/.<name>.<8 hex>.fvprefetch-part   *
+//   <root>/<dir>/<name>/                           an entry that is unpacked
+//   <root>/<dir>/.<name>.<8 hex>.fvprefetch-unpack/  * its new tree, or the old one on its way out;
+//                                                  has the tag of the archive's download
 //   <root>/.fvprefetch/locks/<key>.lock, .holder, .lease   *
 //   <root>/.fvprefetch/locks/<8 hex>.lease-record  *
 //   <root>/.fvprefetch/receipts/<key>.json         *
@@ -100,6 +103,8 @@ class UrlFile {
   [[nodiscard]] std::string path() const;
   [[nodiscard]] std::string directory() const;
   [[nodiscard]] std::string partial(std::string_view tag) const;
+  /// The directory beside path() that the archive of that partial is unpacked into.
+  [[nodiscard]] std::string unpacking(std::string_view tag) const;
   /// The journal of that partial.
   [[nodiscard]] std::string journal(std::string_view tag) const;
   [[nodiscard]] std::string journals() const;
@@ -157,6 +162,8 @@ struct TaggedName {
 };
 [[nodiscard]] std::optional<TaggedName> hub_partial(std::string_view file_name);
 [[nodiscard]] std::optional<TaggedName> url_partial(std::string_view file_name);
+/// The same of UrlFile::unpacking().
+[[nodiscard]] std::optional<TaggedName> unpacking_name(std::string_view file_name);
 
 /// The tag of a partial of either kind; "" when it is none.
 [[nodiscard]] std::string_view partial_tag(std::string_view file_name);
@@ -186,6 +193,8 @@ struct LeaseName {
 
 /// Whether `file_name` is one that temporary() gives.
 [[nodiscard]] bool is_temporary(std::string_view file_name);
+/// Whether a file of this name is ours alone, or a directory: no archive may bring one.
+[[nodiscard]] bool is_private(std::string_view file_name);
 /// Whether a partial's stem may be the hash of a name that is too long.
 [[nodiscard]] bool may_be_hash(std::string_view stem);
 

@@ -46,6 +46,7 @@ std::optional<ReceiptFile> file_from(const json& object) {
   file.blob = in.text("blob");
   file.sha256 = in.text("sha256");
   file.mtime_ns = in.number<std::int64_t>("mtime_ns");
+  file.link = in.text("link");
   if (!in.ok || !object.contains("size")) return std::nullopt;
   // Names that become paths: whoever may write in a shared cache must not lead us out of it.
   if (!layout::safe_relative_path(file.path)) return std::nullopt;
@@ -58,7 +59,24 @@ json to_json(const ReceiptFile& file) {
   if (!file.blob.empty()) object["blob"] = file.blob;
   if (!file.sha256.empty()) object["sha256"] = file.sha256;
   if (file.mtime_ns != 0) object["mtime_ns"] = file.mtime_ns;
+  if (!file.link.empty()) object["link"] = file.link;
   return object;
+}
+
+std::optional<ReceiptArchive> archive_from(const json& object) {
+  if (!object.is_object()) return std::nullopt;
+  Reader in{object};
+  ReceiptArchive archive;
+  archive.sha256 = in.text("sha256");
+  archive.size = in.number<std::uint64_t>("size");
+  archive.strip_components = in.number<std::uint64_t>("strip_components");
+  return in.ok && !archive.sha256.empty() ? std::optional(archive) : std::nullopt;
+}
+
+json to_json(const ReceiptArchive& archive) {
+  return {{"sha256", archive.sha256},
+          {"size", archive.size},
+          {"strip_components", archive.strip_components}};
 }
 
 }  // namespace
@@ -84,6 +102,10 @@ std::optional<Receipt> read_receipt(const std::string& path) {
   if (!in.ok || receipt.id.empty() || files == object.end() || !files->is_array()) {
     return std::nullopt;
   }
+  if (const auto archive = object.find("archive"); archive != object.end()) {
+    receipt.archive = archive_from(*archive);
+    if (!receipt.archive) return std::nullopt;
+  }
   for (const json& item : *files) {
     auto file = file_from(item);
     if (!file) return std::nullopt;
@@ -103,6 +125,7 @@ Status write_receipt(const std::string& temp, const std::string& path, Receipt r
   if (!receipt.revision.empty()) object["revision"] = receipt.revision;
   if (!receipt.commit.empty()) object["commit"] = receipt.commit;
   if (!receipt.resolved_at.empty()) object["resolved_at"] = receipt.resolved_at;
+  if (receipt.archive) object["archive"] = to_json(*receipt.archive);
   json& files = object["files"] = json::array();
   for (const ReceiptFile& file : receipt.files) files.push_back(to_json(file));
 

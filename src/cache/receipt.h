@@ -20,8 +20,19 @@ struct ReceiptFile {
   std::string blob;           ///< Hub only
   std::string sha256;         ///< when known
   std::int64_t mtime_ns = 0;  ///< of a URL file: a changed file is not the verified one
+  std::string link;           ///< unpacked: it is a symbolic link with this text, and has no size
 
   bool operator==(const ReceiptFile&) const = default;
+};
+
+/// What a directory was unpacked from. It is whole as long as each of the receipt's files has its
+/// size and each of its links its text; their paths begin at the directory.
+struct ReceiptArchive {
+  std::string sha256;
+  std::uint64_t size = 0;
+  std::uint64_t strip_components = 0;
+
+  bool operator==(const ReceiptArchive&) const = default;
 };
 
 struct Receipt {
@@ -33,6 +44,7 @@ struct Receipt {
   std::string resolved_at;  ///< RFC 3339 UTC
   std::string written_at;   ///< RFC 3339 UTC
   std::vector<ReceiptFile> files;
+  std::optional<ReceiptArchive> archive;  ///< of an entry that is unpacked
 
   bool operator==(const Receipt&) const = default;
 };

@@ -26,6 +26,19 @@ Result<std::optional<posix::FileInfo>> UrlStore::lookup() const {
   return info;
 }
 
+Result<std::optional<posix::FileInfo>> UrlStore::lookup_directory() const {
+  FVP_TRY(auto info, posix::stat(paths_.path()));
+  if (!info) return info;
+  if (!info->directory) {
+    return fail(ErrorCode::kUsage,
+                "destination " + paths_.path() +
+                    " is no directory, where the contents of an archive are expected",
+                "choose another `dest` or `name`, or move it away");
+  }
+  FVP_TRY(const auto names, posix::list(paths_.path()));
+  return names.empty() ? std::nullopt : info;
+}
+
 std::uint64_t UrlStore::partial_bytes() const {
   return largest_partial(paths_.directory(), paths_.path().substr(paths_.directory().size() + 1));
 }
@@ -48,6 +61,16 @@ Status UrlStore::publish(posix::Fd fd, const std::string& partial) const {
   Status status = posix::publish(std::move(fd), partial, paths_.path());
   if (!status) (void)posix::remove_file(partial);  // the error that matters is the first one
   return status;
+}
+
+Status UrlStore::publish_directory(std::string_view tag) const {
+  const std::string fresh = paths_.unpacking(tag);
+  const std::string aside = paths_.unpacking(posix::random_tag());
+  Status published = posix::publish_directory(fresh, paths_.path(), aside);
+  // Best effort, whatever lies there now: pruning knows the names.
+  (void)posix::remove_tree(fresh);
+  (void)posix::remove_tree(aside);
+  return published;
 }
 
 }  // namespace fvprefetch

@@ -1,5 +1,6 @@
-// One URL file below the eval cache (or TORCH_HOME): is it there, and how it becomes visible. The
-// caller holds the destination's lock while it publishes.
+// One URL file below the eval cache (or TORCH_HOME), or the directory that its archive is unpacked
+// into: is it there, and how it becomes visible. The caller holds the destination's lock while it
+// publishes.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ class UrlStore {
   /// What is at the destination; nullopt: nothing. kUsage when it is a
   /// directory, FIFO or the like.
   [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup() const;
+  /// The same where a directory is expected; kUsage for anything else. An empty one is nothing.
+  [[nodiscard]] Result<std::optional<posix::FileInfo>> lookup_directory() const;
   [[nodiscard]] std::uint64_t partial_bytes() const;
   /// Tags of our own unfinished downloads of it (paths().partial(), paths().journal()).
   [[nodiscard]] std::vector<std::string> unfinished(JournalNames& names) const;
@@ -30,6 +33,9 @@ class UrlStore {
   /// Directories of the file, of its lock and of its receipt.
   [[nodiscard]] Status prepare() const;
   [[nodiscard]] Status publish(posix::Fd fd, const std::string& partial) const;
+  /// Publishes paths().unpacking(`tag`), whose contents are synced, and removes what it replaces as
+  /// far as that can be done: the rest has a private name. On failure the new tree is removed.
+  [[nodiscard]] Status publish_directory(std::string_view tag) const;
 
  private:
   layout::UrlFile paths_;

@@ -28,7 +28,8 @@ Status keep_hub(const HubSource& source, const Survey& survey, const Session& se
                              .sha256 = file.digest && file.digest->kind == Digest::Kind::kSha256
                                            ? file.digest->hex
                                            : source.sha256,  // checked besides git's digest
-                             .mtime_ns = 0});
+                             .mtime_ns = 0,
+                             .link = {}});
   }
   return write_receipt(store.paths().temporary(posix::random_tag()),
                        store.paths().receipt(survey.commit, selection_of(source)),

@@ -216,7 +216,8 @@ void write_url_receipt(const UrlSource& source, const std::string& sha256,
                            .size = verified.size,
                            .blob = {},
                            .sha256 = sha256,
-                           .mtime_ns = verified.mtime_ns});
+                           .mtime_ns = verified.mtime_ns,
+                           .link = {}});
   // Best effort: without it the next run looks at the file itself.
   (void)write_receipt(store.paths().temporary(posix::random_tag()), store.paths().receipt(),
                       std::move(receipt));

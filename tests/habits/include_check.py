@@ -27,6 +27,7 @@ ALSO = {("source", "transfer/transport.h"), ("cli", "mpi/module.h")}
 ONLY_IN = {
     r"^mpi\.h$": r"^(src/mpi/|include/fvprefetch/mpi\.h)",
     r"^curl/": r"^src/transfer/curl_transport\.cpp|^src/base/url\.cpp",  # one URL parser: see base/url.h
+    r"^archive": r"^src/cache/unpack\.cpp",
     r"^openssl/": r"^src/base/digest\.cpp",
     r"^tl/": r"^include/fvprefetch/error\.h",
     r"^(spdlog|fmt|CLI)/": r"^src/cli/",

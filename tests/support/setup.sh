@@ -14,7 +14,7 @@ die() {
 # What the program, its library and the demo hub are built from and run with.
 build_packages=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config python3
-  libcli11-dev libcurl4-openssl-dev libexpected-dev libfmt-dev libssl-dev
+  libarchive-dev libcli11-dev libcurl4-openssl-dev libexpected-dev libfmt-dev libssl-dev
   nlohmann-json3-dev libopenmpi-dev openmpi-bin
   libcpp-httplib-dev zlib1g-dev libgtest-dev
 )

@@ -349,6 +349,39 @@ TEST(Publish, WhoeverHasTheOldFileOpenKeepsIt) {
   EXPECT_EQ(read_at(*reader, 0, piece, "final").value(), 3U);
 }
 
+TEST(PublishDirectory, GivesTheNameToTheNewOneAndTheOldOneTheNewOnesName) {
+  const TempDir dir;
+  dir.write("new/a", "1");
+  ASSERT_TRUE(IsOk(publish_directory(dir / "new", dir / "d", dir / "aside")));
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"d/a"});
+  dir.write("newer/b", "2");
+  ASSERT_TRUE(IsOk(publish_directory(dir / "newer", dir / "d", dir / "aside")));
+  EXPECT_EQ(dir.files(), (std::vector<std::string>{"d/b", "newer/a"}));
+}
+
+TEST(PublishDirectory, TakesThePlaceOfAnEmptyOneAndNotOfAFile) {
+  const TempDir dir;
+  dir.write("new/a", "1");
+  fs::create_directory(dir / "d");
+  dir.write("f", "mine");
+  EXPECT_TRUE(
+      FailsWith(publish_directory(dir / "new", dir / "f", dir / "aside"), ErrorCode::kUsage));
+  EXPECT_EQ(dir.read("f"), "mine");
+  ASSERT_TRUE(IsOk(publish_directory(dir / "new", dir / "d", dir / "aside")));
+  EXPECT_EQ(dir.files(), (std::vector<std::string>{"d/a", "f"}));
+}
+
+TEST(RemoveTree, FollowsNoLinkAndMissesNothing) {
+  const TempDir dir;
+  dir.write("theirs/a", "1");
+  dir.write("tree/sub/b", "2");
+  fs::create_directory_symlink(dir / "theirs", dir / "tree/sub/link");
+  EXPECT_EQ(allocated_below(dir / "tree"), 1U);
+  ASSERT_TRUE(IsOk(remove_tree(dir / "tree")));
+  ASSERT_TRUE(IsOk(remove_tree(dir / "tree")));
+  EXPECT_EQ(dir.files(), std::vector<std::string>{"theirs/a"});
+}
+
 TEST(Publish, RenameThatHadWorkedAlreadyIsASuccess) {
   const TempDir dir;
   auto fd = create_private(dir / "part");

@@ -144,6 +144,7 @@ TEST(UrlFile, NamesTheFileAndWhatLiesBesideIt) {
   EXPECT_EQ(file.path(), "/eval/models/amt-s.pth");
   EXPECT_EQ(file.directory(), "/eval/models");
   EXPECT_EQ(file.partial("00c0ffee"), "/eval/models/.amt-s.pth.00c0ffee.fvprefetch-part");
+  EXPECT_EQ(file.unpacking("00c0ffee"), "/eval/models/.amt-s.pth.00c0ffee.fvprefetch-unpack");
   EXPECT_EQ(file.journal("00c0ffee"),
             "/eval/.fvprefetch/partials/" + std::string(kKeyOfAmt) + ".00c0ffee.json");
   EXPECT_EQ(file.lock(), "/eval/.fvprefetch/locks/" + std::string(kKeyOfAmt) + ".lock");
@@ -265,12 +266,16 @@ TEST(FoundNames, AreThoseThatWeGive) {
 
   const UrlFile file("/eval", "models/a.pth");
   EXPECT_EQ(text_of(url_partial(name(file.partial("00c0ffee")))), "a.pth|00c0ffee");
+  EXPECT_EQ(text_of(unpacking_name(name(file.unpacking("00c0ffee")))), "a.pth|00c0ffee");
   EXPECT_EQ(text_of(journal_name(name(file.journal("00c0ffee")))), file.key() + "|00c0ffee");
   EXPECT_EQ(lock_beside(file.locks(), file.key()), file.lock());
   const UrlFile long_file("/eval", "models/" + std::string(250, 'a'));
   const std::string long_name = name(long_file.partial("00c0ffee"));
   ASSERT_TRUE(url_partial(long_name).has_value());
   EXPECT_TRUE(may_be_hash(url_partial(long_name)->stem));
+  const std::string long_tree = name(long_file.unpacking("00c0ffee"));
+  ASSERT_TRUE(unpacking_name(long_tree).has_value());
+  EXPECT_TRUE(may_be_hash(unpacking_name(long_tree)->stem));
 }
 
 TEST(RepoFolder, LeadsBackToTheRepo) {

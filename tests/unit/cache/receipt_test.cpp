@@ -21,8 +21,10 @@ Receipt full_receipt() {
   receipt.revision = "main";
   receipt.commit = std::string(40, 'c');
   receipt.resolved_at = "2026-11-24T08:14:26Z";
-  receipt.files = {{"a/b.bin", 1U << 20U, "blob", std::string(64, 'd'), 0},
-                   {"c.json", 0, "", "", -1'234'567'890'123}};
+  receipt.files = {{"a/b.bin", 1U << 20U, "blob", std::string(64, 'd'), 0, ""},
+                   {"c.json", 0, "", "", -1'234'567'890'123, ""},
+                   {"latest", 0, "", "", 0, "a/b.bin"}};
+  receipt.archive = ReceiptArchive{std::string(64, 'e'), 1234, 1};
   return receipt;
 }
 
