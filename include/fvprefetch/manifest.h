@@ -50,6 +50,10 @@ struct Entry {
   // URL only.
   std::vector<std::string> mirrors;  ///< further URLs of the same bytes, tried in order
   std::string dest;                  ///< place below the eval cache; empty means models/<name>
+  /// The file is a zip or tar(.gz, .xz, .zst): `dest` becomes a directory of what is in it.
+  /// `sha256` and `size` are the archive's.
+  bool unpack = false;
+  std::uint64_t strip_components = 0;  ///< leading folders left out of its names, as tar does
 
   /// A failure is reported but does not fail the job (exit code 3).
   bool optional = false;

@@ -11,9 +11,15 @@
 namespace fvprefetch {
 
 /// What ensure_checkpoint found a source to be.
-enum class EntryKind { kPath, kUrl, kHubFile, kHubSnapshot };
+enum class EntryKind {
+  kPath,
+  kUrl,
+  kArchive,  ///< a URL whose file is unpacked; the entry's path is the directory
+  kHubFile,
+  kHubSnapshot
+};
 
-/// "path", "url", "hub_file", "hub_snapshot".
+/// "path", "url", "archive", "hub_file", "hub_snapshot".
 [[nodiscard]] std::string_view name(EntryKind kind);
 
 /// What the bytes of a file must hash to.
@@ -63,7 +69,8 @@ struct PlannedFile {
   std::string url;                    ///< redacted
   std::optional<std::uint64_t> size;  ///< unknown when the server does not tell
   bool present = false;
-  std::string digest_rule;  ///< "manifest", "hub", "clip address", "name suffix" or "none"
+  /// "manifest", "hub", "clip address", "name suffix", "none"; "receipt": of an unpacked file.
+  std::string digest_rule;
 };
 
 /// What `fvprefetch plan` and `status` say of one entry.

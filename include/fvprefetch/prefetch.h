@@ -56,7 +56,7 @@ struct Options {
   /// No socket is opened; what is missing is listed (kOfflineMissing). Also HF_HUB_OFFLINE.
   bool offline = false;
   /// Ask the Hub again for branches that the cache has resolved already; replace URL files that
-  /// another source left.
+  /// another source left; fetch archives again (`unpack`) that the manifest does not pin by sha256.
   bool refresh = false;
   /// Every entry must be pinned: a Hub entry by a commit and `files`, a URL by `sha256`; a path
   /// must exist. Else kUsage, naming all that are not, before anything is done. Excludes `refresh`.

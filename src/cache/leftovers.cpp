@@ -157,6 +157,18 @@ void find_hub_leftovers(const std::string& root, const StopCheck& stop, Leftover
   }
 }
 
+std::optional<Leftover> tree_of(const layout::UrlFile& file, const std::string& name) {
+  const auto tree = layout::unpacking_name(name);
+  const std::string path = file.directory() + "/" + name;
+  if (!tree || file.unpacking(tree->tag) != path) return std::nullopt;
+  const Folders folders = folders_of(file);
+  Leftover found = single(Leftover::Kind::kTree, path);
+  found.journal = file.journal(tree->tag);
+  set_lock(found, folders, file.key());
+  found.probe = folders.probe;
+  return found;
+}
+
 void find_leftovers(const layout::UrlFile& file, Leftovers& into) {
   const Folders folders = folders_of(file);
   const std::string directory = file.directory();
@@ -182,6 +194,7 @@ void find_leftovers(const layout::UrlFile& file, Leftovers& into) {
   // The folder of one file may be reached through links, as the file itself is.
   if (const auto names = posix::list(directory)) {
     for (const std::string& name : *names) {
+      if (auto tree = tree_of(file, name)) into.found.push_back(*std::move(tree));
       const auto tag = layout::partial_tag(name);
       if (!tag.empty() && file.partial(tag) == directory + "/" + name) add(tag);
     }
@@ -214,9 +227,14 @@ class UrlWalk {
     bool hashed = false;  ///< the target's name may be another one
   };
 
-  std::vector<Data> run() {
+  struct Found {
+    std::vector<Data> partials;
+    std::vector<Data> trees;
+  };
+
+  Found run() {
     std::vector<std::string> folders{""};
-    std::vector<Data> found;
+    Found found;
     while (!folders.empty() && !(stop_ && stop_())) {
       const std::string folder = std::move(folders.back());
       folders.pop_back();
@@ -229,8 +247,9 @@ class UrlWalk {
       for (const std::string& name : *names) {
         const std::string path = directory + name;
         if (const auto partial = layout::url_partial(name)) {
-          found.push_back({folder + std::string(partial->stem), path, std::string(partial->tag),
-                           layout::may_be_hash(partial->stem)});
+          found.partials.push_back(data(folder, *partial, path));
+        } else if (const auto tree = layout::unpacking_name(name)) {
+          found.trees.push_back(data(folder, *tree, path));
         } else if (may_enter(path)) {
           folders.push_back(folder + name + "/");
         }
@@ -240,6 +259,12 @@ class UrlWalk {
   }
 
  private:
+  static Data data(const std::string& folder, const layout::TaggedName& name,
+                   const std::string& path) {
+    return {folder + std::string(name.stem), path, std::string(name.tag),
+            layout::may_be_hash(name.stem)};
+  }
+
   // Neither our own folder nor one that has such a folder: what lies there has its journals and
   // locks in that.
   [[nodiscard]] bool may_enter(const std::string& path) const {
@@ -259,7 +284,7 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
   const Folders folders = folders_of(shared);
   // Data first, then journals: a download that is adopted meanwhile gets a new name, and its new
   // journal would be missed the other way round.
-  const std::vector<UrlWalk::Data> data = UrlWalk(root, stop, into).run();
+  const UrlWalk::Found data = UrlWalk(root, stop, into).run();
   std::map<std::string, Names, std::less<>> keys;  // of journals that nothing has claimed, by tag
   take_journals(folders, into, [&keys](std::string_view key, std::string_view tag) {
     keys[std::string(tag)].emplace_back(key);
@@ -280,7 +305,20 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
     candidates.erase(found);
     return key;
   };
-  for (const UrlWalk::Data& one : data) {
+  for (const UrlWalk::Data& one : data.trees) {
+    Leftover found = single(Leftover::Kind::kTree, one.path);
+    std::string key = one.hashed ? "" : layout::UrlFile(root, one.relative).key();
+    // Behind a hash: whose archive's download has the same eight random digits.
+    const auto there = keys.find(one.tag);
+    if (one.hashed && there != keys.end()) key = there->second.front();
+    if (!key.empty()) {
+      found.journal = journal_of(key, one.tag);
+      set_lock(found, folders, key);
+    }
+    found.probe = folders.probe;
+    into.found.push_back(std::move(found));
+  }
+  for (const UrlWalk::Data& one : data.partials) {
     Leftover found;
     found.data = one.path;
     if (const std::string key = claim(one); !key.empty()) {

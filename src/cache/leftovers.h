@@ -6,6 +6,7 @@
 // elsewhere.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,9 @@ struct Leftover {
   enum class Kind {
     kDownload,   ///< `data`, its `journal`, or both; either name may lead to nothing
     kTemporary,  ///< `data`: a small file or a link on its way to its name; a lease's record
-    kHolder      ///< `data`: a record of who holds a lock, or a lease
+    kHolder,     ///< `data`: a record of who holds a lock, or a lease
+    kTree        ///< `data`: a directory; `journal` belongs to its archive's download, and tells
+                 ///< whose it is
   };
   Kind kind = Kind::kDownload;
   std::string data;     ///< empty: the journal does not tell its name
@@ -40,6 +43,8 @@ struct Leftovers {
 void find_leftovers(const layout::HubRepo& repo, Leftovers& into);
 /// Those of all repos in the Hub cache at `root`. Ends early on `stop`.
 void find_hub_leftovers(const std::string& root, const StopCheck& stop, Leftovers& into);
+/// The directory `name` beside `file`, when the archive of `file` is or was unpacked there.
+[[nodiscard]] std::optional<Leftover> tree_of(const layout::UrlFile& file, const std::string& name);
 /// Those of one URL file.
 void find_leftovers(const layout::UrlFile& file, Leftovers& into);
 /// Those of all URL files below `root`, at any depth, but not below a folder that is a root of its

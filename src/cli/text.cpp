@@ -93,7 +93,10 @@ std::string planned_entry_text(const PlannedEntry& entry, bool all_files) {
   }
   if (!entry.holder.empty()) out += ", by " + entry.holder;
   out += fmt::format("\n  from  {}\n", source_text(entry));
-  if (!entry.path.empty()) out += fmt::format("  to    {}\n", entry.path);
+  if (!entry.path.empty()) {
+    const bool unpacked = entry.kind == EntryKind::kArchive;
+    out += fmt::format("  to    {}{}\n", entry.path, unpacked ? ", unpacked" : "");
+  }
   for (const PlannedFile& file : entry.files) {
     if (file.present && !all_files) continue;
     const std::string size = file.size ? bytes_text(*file.size) : "size unknown";

@@ -178,6 +178,7 @@ std::optional<Blemish> check(const EntryReport& entry) {
       const bool sized = entry.files == 1 && entry.bytes_total > 0;
       return check_file(entry.path, sized ? std::optional(entry.bytes_total) : std::nullopt);
     }
+    case EntryKind::kArchive:
     case EntryKind::kHubSnapshot:
       return check_snapshot(entry);
     case EntryKind::kPath:

@@ -49,6 +49,10 @@ Result<CargoEntry> load_hub(const HubSource& source, const Session& session,
 }
 
 Result<CargoEntry> load_url(const UrlSource& source) {
+  if (source.is_archive()) {
+    return fail(ErrorCode::kUsage,
+                "what was unpacked from an archive is not carried to other nodes");
+  }
   const UrlStore store(source.root, source.relative);
   FVP_TRY(const auto info, store.lookup());
   if (!info) return fail(ErrorCode::kNotFound, "it is not there any more");

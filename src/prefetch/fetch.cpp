@@ -337,7 +337,8 @@ class FetchLoop {
     publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file] {
       Status published = slot->job.target->publish(std::move(*file), slot->partial.data);
       // Best effort; until now it told the next process that all is there, if this one was killed.
-      (void)posix::remove_file(slot->partial.journal);
+      const bool gone_on_with = !published && posix::exists(slot->partial.data);
+      if (!gone_on_with) (void)posix::remove_file(slot->partial.journal);
       if (published) Sweep::after(slot->unfinished, slot->partial);
       return published;
     });
@@ -487,7 +488,11 @@ class FetchLoop {
       const FileSpec& spec = slot->job.download.spec;
       event.arriving.push_back({name_of(*slot), spec.path, slot->bytes, spec.size});
     }
-    session_.locks().tell_progress(event.bytes_done);
+    std::uint64_t published = 0;
+    for (const Slot* slot : active_) {
+      if (slot->phase == Phase::kPublishing) published += slot->job.target->bytes_published();
+    }
+    session_.locks().tell_progress(event.bytes_done + published);
     session_.emit(event);
   }
 

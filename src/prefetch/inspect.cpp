@@ -21,8 +21,10 @@ namespace {
 /// May a server be asked?
 enum class Asking { kAllowed, kForbidden };
 
-std::string digest_rule(const Source& source, const FileSpec& file) {
-  if (const auto* url = std::get_if<UrlSource>(&source)) return url->digest_rule;
+std::string digest_rule(const Source& source, const FileSpec& file, bool present) {
+  if (const auto* url = std::get_if<UrlSource>(&source)) {
+    return url->is_archive() && present ? "receipt" : url->digest_rule;
+  }
   const auto* hub = std::get_if<HubSource>(&source);
   if (hub != nullptr && !hub->files.empty()) return "manifest";
   return file.digest ? "hub" : "none";
@@ -143,7 +145,7 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
     planned.size = file.size;
     planned.present =
         std::find(survey->missing.begin(), survey->missing.end(), i) == survey->missing.end();
-    planned.digest_rule = digest_rule(*source, file);
+    planned.digest_rule = digest_rule(*source, file, planned.present);
     if (asking == Asking::kAllowed) planned.url = address(*source, session, *survey, file);
     if (!planned.present) {
       const Unfinished part = unfinished(*source, session, survey->commit, file);

@@ -6,6 +6,7 @@
 
 #include "base/try.h"
 #include "cache/hf_store.h"
+#include "prefetch/archive.h"
 
 namespace fvprefetch {
 
@@ -426,7 +427,11 @@ Result<Survey> look(const Source& source, const Session& session, Hashing hashin
                     const Told& told) {
   if (const auto* path = std::get_if<PathSource>(&source))
     return look_path(*path, session, hashing);
-  if (const auto* url = std::get_if<UrlSource>(&source)) return look_url(*url, session, hashing);
+  if (const auto* url = std::get_if<UrlSource>(&source)) {
+    const bool refresh = session.options().refresh && !session.offline();
+    return url->is_archive() ? look_archive(*url, session, refresh)
+                             : look_url(*url, session, hashing);
+  }
   return look_hub(std::get<HubSource>(source), session, hashing, told);
 }
 

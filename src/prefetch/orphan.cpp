@@ -37,7 +37,12 @@ Result<Signs> look_at(const Leftover& leftover) {
   if (!leftover.data.empty()) {
     FVP_TRY(const auto info, posix::lstat(leftover.data));
     const bool link = info && info->link && leftover.kind == Leftover::Kind::kTemporary;
-    if (info && (info->regular || link)) {
+    const bool tree = leftover.kind == Leftover::Kind::kTree;
+    if (info && tree && info->directory) {
+      signs.data = true;
+      signs.data_bytes = posix::allocated_below(leftover.data);
+      note(*info);
+    } else if (info && !tree && (info->regular || link)) {
       signs.data = true;
       signs.data_bytes = on_disk(*info);
       note(*info);
@@ -46,12 +51,15 @@ Result<Signs> look_at(const Leftover& leftover) {
   if (!leftover.journal.empty()) {
     FVP_TRY(const auto info, posix::lstat(leftover.journal));
     if (info && info->regular) {
-      signs.journal = true;
-      signs.journal_bytes = on_disk(*info);
       note(*info);
       const auto text = posix::read_small(leftover.journal, kLargestJournal);
       const auto journal = text && *text ? parse_journal(**text) : std::nullopt;
-      signs.legible = journal.has_value();
+      // That of an archive's download is a leftover of its own, and no tree is gone on with.
+      if (leftover.kind != Leftover::Kind::kTree) {
+        signs.journal = true;
+        signs.journal_bytes = on_disk(*info);
+        signs.legible = journal.has_value();
+      }
       if (journal && journal->owner) signs.owner = liveness(*journal->owner);
     }
   }

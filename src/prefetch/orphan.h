@@ -4,7 +4,8 @@
 //   its owner lives on this host                 in use, whatever its age
 //   any of it changed within the last day        young, whoever may own it
 //   data and a journal that can be read          unfinished: the next run could go on with it
-//   data alone, a journal alone, a record        useless: nobody ever will
+//   data alone, a journal alone, a record,       useless: nobody ever will
+//   a directory that an archive is unpacked into
 //
 // The owner's death alone makes nothing an orphan: a job that was killed comes back. Nor does a
 // host that cannot be asked keep anything: it has a day to show that it lives. A lock that somebody
@@ -26,7 +27,7 @@ constexpr std::chrono::hours kYouth(24);
 
 /// What can be seen of a leftover.
 struct Signs {
-  bool data = false;              ///< there, and a file as we make it
+  bool data = false;              ///< there, and a file (a directory) as we make it
   bool journal = false;           ///< there, and a file as we make it
   bool legible = false;           ///< the journal is one of this version
   std::int64_t changed_ns = 0;    ///< the last change of either, nanoseconds since 1970

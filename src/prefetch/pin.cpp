@@ -9,6 +9,7 @@
 #include "cache/receipt.h"
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/archive.h"
 #include "prefetch/lookup.h"
 #include "prefetch/run.h"
 #include "source/resolve.h"
@@ -180,6 +181,7 @@ class Locking {
   };
   Result<Cached> cached_file(const UrlSource& source) const {
     const UrlStore store(source.root, source.relative);
+    if (source.is_archive()) return cached_archive(source, store);
     FVP_TRY(const std::optional<posix::FileInfo> info, store.lookup());
     if (!info) return Cached{{}, 0, "not in the cache, and no `sha256`"};
     if (const std::optional<Receipt> receipt = url_receipt(store, *info)) {
@@ -192,6 +194,20 @@ class Locking {
     FVP_TRY(const HashedFile hashed,
             hash_file(store.paths().path(), Digest::Kind::kSha256, session_.stop_check()));
     return Cached{hashed.hex, hashed.info.size, {}};
+  }
+
+  /// The archive itself is gone; its receipt says what it was.
+  static Result<Cached> cached_archive(const UrlSource& source, const UrlStore& store) {
+    FVP_TRY(const std::optional<posix::FileInfo> info, store.lookup_directory());
+    if (!info) return Cached{{}, 0, "not in the cache, and no `sha256`"};
+    const std::optional<Receipt> receipt = archive_receipt(store);
+    if (!receipt || receipt->files.empty()) {
+      return Cached{{}, 0, "nothing tells which archive it was unpacked from"};
+    }
+    if (receipt->source_key != source_key(source)) {
+      return Cached{{}, 0, "the contents in the cache came from " + receipt->source};
+    }
+    return Cached{receipt->archive->sha256, receipt->archive->size, {}};
   }
 
   Manifest locked_;

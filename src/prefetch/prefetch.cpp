@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
+#include "prefetch/archive.h"
 #include "prefetch/fetch.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
@@ -216,6 +217,7 @@ class Run : public FetchListener {
       const bool begun =
           !job.target->unfinished(journals).empty();  // else a look at all that lies there
       needs[entry] += size - (begun ? std::min(size, job.target->partial_bytes()) : 0);
+      needs[entry] += job.target->bytes_beside();
       places[entry] = posix::parent(job.target->final_path());
     }
     struct Place {
@@ -337,7 +339,12 @@ class Run : public FetchListener {
       Item& item = items_[i];
       if (item.done || item.report.error || item.survey.need != Survey::Need::kFiles) continue;
       if (const auto* url = std::get_if<UrlSource>(&item.source)) {
-        auto target = std::make_unique<UrlTarget>(*url, item.survey.judged, session_);
+        std::unique_ptr<Target> target;
+        if (url->is_archive()) {
+          target = std::make_unique<ArchiveTarget>(*url, item.survey.judged, session_);
+        } else {
+          target = std::make_unique<UrlTarget>(*url, item.survey.judged, session_);
+        }
         const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
         if (is_new) {
           FetchJob job;
@@ -436,6 +443,11 @@ class Run : public FetchListener {
         if (item.survey.wants_receipt) {
           write_url_receipt(*url, url->file.digest->hex, *item.survey.judged);
         }
+        return {};
+      }
+      if (url->is_archive()) {
+        FVP_TRY(Survey now, look_archive(*url, session_, false));
+        if (now.need == Survey::Need::kNothing) item.survey.files = std::move(now.files);
         return {};
       }
       FVP_TRY(const auto info, posix::stat(item.survey.path));

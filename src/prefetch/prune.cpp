@@ -121,12 +121,15 @@ class Pruner {
     const Fate fate = judge(*signs, careful_now(leftover.probe));
     if (!is_orphan(fate)) return keep(leftover, *signs, fate);
     // The data first: a journal alone harms nobody.
-    if (signs->data && !remove(leftover.data, signs->data_bytes)) return;
+    if (signs->data && !remove(leftover.data, signs->data_bytes, leftover.kind)) return;
     if (signs->journal) (void)remove(leftover.journal, signs->journal_bytes);
   }
 
-  bool remove(const std::string& path, std::uint64_t bytes) {
-    if (const Status removed = posix::remove_file(path); !removed) {
+  bool remove(const std::string& path, std::uint64_t bytes,
+              Leftover::Kind kind = Leftover::Kind::kDownload) {
+    const bool tree = kind == Leftover::Kind::kTree;
+    if (const Status removed = tree ? posix::remove_tree(path) : posix::remove_file(path);
+        !removed) {
       tell(path, bytes, PruneState::kFailed, removed.error());
       return false;
     }

@@ -20,6 +20,7 @@ namespace {
 constexpr int kSchema = 1;
 
 constexpr std::array kKinds{std::pair{EntryKind::kPath, "path"}, std::pair{EntryKind::kUrl, "url"},
+                            std::pair{EntryKind::kArchive, "archive"},
                             std::pair{EntryKind::kHubFile, "hub_file"},
                             std::pair{EntryKind::kHubSnapshot, "hub_snapshot"}};
 constexpr std::array kStates{

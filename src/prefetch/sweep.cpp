@@ -26,10 +26,21 @@ std::string_view before_tag(std::string_view name, std::string_view tag) {
   return name.substr(0, static_cast<std::size_t>(tag.data() - name.data()));
 }
 
+// A tree is of no use to anybody: it goes at once when its owner is known to be gone.
+void sweep(const Leftover& tree, const PartialPlace& fresh) {
+  const auto signs = look_at(tree);
+  if (!signs || !signs->data) return;
+  const bool old = judge(*signs, wall_clock_ns()) >= Fate::kUseless &&
+                   judge(*signs, careful_now(fresh.data)) >= Fate::kUseless;
+  if (old || signs->owner == Liveness::kGone) (void)posix::remove_tree(tree.data);
+}
+
 }  // namespace
 
 void Sweep::before(const Target& target, const std::vector<PartialPlace>& unfinished,
                    const PartialPlace& fresh) {
+  // First: the journals of their downloads tell whose they are.
+  for (const Leftover& tree : target.trees()) sweep(tree, fresh);
   for (const PartialPlace& place : unfinished) sweep(place, fresh, Fate::kUseless);
   // Data that has no journal.
   const std::string folder = posix::parent(fresh.data);

@@ -14,7 +14,8 @@ namespace fvprefetch {
 
 class Sweep {
  public:
-  /// Under the target's lock, when its download begins: removes what nobody can go on with. What
+  /// Under the target's lock, when its download begins: removes what nobody can go on with, of it
+  /// the directories of archives as soon as their owner is known to be gone. What
   /// could be gone on with stays, however old, for this download will look at it.
   /// `unfinished`: of the target, by its journals. `fresh`: a private name of it that is free.
   void before(const Target& target, const std::vector<PartialPlace>& unfinished,

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cache/hf_store.h"
+#include "cache/leftovers.h"
 #include "cache/url_store.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
@@ -54,7 +55,14 @@ class Target {
   [[nodiscard]] std::vector<PartialPlace> unfinished(JournalNames& names) const;
   /// Bytes of unfinished downloads of this file by anybody.
   [[nodiscard]] virtual std::uint64_t partial_bytes() const = 0;
-  /// Under the lock: publishes a verified download.
+  /// Bytes that publishing takes besides those of the download, as far as they are known.
+  [[nodiscard]] virtual std::uint64_t bytes_beside() const { return 0; }
+  /// How far a publish() has got that takes long, for those who wait for our lock. Any thread.
+  [[nodiscard]] virtual std::uint64_t bytes_published() const { return 0; }
+  /// Directories beside it that an archive is, or was, unpacked into.
+  [[nodiscard]] virtual std::vector<Leftover> trees() const { return {}; }
+  /// Under the lock: publishes a verified download. One that it fails with and leaves is gone on
+  /// with by the next run.
   [[nodiscard]] virtual Status publish(Downloaded file, const std::string& partial) = 0;
 
  private:

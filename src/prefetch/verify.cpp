@@ -19,6 +19,7 @@
 #include "cache/receipt.h"
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/archive.h"
 #include "prefetch/hash_pool.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
@@ -131,7 +132,65 @@ class Verifier {
     return {};
   }
 
+  /// The files as they were unpacked, by the receipt: no digest of the manifest is theirs.
+  Status expect_archive(std::size_t index, const UrlSource& source) {
+    VerifiedEntry& entry = found_.entries[index];
+    const UrlStore store(source.root, source.relative);
+    FVP_TRY(const auto there, store.lookup_directory());
+    entry.path = source.path();
+    entry.listed_by = "manifest";
+    const std::optional<Receipt> receipt = there ? archive_receipt(store) : std::nullopt;
+    if (!there) {
+      settle(index, source.file.path, entry.path, FileState::kMissing, "");
+    } else if (!receipt) {
+      settle(index, source.file.path, entry.path, FileState::kUnverifiable,
+             "nothing to check against: no receipt tells what was unpacked");
+    } else if (receipt->files.empty()) {
+      settle(index, source.file.path, entry.path, FileState::kCorrupt,
+             "somebody began to replace it and did not end");
+    } else if (const std::string other = archive_mismatch(source, *receipt->archive);
+               !other.empty()) {
+      settle(index, source.file.path, entry.path, FileState::kCorrupt,
+             "it was unpacked from " + other);
+    } else {
+      entry.listed_by = "receipt";
+      for (const ReceiptFile& file : receipt->files) expect_unpacked(index, entry.path, file);
+    }
+    return {};
+  }
+
+  void expect_unpacked(std::size_t index, const std::string& directory, const ReceiptFile& file) {
+    const std::string location = directory + "/" + file.path;
+    if (file.link.empty()) {
+      Check check;
+      check.location = location;
+      check.digests.push_back({Digest::Kind::kSha256, file.sha256});
+      check.sizes.push_back(file.size);
+      add(index, file.path, std::move(check));
+      return;
+    }
+    const std::optional<std::string> target = posix::read_link(location);
+    if (target == file.link) {
+      settle(index, file.path, location, FileState::kOk, "");
+    } else {
+      settle(index, file.path, location,
+             posix::exists(location) ? FileState::kCorrupt : FileState::kMissing,
+             "it is no link to " + file.link);
+    }
+  }
+
+  /// A file of which all is known without reading it.
+  void settle(std::size_t index, const std::string& path, const std::string& location,
+              FileState state, std::string note) {
+    VerifiedFile& file = found_.entries[index].files.emplace_back();
+    file.path = path;
+    file.location = location;
+    file.state = state;
+    file.note = std::move(note);
+  }
+
   Status expect_url(std::size_t index, const UrlSource& source) {
+    if (source.is_archive()) return expect_archive(index, source);
     VerifiedEntry& entry = found_.entries[index];
     const UrlStore store(source.root, source.relative);
     FVP_TRY(const auto there, store.lookup());

@@ -21,6 +21,8 @@ constexpr auto kLargestFile =
 /// A download lies beside its target as ".<name>.<8 hex>.fvprefetch-part" first, and that name must
 /// fit into 255 bytes too.
 constexpr std::string_view kPartialSuffix = ".fvprefetch-part";
+constexpr std::string_view kUnpackSuffix = ".fvprefetch-unpack";
+constexpr std::string_view kOwnSuffix = ".fvprefetch-";
 constexpr std::size_t kLongestFileName = 255 - 10 - kPartialSuffix.size();
 
 bool has_control_character(std::string_view text) {
@@ -58,6 +60,9 @@ class Checker {
       url_fields_without_url();
       hub_fields();
       pinned_files();
+    }
+    if (!entry_.unpack && entry_.strip_components > 0) {
+      problem("/strip_components", "is for entries with `unpack` only");
     }
     digest("/sha256", entry_.sha256, kSha256Digits);
     if (entry_.size) size("/size", *entry_.size);
@@ -98,8 +103,8 @@ class Checker {
   void file_name(const std::string& field, std::string_view path) {
     if (has_segment(path, ".fvprefetch")) {
       problem(field, "\".fvprefetch\" is fvprefetch's own folder");
-    } else if (path.ends_with(kPartialSuffix)) {
-      problem(field, "names that end in \"" + std::string(kPartialSuffix) +
+    } else if (path.ends_with(kPartialSuffix) || path.ends_with(kUnpackSuffix)) {
+      problem(field, "names that end in \"" + std::string(path.substr(path.rfind(kOwnSuffix))) +
                          "\" are fvprefetch's own, for unfinished downloads");
     } else if (last_segment(path).size() > kLongestFileName) {
       problem(field, "expected a file name of at most " + std::to_string(kLongestFileName) +
@@ -156,6 +161,7 @@ class Checker {
     };
     refuse(!entry_.mirrors.empty(), "/mirrors");
     refuse(!entry_.dest.empty(), "/dest");
+    refuse(entry_.unpack, "/unpack");
   }
 
   void hub_fields() {

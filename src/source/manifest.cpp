@@ -31,12 +31,11 @@ constexpr std::size_t kMostProblems = 100;  // in one message; more helps nobody
 
 // The field names stand here, in manifest_text.cpp and in the schema; tests hold them together.
 constexpr std::array<std::string_view, 3> kManifestFields{"$schema", "version", "entries"};
-constexpr std::array<std::string_view, 14> kEntryFields{
-    "name",  "source",      "filename", "revision", "repo_type", "include", "exclude",
-    "files", "locked_from", "sha256",   "size",     "mirrors",   "dest",    "optional"};
+constexpr std::array<std::string_view, 16> kEntryFields{
+    "name",    "source", "filename",         "revision", "repo_type", "include",
+    "exclude", "files",  "locked_from",      "sha256",   "size",      "mirrors",
+    "dest",    "unpack", "strip_components", "optional"};
 constexpr std::array<std::string_view, 4> kFileFields{"path", "size", "sha256", "git_sha1"};
-// Words of the format that a later version reads; better than "unknown field".
-constexpr std::array<std::string_view, 2> kUnpackFields{"unpack", "strip_components"};
 
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& list, std::string_view word) {
@@ -208,10 +207,7 @@ class Reader {
     Entry entry;
     Unread unread;  // the rules would only repeat it
     for (const JsonNode& field : node.children) {
-      if (contains(kUnpackFields, field.key)) {
-        problem(field.key_offset, here + "/" + field.key,
-                "unpacking archives is not available in this version");
-      } else if (!contains(kEntryFields, field.key)) {
+      if (!contains(kEntryFields, field.key)) {
         unknown_field(field, here, kEntryFields);
       } else if (field.key == "files") {
         read_files(field, here, entry.files, unread);
@@ -258,11 +254,32 @@ class Reader {
     if (key == "size") return read_size(field, here, entry.size);
     if (key == "mirrors") return read_texts(field, here, "", entry.mirrors);
     if (key == "dest") return read_text(field, here, entry.dest);
-    if (field.kind != JsonNode::Kind::kBoolean) {
-      return wrong_kind(field, here, "true or false");
-    }
-    entry.optional = field.boolean;
+    if (key == "unpack") return read_flag(field, here, entry.unpack);
+    if (key == "strip_components") return read_count(field, here, entry.strip_components);
+    return read_flag(field, here, entry.optional);
+  }
+
+  bool read_flag(const JsonNode& node, const std::string& here, bool& flag) {
+    if (node.kind != JsonNode::Kind::kBoolean) return wrong_kind(node, here, "true or false");
+    flag = node.boolean;
     return true;
+  }
+
+  bool read_count(const JsonNode& node, const std::string& here, std::uint64_t& count) {
+    constexpr std::uint64_t kMost = 100;  // more than a name has segments, in practice
+    if (node.kind == JsonNode::Kind::kUnsigned && node.number <= kMost) {
+      count = node.number;
+      return true;
+    }
+    if (node.kind == JsonNode::Kind::kUnsigned) {
+      problem(node.offset, here, "expected 0 to 100, got " + std::to_string(node.number));
+      return false;
+    }
+    if (node.kind == JsonNode::Kind::kNegative) {
+      problem(node.offset, here, "expected 0 to 100, got a negative number");
+      return false;
+    }
+    return wrong_kind(node, here, "a whole number from 0 to 100");
   }
 
   /// `files`, below the entry at `here`. Each is read for itself, so that a mistake in one hides

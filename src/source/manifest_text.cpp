@@ -40,6 +40,8 @@ Json to_json(const Entry& entry) {
   if (entry.size) object["size"] = *entry.size;
   put(object, "mirrors", entry.mirrors);
   put(object, "dest", entry.dest);
+  if (entry.unpack) object["unpack"] = true;
+  if (entry.strip_components > 0) object["strip_components"] = entry.strip_components;
   if (entry.optional) object["optional"] = true;
   for (const PinnedFile& file : entry.files) object["files"].push_back(to_json(file));
   return object;

@@ -76,6 +76,7 @@ UrlSource resolve_url_entry(const Entry& entry, const EnvironmentLookup& env,
   source.file.urls = {entry.source};
   source.file.urls.insert(source.file.urls.end(), entry.mirrors.begin(), entry.mirrors.end());
   source.file.size = entry.size;
+  if (entry.unpack) source.strip_components = entry.strip_components;
 
   // The manifest's digest wins; the conventions are judged by the place the file is meant for,
   // wherever TORCH_HOME puts it.
@@ -84,7 +85,7 @@ UrlSource resolve_url_entry(const Entry& entry, const EnvironmentLookup& env,
   if (digest.empty() && dest.starts_with("clip/")) {
     digest = digest_in_address(entry.source);
     source.digest_rule = "clip address";
-  } else if (digest.empty() && dest.starts_with("torch/hub/checkpoints/")) {
+  } else if (digest.empty() && !entry.unpack && dest.starts_with("torch/hub/checkpoints/")) {
     digest = digest_in_name(file_name(dest));
     source.digest_rule = "name suffix";
   }
@@ -272,6 +273,7 @@ std::string without_secrets(const std::string& source) {
 
 std::optional<std::string> fastvideo_key(const Source& source) {
   if (const auto* file = std::get_if<UrlSource>(&source)) {
+    if (file->is_archive()) return std::nullopt;  // ensure_checkpoint unpacks nothing
     // Other places are filled by the libraries that own them, which take no lock.
     if (!file->relative.starts_with("models/")) return std::nullopt;
     const auto url = parse_url(file->file.urls.front());
@@ -285,7 +287,9 @@ std::optional<std::string> fastvideo_key(const Source& source) {
 
 EntryKind kind_of(const Source& source) {
   if (std::holds_alternative<PathSource>(source)) return EntryKind::kPath;
-  if (std::holds_alternative<UrlSource>(source)) return EntryKind::kUrl;
+  if (const auto* url = std::get_if<UrlSource>(&source)) {
+    return url->is_archive() ? EntryKind::kArchive : EntryKind::kUrl;
+  }
   return std::get<HubSource>(source).filename.empty() ? EntryKind::kHubSnapshot
                                                       : EntryKind::kHubFile;
 }
@@ -317,6 +321,10 @@ Status check_destinations(const std::vector<Entry>& entries, const std::vector<S
                first.size != entries[i].size) {
       problems.push_back("entries " + named(first) + " and " + named(entries[i]) +
                          " have one source and one destination, but not one sha256 and size");
+    } else if (first.unpack != entries[i].unpack ||
+               first.strip_components != entries[i].strip_components) {
+      problems.push_back("entries " + named(first) + " and " + named(entries[i]) +
+                         " have one destination, but not one `unpack` and `strip_components`");
     }
   }
   for (const auto& [path, index] : first_at) {
@@ -326,7 +334,8 @@ Status check_destinations(const std::vector<Entry>& entries, const std::vector<S
       if (folder == first_at.end()) continue;
       problems.push_back("the destination of entry " + named(entries[index]) +
                          " lies below that of entry " + named(entries[folder->second]) + ", `" +
-                         folder->first + "`, which is a file");
+                         folder->first + "`, which is " +
+                         (entries[folder->second].unpack ? "unpacked as a whole" : "a file"));
     }
   }
 

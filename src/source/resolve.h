@@ -25,9 +25,13 @@ struct PathSource {
 };
 struct UrlSource {
   std::string root;         ///< the eval cache, or TORCH_HOME
-  std::string relative;     ///< below root, no ".."
+  std::string relative;     ///< below root, no ".."; of an archive: the directory
   FileSpec file;            ///< urls: source, then mirrors
   std::string digest_rule;  ///< "manifest", "clip address", "name suffix" or "none"
+  /// The file is an archive that is unpacked without so many leading folders; nullopt: the file is
+  /// what is wanted.
+  std::optional<std::uint64_t> strip_components;
+  [[nodiscard]] bool is_archive() const { return strip_components.has_value(); }
   [[nodiscard]] std::string path() const { return root + "/" + relative; }
 };
 struct HubSource {

@@ -78,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(Files, GoodManifest,
 TEST(Manifest, ReadsEveryField) {
   const auto manifest = load_manifest(FVP_MANIFESTS "/good/full.json");
   ASSERT_TRUE(manifest) << manifest.error().message;
-  ASSERT_EQ(manifest->entries.size(), 6U);
+  ASSERT_EQ(manifest->entries.size(), 7U);
 
   Entry raft;
   raft.name = "raft";
@@ -105,7 +105,10 @@ TEST(Manifest, ReadsEveryField) {
   EXPECT_EQ(manifest->entries[3].dest, "clip/ViT-B-32.pt");
   EXPECT_TRUE(manifest->entries[3].optional);
   EXPECT_EQ(manifest->entries[4].repo_type, "model");
-  EXPECT_FALSE(manifest->entries[5].optional);
+  EXPECT_FALSE(manifest->entries[4].unpack);
+  EXPECT_TRUE(manifest->entries[5].unpack);
+  EXPECT_EQ(manifest->entries[5].strip_components, 1U);
+  EXPECT_FALSE(manifest->entries[6].optional);
 }
 
 TEST(Manifest, ReadsWhatALockFileHas) {
@@ -330,7 +333,7 @@ TEST(Validate, RefusesAnEmptySource) {
 TEST(ShippedManifest, IsValid) {
   const auto manifest = load_manifest(FVP_SHIPPED_MANIFESTS "/fastvideo-eval.json");
   ASSERT_TRUE(manifest) << manifest.error().message;
-  EXPECT_EQ(manifest->entries.size(), 27U);
+  EXPECT_EQ(manifest->entries.size(), 28U);
 }
 
 TEST(ShippedManifest, PutsFilesWhereTheirLibrariesLook) {
@@ -340,6 +343,7 @@ TEST(ShippedManifest, PutsFilesWhereTheirLibrariesLook) {
   for (const Entry& entry : manifest->entries) dest[entry.name] = entry.dest;
   EXPECT_EQ(dest.at("clip-vit-l-14"), "clip/ViT-L-14.pt");
   EXPECT_EQ(dest.at("clip-vit-b-32"), "clip/ViT-B-32.pt");
+  EXPECT_EQ(dest.at("dino-code"), "torch/hub/facebookresearch_dino_main");
   EXPECT_EQ(dest.at("alexnet-owt-7be5be79.pth"), "torch/hub/checkpoints/alexnet-owt-7be5be79.pth");
   EXPECT_EQ(dest.at("musiq_spaq_ckpt-358bb6af.pth"), "pyiqa/musiq_spaq_ckpt-358bb6af.pth");
   EXPECT_EQ(dest.at("amt-s.pth"), "");

@@ -242,6 +242,20 @@ TEST(ResolveUrl, KeepsTheMirrorsInOrderBehindTheSource) {
   EXPECT_EQ(file.blob, "");
 }
 
+TEST(ResolveUrl, AnArchiveIsKnownByWhatTheManifestSaysAlone) {
+  Entry entry = entry_of("n", "https://h/x.zip");
+  entry.dest = "torch/hub/checkpoints/a-7be5be79.pth";  // of the folder: no digest of the archive
+  entry.unpack = true;
+  entry.strip_components = 1;
+  const auto found = resolved(entry);
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ(kind_of(*found), EntryKind::kArchive);
+  const auto& url = std::get<UrlSource>(*found);
+  EXPECT_EQ(url.strip_components, 1U);
+  EXPECT_EQ(url.file.digest, std::nullopt);
+  EXPECT_EQ(fastvideo_key(*found), std::nullopt);
+}
+
 TEST(ResolveUrl, RefusesANameThatLeavesTheCache) {
   for (const std::string name : {"../x", "/x", "a/../../x", ""}) {
     const auto found = resolved(entry_of(name, "https://h/x"));
@@ -365,6 +379,21 @@ TEST_F(Destinations, MustNotBeAFolderOfAnother) {
   EXPECT_EQ(problems(),
             "the destination of entry `a/b/c` lies below that of entry `a`, "
             "`/cache/eval/models/a`, which is a file");
+}
+
+TEST_F(Destinations, MustNotBeUnpackedInTwoWays) {
+  add("a", "https://h/a.zip", "lib/a");
+  add("b", "https://h/a.zip", "lib/a");
+  entries.back().unpack = true;
+  EXPECT_NE(problems().find("not one `unpack`"), std::string::npos);
+}
+
+TEST_F(Destinations, MustNotLieInWhatIsUnpackedAsAWhole) {
+  add("a", "https://h/a.zip", "lib/a");
+  entries.back().unpack = true;
+  add("b", "https://h/b", "lib/a/b");
+  EXPECT_NE(problems().find("`/cache/eval/lib/a`, which is unpacked as a whole"),
+            std::string::npos);
 }
 
 TEST_F(Destinations, AreNoFoldersOfNamesThatOnlyBeginAlike) {
