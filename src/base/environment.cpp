@@ -47,8 +47,10 @@ constexpr auto kVariables = std::to_array<Variable>({
     {"http_proxy", "the proxy; also https_proxy, all_proxy, no_proxy, each in capitals too"},
     {"SLURM_STEP_ID",
      "what the launcher told; also SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_NODEID, "
-     "SLURM_MPI_TYPE, OMPI_COMM_WORLD_*, PMI_*, PMIX_*, PALS_*, FLUX_*, MPI_LOCALNRANKS, "
-     "HYDI_CONTROL_FD (see cluster/launcher)"},
+     "SLURM_LOCALID, SLURM_RESTART_COUNT, SLURM_CLUSTER_NAME, SLURM_JOB_START_TIME, "
+     "SLURM_STEP_LAUNCHER_PORT, SLURM_MPI_TYPE, OMPI_COMM_WORLD_*, PMI_*, PMIX_*, PALS_*, FLUX_*, "
+     "MPI_LOCALNRANKS, "
+     "MPI_LOCALRANKID, HYDI_CONTROL_FD (see cluster/launcher)"},
     {"TMPDIR", "where FastVideo's own locks lie; also TEMP, TMP; else /tmp"},
     {"USER", "who holds a lock, for those who wait; else LOGNAME"},
     {"SLURM_JOB_ID", "the batch job; also PBS_JOBID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID, JOB_ID"},

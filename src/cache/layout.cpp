@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 
 #include "base/digest.h"
 #include "base/relative_path.h"
@@ -18,6 +19,8 @@ constexpr std::string_view kHolderSuffix = ".holder";
 constexpr std::string_view kLockSuffix = ".lock";
 constexpr std::string_view kLeaseSuffix = ".lease";
 constexpr std::string_view kLeaseRecordSuffix = ".lease-record";
+constexpr std::string_view kRecordSuffix = ".json";
+constexpr std::string_view kTakenSuffix = ".taken";
 constexpr std::size_t kTagDigits = 8;
 constexpr std::size_t kLongestSegment = 255;
 
@@ -254,6 +257,32 @@ std::optional<std::string> fastvideo_lock(std::string_view temporary_directory,
 
 std::string lock_beside(std::string_view directory, std::string_view stem) {
   return join({directory, stem}).append(kLockSuffix);
+}
+
+StepFiles::StepFiles(std::string_view root, std::string step)
+    : directory_(steps(root)), step_(std::move(step)) {}
+
+std::string StepFiles::record() const {
+  return join({directory_, step_}).append(kRecordSuffix);
+}
+std::string StepFiles::lock() const {
+  return lock_beside(directory_, step_);
+}
+std::string StepFiles::taken(int rank) const {
+  return join({directory_, step_}).append(".").append(std::to_string(rank)).append(kTakenSuffix);
+}
+
+std::string steps(std::string_view root) {
+  return join({root, ".fvprefetch", "steps"});
+}
+
+bool is_step_file(std::string_view file_name) {
+  for (const std::string_view suffix : {kRecordSuffix, kTakenSuffix}) {
+    if (!file_name.ends_with(suffix)) continue;
+    file_name.remove_suffix(suffix.size());
+    return safe_blob_name(file_name);
+  }
+  return false;
 }
 
 std::string doctor_directory(std::string_view directory, std::string_view tag) {

@@ -28,6 +28,9 @@
 //   <root>/.fvprefetch/partials/<key>.<8 hex>.json *
 //   <root>/.fvprefetch/tmp/<8 hex>                 * receipts on their way
 //   <root>/.fvprefetch/doctor.<8 hex>/             * as in the Hub cache
+//   <root>/.fvprefetch/steps/<step>.json           * how a run without MPI ended: for its other
+//   ranks <root>/.fvprefetch/steps/<step>.lease          * of the rank that works for them
+//   <root>/.fvprefetch/steps/<step>.<rank>.taken   * which such record that rank has returned
 // A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>; a lease
 // that was taken from a dead holder is <name>.lease.<8 hex> until it is gone.
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
@@ -139,6 +142,25 @@ class UrlFile {
                                                         std::string_view key);
 /// The lock in `directory` of a blob or of UrlFile::key().
 [[nodiscard]] std::string lock_beside(std::string_view directory, std::string_view stem);
+
+/// Where the processes of one step meet when they have no MPI, below the root of an eval cache.
+/// `step` must be safe (safe_blob_name).
+class StepFiles {
+ public:
+  StepFiles(std::string_view root, std::string step);
+
+  [[nodiscard]] const std::string& directory() const { return directory_; }
+  [[nodiscard]] std::string record() const;
+  [[nodiscard]] std::string lock() const;  ///< is never made; the lease lies beside it
+  [[nodiscard]] std::string taken(int rank) const;
+
+ private:
+  std::string directory_;
+  std::string step_;
+};
+[[nodiscard]] std::string steps(std::string_view root);
+/// Whether `file_name` is one that StepFiles::record() or taken() gives.
+[[nodiscard]] bool is_step_file(std::string_view file_name);
 
 /// The directory inside `directory` that `doctor` has to itself.
 [[nodiscard]] std::string doctor_directory(std::string_view directory, std::string_view tag);

@@ -293,14 +293,16 @@ class HeldLease final : public HeldLock {
   std::shared_ptr<State::Lease> lease_;
 };
 
-class LeaseLock final : public Lock {
+enum class Manner { kEager, kAwaiting };
+
+class LeaseLock final : public AwaitedLease {
  public:
-  LeaseLock(std::string path, std::shared_ptr<State> state)
-      : path_(std::move(path)), state_(std::move(state)) {}
+  LeaseLock(std::string path, std::shared_ptr<State> state, Manner manner)
+      : path_(std::move(path)), state_(std::move(state)), manner_(manner) {}
 
   [[nodiscard]] Result<std::unique_ptr<HeldLock>> try_acquire() override {
     // Most are free, and to make the name is to look.
-    if (std::exchange(first_, false)) {
+    if (std::exchange(first_, false) && manner_ == Manner::kEager) {
       auto taken = take();
       if (!taken || *taken) return taken;
     }
@@ -309,8 +311,10 @@ class LeaseLock final : public Lock {
     unseen_since_.reset();
     if (!*now) {
       seen_.reset();
+      if (is_left_to_another()) return nullptr;
       return take();
     }
+    free_since_.reset();
     if ((*now)->peek.info.link) {
       return fail(ErrorCode::kInternal,
                   "the lease " + path_ + " is a symbolic link, which is not followed",
@@ -334,6 +338,8 @@ class LeaseLock final : public Lock {
 
   [[nodiscard]] std::string kind() const override { return "lease"; }
 
+  [[nodiscard]] bool held_by_other() const override { return seen_.has_value(); }
+
  private:
   // EIO and the like come from a server that is away; it is given as long as a silent holder.
   [[nodiscard]] Result<std::unique_ptr<HeldLock>> ride_out(Error error) {
@@ -343,6 +349,13 @@ class LeaseLock final : public Lock {
     const bool may_pass = error.code == ErrorCode::kInternal;
     if (may_pass && at - *unseen_since_ < state_->times.dead_after) return nullptr;
     return fail(std::move(error));
+  }
+
+  [[nodiscard]] bool is_left_to_another() {
+    if (manner_ == Manner::kEager) return false;
+    const Clock::TimePoint at = state_->clock.now();
+    if (!free_since_) free_since_ = at;
+    return at - *free_since_ < state_->times.dead_after;
   }
 
   void note(Sight now) {
@@ -455,10 +468,12 @@ class LeaseLock final : public Lock {
 
   std::string path_;
   std::shared_ptr<State> state_;
+  Manner manner_;
   bool first_ = true;
   std::optional<Sight> seen_;   ///< of the last look
   Clock::TimePoint seen_at_{};  ///< since when it is the same
   std::optional<Clock::TimePoint> unseen_since_;
+  std::optional<Clock::TimePoint> free_since_;  ///< while it is, and as far as we looked
 };
 
 void keep_beating(const std::shared_ptr<State>& state) noexcept {
@@ -489,6 +504,16 @@ LeaseKeeper::~LeaseKeeper() {
 }
 
 std::unique_ptr<Lock> LeaseKeeper::lease(const std::string& lock) {
+  begin_to_beat();
+  return std::make_unique<LeaseLock>(layout::lease_beside(lock), state_, Manner::kEager);
+}
+
+std::unique_ptr<AwaitedLease> LeaseKeeper::awaited_lease(const std::string& lock) {
+  begin_to_beat();
+  return std::make_unique<LeaseLock>(layout::lease_beside(lock), state_, Manner::kAwaiting);
+}
+
+void LeaseKeeper::begin_to_beat() {
   const bool first = [&] {
     const std::lock_guard guard(state_->mutex);
     return !std::exchange(state_->beating, true);
@@ -501,7 +526,6 @@ std::unique_ptr<Lock> LeaseKeeper::lease(const std::string& lock) {
       // costs work and nothing else.
     }
   }
-  return std::make_unique<LeaseLock>(layout::lease_beside(lock), state_);
 }
 
 void LeaseKeeper::tell_progress(std::uint64_t bytes_done) {

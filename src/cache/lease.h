@@ -50,6 +50,13 @@ struct LeaseTimes {
   [[nodiscard]] std::chrono::milliseconds beat() const { return dead_after / 12; }
 };
 
+/// A lease that somebody else is expected to take.
+class AwaitedLease : public Lock {
+ public:
+  /// Somebody held it at the last try.
+  [[nodiscard]] virtual bool held_by_other() const = 0;
+};
+
 /// Holds the leases of one run and keeps them alive, from the first one on, by one thread. Must
 /// outlive its leases. Any thread.
 class LeaseKeeper {
@@ -64,6 +71,9 @@ class LeaseKeeper {
 
   /// The lease that goes with the lock file `lock` ("<stem>.lock"). Its kind() is "lease".
   [[nodiscard]] std::unique_ptr<Lock> lease(const std::string& lock);
+  /// The same, for who is better off when another has it: a free name is left to that one for
+  /// `dead_after`, and a dead holder is followed as always.
+  [[nodiscard]] std::unique_ptr<AwaitedLease> awaited_lease(const std::string& lock);
   /// Written down with the next beat.
   void tell_progress(std::uint64_t bytes_done);
   /// One heartbeat: writes the records, and looks whether the leases are still ours.
@@ -72,6 +82,8 @@ class LeaseKeeper {
   struct State;
 
  private:
+  void begin_to_beat();
+
   std::shared_ptr<State> state_;
 };
 

@@ -101,6 +101,17 @@ void add_temporaries(const Folders& folders, Leftovers& into) {
   }
 }
 
+// What steps without MPI left of their meetings, `folders.locks` being where they met.
+void add_step_files(const Folders& folders, Leftovers& into) {
+  if (!is_plain_directory(folders.state)) return;
+  for (const std::string& name : names_in(folders.locks, into)) {
+    if (!layout::is_step_file(name)) continue;
+    Leftover found = single(Leftover::Kind::kTemporary, folders.locks + "/" + name);
+    found.probe = folders.probe;
+    into.found.push_back(std::move(found));
+  }
+}
+
 void add_holders(const Folders& folders, Leftovers& into) {
   // The folder above is the cache's, or `.locks`, which may be a link as little.
   if (!is_plain_directory(posix::parent(folders.locks))) return;
@@ -339,6 +350,10 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
   }
   add_temporaries(folders, into);
   add_holders(folders, into);
+  Folders of_steps = folders;
+  of_steps.locks = layout::steps(root);
+  add_step_files(of_steps, into);
+  add_holders(of_steps, into);
 }
 
 }  // namespace fvprefetch

@@ -24,6 +24,7 @@
 #include "cli/text.h"
 #include "cli/verification_json.h"
 #include "cluster/distribute.h"
+#include "cluster/file_barrier.h"
 #include "cluster/scope.h"
 #include "cluster/stage.h"
 
@@ -146,12 +147,18 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   }
 
   const Options options = options_of(call, console, env, signals);
-  Manifest manifest;  // of the rank that works
+  Manifest manifest;        // of the rank that works
+  bool of_another = false;  // without MPI: the report is another rank's, which speaks of it itself
   const auto work = [&] {
     auto loaded = manifest_of(call);
     if (!loaded) return failed_report(loaded.error());
     manifest = *std::move(loaded);
-    return prefetch(manifest, options);
+    if (!has_file_barrier(job->launch())) return prefetch(manifest, options);
+    FileBarrierOptions how;
+    how.visible_timeout = call.visible_timeout;
+    StepResult result = prefetch_in_step(manifest, options, job->launch(), how);
+    of_another = result.shared;
+    return std::move(result.report);
   };
   DistributeOptions distribution;
   distribution.visible_timeout = call.visible_timeout;
@@ -184,7 +191,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     if (!report.entries.empty()) console.note(summary_text(shared));
     for (const std::string& line : stage_lines(report)) console.note(line);
     if (report.error) console.error(*report.error);
-  } else if (speaker == Speaker::kForItself && report.error) {
+  } else if (speaker == Speaker::kForItself && report.error && !of_another) {
     // Most of its errors are everybody's, and told in full by the rank that speaks.
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
                                           " on " + posix::host_name());

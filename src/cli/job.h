@@ -1,6 +1,7 @@
 // How this process takes part in its job: alone, as a rank of an MPI job, or as one of several
-// processes that only the file lock keeps apart. Decided before MPI is touched (cluster/launcher);
-// MPI that cannot be had is a line for people, or kLauncher when it was required.
+// processes that meet over files alone (cluster/file_barrier). Decided before MPI is touched
+// (cluster/launcher); MPI that cannot be had is a line for people, or kLauncher when it was
+// required.
 #pragma once
 
 #include <memory>
@@ -33,7 +34,8 @@ class Job {
   /// Whether this process speaks for the job: rank 0 as MPI or the launcher tells it, and every
   /// process that nobody has told its rank (the tasks of a job array).
   [[nodiscard]] bool speaks() const;
-  /// One of several processes without MPI: each works for itself, and has its own result.
+  /// One of several processes without MPI: each may have to work for itself, and then has its own
+  /// result.
   [[nodiscard]] bool works_for_itself() const { return launch_.mode == Launch::Mode::kLockOnly; }
   /// The MPI library, when one was loaded; else "".
   [[nodiscard]] std::string mpi_library() const;

@@ -310,6 +310,12 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
 
 }  // namespace
 
+std::optional<Error> unseen_here(const Report& report, std::chrono::milliseconds timeout,
+                                 Clock& clock) {
+  Unseen unseen = look(report, posix::host_name(), timeout, clock);
+  return unseen.required ? std::move(unseen.required) : std::move(unseen.optional);
+}
+
 Report distribute(Collective& ranks, const std::function<Report()>& work,
                   const DistributeOptions& options) {
   auto report = guard([&] { return run(ranks, work, options); });

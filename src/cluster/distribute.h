@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <functional>
+#include <optional>
 
 #include "base/clock.h"
 #include "cluster/collective.h"
@@ -38,5 +39,10 @@ struct DistributeOptions {
 /// on every rank; a broken collective gives a kInternal report. Never throws.
 [[nodiscard]] Report distribute(Collective& ranks, const std::function<Report()>& work,
                                 const DistributeOptions& options);
+
+/// Waits until this process sees what `report` names. The error of what it does not see after
+/// `timeout`, required entries first; nullopt: it sees all of it.
+[[nodiscard]] std::optional<Error> unseen_here(const Report& report,
+                                               std::chrono::milliseconds timeout, Clock& clock);
 
 }  // namespace fvprefetch

@@ -15,6 +15,13 @@
 //   sbatch, salloc       SLURM_JOB_ID, SLURM_NTASKS, SLURM_PROCID=0, yet no step of our own: one
 //                        process. SLURM_NTASKS must not be read, a batch script carries it too.
 //
+// What a start is called (Launch::run), for processes that meet over files:
+//   srun, hydra in a step      SLURM_JOB_ID.SLURM_STEP_ID.SLURM_RESTART_COUNT
+//   Open MPI's mpirun, pmix    PMIX_NAMESPACE, after SLURM_JOB_ID where there is one: mpirun makes
+//                              it of a host's name and a pid, so that it comes again
+//   flux, pals                 FLUX_JOB_ID, PALS_APID
+//   hydra elsewhere            nothing: its PMI_* are the same in every start
+//
 // Open MPI 4 in a Slurm step without PMIx: the process ends inside MPI_Init ("appears to have been
 // direct launched using srun"), before an error handler can be set. Every other mismatch leaves
 // each process as rank 0 of 1, which size_mismatch() finds afterwards.
@@ -58,6 +65,8 @@ struct Told {
   std::string launcher = "none";
   std::optional<int> rank;
   std::optional<int> size;
+  std::optional<int> local_rank;
+  std::string run;
   bool pmix = false;         // a PMIx server should be there
   bool pmi = false;          // a PMI-1 or PMI-2 server should be there
   bool in_step = false;      // Slurm's step variables are set, whoever started us
@@ -96,6 +105,30 @@ void look_at_slurm_servers(const Variables& env, Told& told) {
   told.pmi = has_pmi(env) && (open || !(plugin.starts_with("pmix") || plugin == "none"));
 }
 
+// "<job>.<step>.<restart>"; empty outside a step.
+std::string slurm_run(const Variables& env) {
+  const std::string job = env.text("SLURM_JOB_ID");
+  const std::string step = env.text("SLURM_STEP_ID");
+  if (job.empty() || step.empty()) return {};
+  const std::string restart = env.text("SLURM_RESTART_COUNT");
+  return job + "." + step + "." + (restart.empty() ? "0" : restart);
+}
+
+std::string pmix_run(const Variables& env) {
+  const std::string space = env.text("PMIX_NAMESPACE");
+  const std::string job = env.text("SLURM_JOB_ID");
+  return space.empty() || job.empty() ? space : job + "." + space;
+}
+
+std::string traits(const Variables& env) {
+  std::string all;
+  for (const char* name : {"SLURM_CLUSTER_NAME", "SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT",
+                           "SLURM_STEP_NUM_TASKS", "PBS_JOBID"}) {
+    all += env.text(name) + "\n";
+  }
+  return all;
+}
+
 Told look(const Variables& env) {
   Told told;
   told.pmix = has_pmix(env);
@@ -108,19 +141,27 @@ Told look(const Variables& env) {
     told.launcher = "openmpi";
     told.rank = env.number("OMPI_COMM_WORLD_RANK");
     told.size = env.number("OMPI_COMM_WORLD_SIZE");
+    told.local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK");
+    told.run = pmix_run(env);
   } else if (env.number("PMI_SIZE") && (env.has("MPI_LOCALNRANKS") || env.has("HYDI_CONTROL_FD"))) {
     told.launcher = "hydra";
     told.rank = env.number("PMI_RANK");
     told.size = env.number("PMI_SIZE");
+    told.local_rank = env.number("MPI_LOCALRANKID");
+    told.run = slurm_run(env);
     told.pmix = false;  // of the step that carries hydra's proxies, not ours
   } else if (env.number("FLUX_JOB_SIZE") && env.number("FLUX_TASK_RANK")) {
     told.launcher = "flux";
     told.rank = env.number("FLUX_TASK_RANK");
     told.size = env.number("FLUX_JOB_SIZE");
+    told.local_rank = env.number("FLUX_TASK_LOCAL_ID");
+    told.run = env.text("FLUX_JOB_ID");
   } else if (step && !is_pseudo_step(*step) && step_tasks) {
     told.launcher = "slurm";
     told.rank = env.number("SLURM_PROCID");
     told.size = step_tasks;
+    told.local_rank = env.number("SLURM_LOCALID");
+    told.run = slurm_run(env);
     look_at_slurm_servers(env, told);
   } else if (step) {
     look_at_slurm_servers(env, told);  // a shell of its own; what matters is only MpiWish::kOn
@@ -128,6 +169,8 @@ Told look(const Variables& env) {
     told.launcher = "pals";
     told.rank = env.number("PALS_RANKID");
     told.size = env.number("PMI_SIZE");
+    told.local_rank = env.number("PALS_LOCAL_RANKID");
+    told.run = env.text("PALS_APID");
   } else if (env.number("PMI_SIZE") && env.number("PMI_RANK")) {
     told.launcher = "hydra";
     told.rank = env.number("PMI_RANK");
@@ -135,6 +178,7 @@ Told look(const Variables& env) {
   } else if (env.has("PMIX_NAMESPACE") && env.number("PMIX_RANK")) {
     told.launcher = "pmix";
     told.rank = env.number("PMIX_RANK");
+    told.run = pmix_run(env);
   }
   return told;
 }
@@ -184,11 +228,15 @@ MpiFamily built_mpi_family() {
 
 Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available,
                      MpiFamily family) {
-  const Told told = look(Variables(env));
+  const Variables variables(env);
+  const Told told = look(variables);
   Launch launch;
   launch.launcher = told.launcher;
   launch.rank = told.rank;
   launch.size = told.size;
+  launch.local_rank = told.local_rank;
+  launch.run = told.run;
+  launch.run_traits = traits(variables);
   launch.mode = told.several() ? Launch::Mode::kLockOnly : Launch::Mode::kAlone;
 
   const bool wanted = wish == MpiWish::kOn || (wish == MpiWish::kAuto && told.several());

@@ -31,6 +31,12 @@ struct Launch {
   std::string launcher = "none";  ///< "slurm", "openmpi", "hydra", "pals", "flux", "pmix", "none"
   std::optional<int> rank;        ///< as the launcher tells it
   std::optional<int> size;        ///< as the launcher tells it; not known to "pmix"
+  std::optional<int> local_rank;  ///< among the processes of this node, as the launcher tells it
+  /// What this start of processes is called, so that they find each other in a shared cache:
+  /// "<job>.<step>.<restart>" under Slurm. Empty when the launcher tells nothing of that kind.
+  std::string run;
+  /// What differs when such a name is given again: as the launcher tells it, for no one to read.
+  std::string run_traits;
   /// Why MPI cannot start although it would be used, and what to do, as one line for people.
   /// Empty when MPI starts, is not needed, or was not wished for (kOff).
   std::string advice;

@@ -44,6 +44,23 @@ class Run : public FetchListener {
     return report();
   }
 
+  /// As warm_report().
+  std::optional<Report> warm(Keep keep) {
+    silent_ = true;  // what fails is for run() to tell
+    if (!check_frozen(manifest_, session_) || !identify()) return std::nullopt;
+    for (Item& item : items_) {
+      if (!item.identified || session_.must_stop()) return std::nullopt;
+      auto survey = look_without_asking(item.source);
+      const bool there = survey && survey->need == Survey::Need::kNothing && !survey->unchecked;
+      if (!there) return std::nullopt;
+      item.survey = *std::move(survey);
+    }
+    silent_ = false;
+    keep_ = keep;
+    for (std::size_t i = 0; i < items_.size(); ++i) accept(i);
+    return report();
+  }
+
   // FetchListener
   void on_done(const FetchJob& job, const FetchOutcome& outcome) override {
     for (const std::size_t index : job.entries) {
@@ -127,6 +144,12 @@ class Run : public FetchListener {
   // --- phase 2: is it there?
   // ----------------------------------------------------------------------
 
+  Result<Survey> look_without_asking(const Source& source) {
+    Result<Survey> survey = look(source, session_, Hashing::kForbidden);
+    if (!survey || !survey->unlisted() || !session_.offline()) return survey;
+    return look_offline(std::get<HubSource>(source), session_, *survey, Hashing::kForbidden);
+  }
+
   /// Reads the caches, and asks the Hub what they do not tell. A run that has failed already still
   /// says what is there, but asks nobody and hashes nothing: its end must not be kept waiting.
   void look_up(std::size_t index) {
@@ -153,12 +176,18 @@ class Run : public FetchListener {
     }
     if (survey->unchecked) return;
     item.survey = *std::move(survey);
+    accept(index);
+    if (!item.done && session_.offline()) return fail_entry(index, missing_offline(item));
+  }
+
+  /// What was found of the entry is what there is to know.
+  void accept(std::size_t index) {
+    Item& item = items_[index];
     item.report.warnings = item.survey.warnings;
     for (const std::string& warning : item.survey.warnings) {
       session_.emit(Warned{item.report.name, warning});
     }
-    if (item.survey.need == Survey::Need::kNothing) return complete(index);
-    if (session_.offline()) return fail_entry(index, missing_offline(item));
+    if (item.survey.need == Survey::Need::kNothing) complete(index);
   }
 
   /// As the real client does, so that others need not ask for the file either.
@@ -438,6 +467,7 @@ class Run : public FetchListener {
   /// Refs, tree and receipt of a Hub entry; the receipt of a URL entry that was hashed at a hit.
   /// After a fetch a failure counts (the cache is writable, after all); at a hit it does not.
   Status keep(Item& item) {
+    if (keep_ == Keep::kNothing) return {};
     if (auto* url = std::get_if<UrlSource>(&item.source)) {
       if (item.survey.missing.empty()) {
         if (item.survey.wants_receipt) {
@@ -482,6 +512,7 @@ class Run : public FetchListener {
     item.done = true;
     item.report.seconds =
         std::chrono::duration<double>(session_.clock().now() - item.begin).count();
+    if (silent_) return;
     session_.emit(EntryDone{item.report.name, std::string(name(item.report.state)),
                             item.report.path, item.report.error});
   }
@@ -557,6 +588,8 @@ class Run : public FetchListener {
   std::vector<Item> items_;
   LockReport lock_;
   std::map<std::string, std::string> opened_;  ///< by /resolve/ address: where its request led
+  Keep keep_ = Keep::kReceipts;
+  bool silent_ = false;
   bool aborted_ = false;
   std::optional<Error> stopped_;  ///< a signal or the deadline was behind a failure
 };
@@ -576,6 +609,15 @@ Report prefetch_with(const Manifest& manifest, const Options& options, const Sea
     return Run(manifest, session).run();
   });
   return report ? *std::move(report) : failed_report(report.error());
+}
+
+std::optional<Report> warm_report(const Manifest& manifest, const Options& options,
+                                  const Seams& seams, Keep keep) {
+  auto report = guard([&]() -> Result<std::optional<Report>> {
+    Session session(options, seams);
+    return Run(manifest, session).warm(keep);
+  });
+  return report ? *std::move(report) : std::nullopt;  // run() fails the same way, and says how
 }
 
 Report prefetch(const Manifest& manifest, const Options& options) {

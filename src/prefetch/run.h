@@ -15,6 +15,16 @@ namespace fvprefetch {
                                    const Seams& seams,
                                    std::optional<Rejected> rejected = std::nullopt);
 
+/// Whether a warm run may still write down what it has found out.
+enum class Keep {
+  kReceipts,  ///< best effort, where one is missing: prefetch() does so
+  kNothing
+};
+/// What prefetch() reports when there is nothing to ask, to fetch or to hash; else nullopt, and
+/// nothing was written or said. Sends no request and takes no lock.
+[[nodiscard]] std::optional<Report> warm_report(const Manifest& manifest, const Options& options,
+                                                const Seams& seams, Keep keep);
+
 [[nodiscard]] Verification verify_with(const Manifest& manifest, const Options& options,
                                        const Seams& seams);
 

@@ -323,6 +323,23 @@ class LockOnlyJob(ColdJob):
         lines = [line for line in self.cold.err.splitlines() if "--mpi=pmix" in line]
         self.assertEqual(len(lines), 1, str(self.cold))
 
+    def test_one_rank_asks_the_hub_for_all(self):
+        asked = {path: counts["requests"] for path, counts in self.stats["by_path"].items() if "/api/" in path}
+        self.assertEqual(set(asked.values()), {1}, asked)
+        self.assertIn(f"{len(manifest_entries(HUB.url))} fetched", self.cold.err)  # by the rank that speaks
+
+    def test_a_warm_run_sends_no_request_and_writes_nothing(self):
+        caches = [self.job.folder / cache for cache in ("hub", "eval")]
+        def state():
+            return {path: path.lstat().st_ctime_ns for cache in caches for path in cache.rglob("*")}
+        before = state()
+        HUB.reset()
+        warm = self.job.fvprefetch(*self.SRUN)
+        self.assert_exit(0, warm)
+        self.assertEqual(warm.out, self.cold.out)
+        self.assertEqual(HUB.stats()["requests"], 0)
+        self.assertEqual(state(), before)
+
 
 class JobWithoutPmi(LockOnlyJob, ClusterCase):
     SRUN = ["--mpi=none", "--ntasks-per-node=2", "-K1"]
@@ -391,6 +408,21 @@ class FailingEntry(ClusterCase):
         self.assertEqual(codes, ["5\n"] * self.RANKS, str(outcome))
         self.assertIn("gone.pth", outcome.err)
         self.assert_nothing_left(job)
+
+    def test_every_rank_ends_with_exit_5_without_mpi_too(self):
+        job = self.job_with_404("FailingEntry.files")
+        outcome = job.srun("--mpi=none", "--ntasks-per-node=2", "-K0", "bash", "-c",
+                           f'{FVPREFETCH} {job.manifest}; echo $? > {job.folder}/status.$SLURM_PROCID')
+        self.assert_exit(0, outcome)
+        codes = [(job.folder / f"status.{rank}").read_text() for rank in range(4)]
+        self.assertEqual(codes, ["5\n"] * 4, str(outcome))
+        self.assertEqual(outcome.err.count("error:"), 1, str(outcome))
+        self.assert_nothing_left(job)
+
+    def test_srun_exits_5_without_mpi_too(self):
+        # -K1: Slurm ends the others as soon as rank 0 has ended, and they still know why.
+        outcome = self.job_with_404("FailingEntry.files.srun").fvprefetch("--mpi=none", "--ntasks-per-node=2", "-K1")
+        self.assert_exit(5, outcome)
 
     def test_srun_exits_5(self):
         job = self.job_with_404("FailingEntry.srun")

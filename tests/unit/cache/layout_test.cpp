@@ -278,6 +278,18 @@ TEST(FoundNames, AreThoseThatWeGive) {
   EXPECT_TRUE(may_be_hash(unpacking_name(long_tree)->stem));
 }
 
+TEST(StepFiles, AreFoundByTheirNames) {
+  const StepFiles step("/eval", "77.0.0.00c0ffee1234");
+  EXPECT_EQ(step.record(), "/eval/.fvprefetch/steps/77.0.0.00c0ffee1234.json");
+  EXPECT_EQ(lease_beside(step.lock()), "/eval/.fvprefetch/steps/77.0.0.00c0ffee1234.lease");
+  EXPECT_EQ(step.taken(3), "/eval/.fvprefetch/steps/77.0.0.00c0ffee1234.3.taken");
+  EXPECT_TRUE(is_step_file("77.0.0.00c0ffee1234.json"));
+  EXPECT_TRUE(is_step_file("77.0.0.00c0ffee1234.3.taken"));
+  for (const char* other : {".json", "a b.json", "77.0.0.lease", "77.0.0.json.tmp", ""}) {
+    EXPECT_FALSE(is_step_file(other)) << other;
+  }
+}
+
 TEST(RepoFolder, LeadsBackToTheRepo) {
   const HubRepo repo("/hub", "dataset", "org/name");
   const auto found = HubRepo::in_folder("/hub", "datasets--org--name");

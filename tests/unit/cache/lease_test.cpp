@@ -153,6 +153,35 @@ TEST_F(Lease, HolderWhoseRecordChangesLives) {
   }
 }
 
+TEST_F(Lease, AwaitedOneIsLeftToTheOtherForTheTime) {
+  const auto mine = keeper().awaited_lease(lock_path_);
+  EXPECT_EQ(take(*mine), nullptr);
+  EXPECT_FALSE(mine->held_by_other());
+  clock_.advance(kDeadAfter - 1ms);
+  EXPECT_EQ(take(*mine), nullptr);
+  auto other = take(*lock());
+  EXPECT_NE(other, nullptr);
+  EXPECT_EQ(take(*mine), nullptr);
+  EXPECT_TRUE(mine->held_by_other());
+  // The time begins anew when it is let go.
+  clock_.advance(1s);
+  other.reset();
+  EXPECT_EQ(take(*mine), nullptr);
+  EXPECT_FALSE(mine->held_by_other());
+  clock_.advance(kDeadAfter - 1ms);
+  EXPECT_EQ(take(*mine), nullptr);
+  clock_.advance(1ms);
+  EXPECT_NE(take(*mine), nullptr);
+}
+
+TEST_F(Lease, AwaitedOneOfADeadHolderIsTakenOver) {
+  write_foreign();
+  const auto mine = keeper().awaited_lease(lock_path_);
+  EXPECT_EQ(take(*mine), nullptr);
+  clock_.advance(kDeadAfter);
+  EXPECT_NE(take(*mine), nullptr);
+}
+
 TEST_F(Lease, AgeOfTheFileSaysNothing) {
   // Clocks of hosts differ by hours.
   write_foreign();

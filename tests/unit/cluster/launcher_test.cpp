@@ -188,6 +188,52 @@ TEST_P(LauncherTable, RequiredMpiStartsOrSaysWhyNot) {
 INSTANTIATE_TEST_SUITE_P(Launchers, LauncherTable, ::testing::ValuesIn(kRows),
                          [](const auto& row) { return row.param.name; });
 
+TEST(Launcher, AStartIsCalledByWhatAllItsProcessesHaveInCommon) {
+  const auto run = [](const Variables& variables) {
+    return decide_launch(lookup(variables), MpiWish::kAuto, true).run;
+  };
+  EXPECT_EQ(run(kStep), "881.0.0");
+  EXPECT_EQ(run(kStep + Variables{{"SLURM_RESTART_COUNT", "2"}}), "881.0.2");
+  EXPECT_EQ(run(kStep + kPmi2 + plugin("pmi2")), "881.0.0");
+  EXPECT_EQ(run(kMpirun), "slurm.pmix.881.0");
+  EXPECT_EQ(run(kBatch + kMpirun), "881.slurm.pmix.881.0");
+  EXPECT_EQ(run(kStep + kHydra), "881.0.0");
+  EXPECT_EQ(run({{"FLUX_TASK_RANK", "2"}, {"FLUX_JOB_SIZE", "4"}, {"FLUX_JOB_ID", "f123"}}),
+            "f123");
+  EXPECT_EQ(run({{"PALS_RANKID", "2"}, {"PALS_APID", "a-b"}, {"PMI_SIZE", "4"}}), "a-b");
+}
+
+TEST(Launcher, AStartWithoutANameHasNone) {
+  for (const Variables& variables : {kNothing, kBatch, kHydra, kBatch + kHydra}) {
+    EXPECT_EQ(decide_launch(lookup(variables), MpiWish::kAuto, true).run, "");
+  }
+}
+
+TEST(Launcher, ANameThatIsGivenAgainHasOtherTraits) {
+  const auto traits = [](const Variables& variables) {
+    return decide_launch(lookup(variables), MpiWish::kAuto, true).run_traits;
+  };
+  const std::string here = traits(kStep);
+  for (const char* name :
+       {"SLURM_CLUSTER_NAME", "SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT"}) {
+    EXPECT_NE(traits(kStep + Variables{{name, "1"}}), here) << name;
+  }
+  // What differs between the ranks of one start must not be in it.
+  EXPECT_EQ(traits(kStep +
+                   Variables{{"SLURM_PROCID", "3"}, {"SLURM_LOCALID", "1"}, {"SLURM_NODEID", "0"}}),
+            here);
+}
+
+TEST(Launcher, TellsTheRankOnTheNode) {
+  const auto local = [](const Variables& variables) {
+    return decide_launch(lookup(variables), MpiWish::kAuto, true).local_rank.value_or(-1);
+  };
+  EXPECT_EQ(local(kStep + Variables{{"SLURM_LOCALID", "1"}}), 1);
+  EXPECT_EQ(local(kMpirun + Variables{{"OMPI_COMM_WORLD_LOCAL_RANK", "3"}}), 3);
+  EXPECT_EQ(local(kHydra), 2);
+  EXPECT_EQ(local(kPmix), -1);
+}
+
 TEST(Launcher, RequiredMpiIsStartedByASingleProcessToo) {
   EXPECT_EQ(decide_launch(lookup(kNothing), MpiWish::kOn, true, MpiFamily::kOpenMpi).mode,
             Mode::kMpi);
