@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/clock.h"
@@ -21,6 +23,7 @@
 #include "cli/plan_json.h"
 #include "cli/pruning_json.h"
 #include "cli/signals.h"
+#include "cli/staged.h"
 #include "cli/text.h"
 #include "cli/verification_json.h"
 #include "cluster/distribute.h"
@@ -337,21 +340,69 @@ int clean_up(const Invocation& call, const EnvironmentLookup& env) {
   return code;
 }
 
+// What `env` prints and `exec` sets. A mistake in the manifest had better show here than in the
+// job.
+Result<StagedVariables> exports_of(const Invocation& call, const EnvironmentLookup& env) {
+  if (call.target.empty()) return StagedVariables{job_variables(env, call.options), {}};
+  FVP_TRY(const Manifest manifest, manifest_of(call));
+  if (call.options.stage.empty()) return StagedVariables{job_variables(env, call.options), {}};
+  Options options = call.options;
+  options.environment = env;
+  return staged_variables(manifest, env, options);
+}
+
+void tell_notices(const StagedVariables& exports, const Invocation& call, Console& console) {
+  if (call.quiet) return;
+  for (const std::string& notice : exports.notices) console.note(notice);
+}
+
 // `env`: as everywhere, of a launcher's ranks only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
-  if (!call.target.empty()) {  // a mistake in it had better show here than in the job
-    if (const auto manifest = manifest_of(call); !manifest) {
-      return refuse(manifest.error(), call.json, env);
-    }
-  }
+  const auto found = exports_of(call, env);
+  if (!found) return refuse(found.error(), call.json, env);
   if (told_rank(env).value_or(0) != 0) return 0;
-  const Variables variables = job_variables(env, call.options);
+  tell_notices(*found, call, console);
+  const Variables& variables = found->variables;
   if (!call.json) return print(exports_text(variables), 0, console);
   nlohmann::ordered_json out{{"schema", 1}, {"variables", nlohmann::ordered_json::object()}};
   for (const auto& [name, value] : variables) out["variables"][name] = value;
   return print(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n", 0,
                console);
+}
+
+// `exec`: returns only when the program cannot be run, with env(1)'s codes.
+int execute(const Invocation& call, const EnvironmentLookup& env) {
+  constexpr int kCannotRun = 126;
+  constexpr int kNotFound = 127;
+  const auto found = exports_of(call, env);
+  if (!found) return refuse(found.error(), /*json=*/false, env);
+  {
+    Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
+    const Launch launch = decide_launch(env, MpiWish::kOff, false);
+    // Nodes may differ in what they have; the processes of one node do not.
+    if (launch.local_rank.value_or(launch.rank.value_or(0)) == 0) {
+      tell_notices(*found, call, console);
+    }
+  }
+  for (const auto& [name, value] : found->variables) {
+    (void)::setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
+  }
+  std::vector<std::string> words = call.program;
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  (void)::execvp(arguments.front(), arguments.data());
+
+  const int failed = errno;
+  Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
+  Error error;
+  error.code = ErrorCode::kUsage;
+  error.message =
+      "cannot run `" + call.program.front() + "`: " + std::generic_category().message(failed);
+  error.hint = "check the name and PATH of what stands after --";
+  console.error(error);
+  return failed == ENOENT ? kNotFound : kCannotRun;
 }
 
 // `doctor`.
@@ -400,7 +451,8 @@ int run(const std::vector<std::string>& arguments) {
   const EnvironmentLookup env = environment::or_process({});
   const auto call = parse_arguments(arguments, env);
   if (!call) {
-    const bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
+    const auto ours = std::find(arguments.begin(), arguments.end(), "--");  // not `exec`'s CMD
+    const bool json = std::find(arguments.begin(), ours, "--json") != ours;
     return refuse(call.error(), json, env);
   }
   switch (call->command) {
@@ -417,6 +469,8 @@ int run(const std::vector<std::string>& arguments) {
       return clean_up(*call, env);
     case Command::kEnv:
       return exports(*call, env);
+    case Command::kExec:
+      return execute(*call, env);
     case Command::kDoctor:
       return diagnose_job(*call, env);
     case Command::kSchema:

@@ -32,6 +32,8 @@ constexpr std::array kVerbs{
     Verb{Command::kLock, "lock", "MANIFEST", true, "pin commits and digests; see --frozen"},
     Verb{Command::kPrune, "prune", "[MANIFEST]", false, "remove what killed runs left a day ago"},
     Verb{Command::kEnv, "env", "[MANIFEST]", false, "shell exports for the job that follows"},
+    Verb{Command::kExec, "exec", "MANIFEST", true,
+         "run CMD, given after --, with the exports of env"},
     Verb{Command::kDoctor, "doctor", "", false,
          "say what a job will meet here, under srun on each node"},
     Verb{Command::kSchema, "schema", "", false, "print the JSON Schema of a manifest"},
@@ -210,7 +212,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.options.cache_dir); }},
     OptionSpec{"hf-cache-dir", "DIR", Group::kWhere, "Hugging Face cache",
                [](std::string_view v, Draft& d) { return text(v, d.call.options.hf_cache_dir); }},
-    OptionSpec{"stage", "DIR", Group::kWhere, "copy all of it to each node's own disk, there",
+    OptionSpec{"stage", "DIR", Group::kWhere,
+               "each node's copy: fetch makes it, env and exec use it",
                [](std::string_view v, Draft& d) {
                  if (!v.starts_with('/')) {
                    return Applied(
@@ -355,6 +358,15 @@ const OptionSpec* find_option(std::string_view name) {
 
 bool is_option(std::string_view argument) {
   return argument.size() > 1 && argument[0] == '-';
+}
+
+// What stands behind `--`, taken out of `arguments`.
+std::vector<std::string> take_program(std::vector<std::string>& arguments) {
+  const auto dashes = std::find(arguments.begin(), arguments.end(), "--");
+  if (dashes == arguments.end()) return {};
+  std::vector<std::string> program(dashes + 1, arguments.end());
+  arguments.erase(dashes, arguments.end());
+  return program;
 }
 
 // Index of the first word that is neither an option nor an option's value; the size when none is,
@@ -562,12 +574,15 @@ std::string option_lines(Group group) {
 }
 
 std::string usage_of(const Verb& verb) {
-  return fmt::format("fvprefetch {}{}{}{} [OPTIONS]", verb.name, verb.argument.empty() ? "" : " ",
+  const bool exec = verb.command == Command::kExec;
+  return fmt::format("fvprefetch {}{}{}{} [OPTIONS]{}", verb.name, verb.argument.empty() ? "" : " ",
                      verb.argument,
-                     verb.command == Command::kEnsure   ? " [--filename FILE]"
-                     : verb.command == Command::kVerify ? " [--repair]"
-                     : verb.command == Command::kPrune  ? " [--dry-run]"
-                                                        : "");
+                     verb.command == Command::kEnsure        ? " [--filename FILE]"
+                     : verb.command == Command::kVerify      ? " [--repair]"
+                     : verb.command == Command::kPrune       ? " [--dry-run]"
+                     : verb.command == Command::kEnv || exec ? " [--stage DIR]"
+                                                             : "",
+                     exec ? " -- CMD..." : "");
 }
 
 constexpr std::string_view kExitCodes =
@@ -637,8 +652,9 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
     rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(word));
   }
 
-  FVP_TRY(const Words words, split(std::move(rest), *verb, implied));
   Draft draft;
+  if (verb->command == Command::kExec) draft.call.program = take_program(rest);
+  FVP_TRY(const Words words, split(std::move(rest), *verb, implied));
   draft.call.command = verb->command;
   draft.call.command_implied = implied;
 
@@ -672,6 +688,13 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
     return usage(
         verb->command == Command::kEnsure ? "no source was given" : "no manifest was given",
         implied ? "fvprefetch MANIFEST; `fvprefetch --help` shows the rest" : usage_of(*verb));
+  }
+  if (verb->command == Command::kExec && draft.call.program.empty()) {
+    return usage("no command to run was given", usage_of(*verb));
+  }
+  const bool exports = verb->command == Command::kEnv;
+  if (exports && !draft.call.options.stage.empty() && draft.call.target.empty()) {
+    return usage("--stage needs a manifest: it tells what has to be there", usage_of(*verb));
   }
   if (verb->command == Command::kLock && draft.call.target == "-" && draft.call.output.empty()) {
     return usage("a manifest from standard input gives its lock file no name",

@@ -28,6 +28,7 @@ enum class Command {
   kLock,
   kPrune,
   kEnv,
+  kExec,
   kDoctor,
   kSchema,
   kHelp,
@@ -46,6 +47,8 @@ struct Invocation {
   std::string name;
   std::string filename;
   std::string revision;
+
+  std::vector<std::string> program;  ///< `exec` only: what stands behind `--`; not empty
 
   std::string output;  ///< `lock` only: where to write; "-" is stdout, empty beside the manifest
 

@@ -368,6 +368,27 @@ TEST(Options, PruneMayHaveAManifestAndADryRun) {
   EXPECT_NE(help_text(Command::kPrune).find("--dry-run"), std::string::npos);
 }
 
+TEST(Options, ExecTakesWhatStandsBehindTheDashesAsItIs) {
+  const auto call =
+      parse({"exec", "m.json", "--stage", "/local", "--", "prog", "--json", "--", "-x"});
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->command, Command::kExec);
+  EXPECT_EQ(call->target, "m.json");
+  EXPECT_EQ(call->options.stage, "/local");
+  EXPECT_FALSE(call->json);
+  EXPECT_EQ(call->program, (std::vector<std::string>{"prog", "--json", "--", "-x"}));
+  EXPECT_TRUE(FailsWith(parse({"exec", "m.json"}), ErrorCode::kUsage, "no command to run"));
+  EXPECT_TRUE(FailsWith(parse({"exec", "--", "prog"}), ErrorCode::kUsage, "no manifest"));
+  EXPECT_TRUE(FailsWith(parse({"exec", "m.json", "prog"}), ErrorCode::kUsage, "`prog`"));
+}
+
+TEST(Options, StagedExportsNeedAManifest) {
+  EXPECT_EQ(parse({"env", "m.json"}, {{"FVPREFETCH_STAGE", "/local"}})->options.stage, "/local");
+  EXPECT_TRUE(FailsWith(parse({"env", "--stage", "/local"}), ErrorCode::kUsage, "manifest"));
+  EXPECT_TRUE(IsOk(parse({"prune"}, {{"FVPREFETCH_STAGE", "/local"}})));
+  EXPECT_NE(help_text(Command::kExec).find("--stage DIR"), std::string::npos);
+}
+
 TEST(Options, HelpFitsEightyColumnsAndNamesEveryOption) {
   const std::string help = help_text();
   std::istringstream lines(help);
