@@ -54,6 +54,10 @@ Status Job::start_mpi(MpiWish wish, const EnvironmentLookup& env) {
     if (wish == MpiWish::kOn) return fail(ErrorCode::kLauncher, *mismatch);
     go_on_without_mpi(*mismatch);
     ranks_.reset();
+  } else if (wish != MpiWish::kOn && may_have_others(launch_, ranks_->size())) {
+    // They go on without MPI, and wait for us. Said by none: perhaps there are no others.
+    launch_.mode = Launch::Mode::kLockOnly;
+    ranks_.reset();
   }
   return {};
 }

@@ -251,11 +251,17 @@ std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size) {
     return "MPI sees one process, which no launcher started: start it with `srun --mpi=pmix` or "
            "`mpirun`";
   }
-  if (!launch.size || mpi_size >= *launch.size) return std::nullopt;
+  const int least = launch.size.value_or(launch.rank.value_or(0) + 1);
+  if (mpi_size >= least) return std::nullopt;
   return "MPI sees " + std::to_string(mpi_size) + (mpi_size == 1 ? " process" : " processes") +
-         " where the launcher (" + launch.launcher + ") started " + std::to_string(*launch.size) +
+         " where the launcher (" + launch.launcher + ") started " +
+         (launch.size ? "" : "at least ") + std::to_string(least) +
          ": they do not speak the same PMI; use `srun --mpi=pmix` (`srun --mpi=list` shows what "
          "this site has) or the `mpirun` of the MPI that fvprefetch was built with";
+}
+
+bool may_have_others(const Launch& launch, int mpi_size) {
+  return launch.launcher != "none" && !launch.size && mpi_size == 1;
 }
 
 }  // namespace fvprefetch

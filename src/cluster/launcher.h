@@ -54,4 +54,8 @@ struct Launch {
 /// heterogeneous Slurm job tells each component only its own size.
 [[nodiscard]] std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size);
 
+/// The same where nothing tells: MPI sees one process, and the launcher has not said how many it
+/// started. Rank 0 of a wrong pair looks like this, and so does one that is alone.
+[[nodiscard]] bool may_have_others(const Launch& launch, int mpi_size);
+
 }  // namespace fvprefetch

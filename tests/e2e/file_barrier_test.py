@@ -109,6 +109,23 @@ class FileBarrier(harness.EndToEnd):
         self.assertEqual(self.codes(self.step()), [0] * self.RANKS)
         self.assertEqual(self.hub.stats()["api_requests"], 2)
 
+    def check_wrong_pair(self, told):
+        self.slowly()
+        ends = self.ends([self.start(self.path, env={"PMIX_NAMESPACE": "prte-n1-42@2", "PMIX_RANK": str(r), **told(r)}) for r in range(self.RANKS)])
+        self.assertEqual(self.codes(ends), [0] * self.RANKS, ends)
+        self.assertEqual([bool(out) for _, out, _ in ends], [True, False, False, False])
+        self.assertEqual(self.hub.stats()["api_requests"], 2)
+        self.assertEqual(self.hub.stats()["body_bytes"], self.site_bytes())
+        return ends[0][2]
+
+    def test_a_wrong_pair_where_each_is_rank_0_of_1_meets_over_files(self):
+        # MPI starts, and finds no server of a kind that it can speak to.
+        err = self.check_wrong_pair(lambda r: {"OMPI_COMM_WORLD_RANK": str(r), "OMPI_COMM_WORLD_SIZE": str(self.RANKS)})
+        self.assertIn("MPI sees 1 process where the launcher (openmpi) started 4", err)
+
+    def test_so_does_one_whose_size_nobody_tells(self):
+        self.check_wrong_pair(lambda r: {})
+
     def test_required_mpi_ends_every_rank_with_13_before_any_request(self):
         ends = self.step("--require-mpi")
         self.assertEqual(self.codes(ends), [13] * self.RANKS, ends)

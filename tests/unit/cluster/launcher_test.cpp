@@ -74,6 +74,14 @@ const std::vector<Row> kRows{
     {"InteractiveStepOfSalloc",
      kBatch + Variables{{"SLURM_STEP_ID", "4294967290"}, {"SLURM_STEP_NUM_TASKS", "1"}},
      Mode::kAlone, Mode::kAlone},
+    // On the login node: no task of its own, but the size of what was allocated.
+    {"SallocShell",
+     Variables{{"SLURM_JOB_ID", "881"}, {"SLURM_NTASKS", "4"}, {"SLURM_NODELIST", "n[1-2]"}},
+     Mode::kAlone, Mode::kAlone},
+    {"SallocShellMpirun",
+     Variables{{"SLURM_JOB_ID", "881"}, {"SLURM_NTASKS", "4"}, {"SLURM_NODELIST", "n[1-2]"}} +
+         kMpirun,
+     Mode::kMpi, Mode::kMpi, "openmpi", 2, 4},
     {"ArrayTask", kBatch + Variables{{"SLURM_ARRAY_TASK_ID", "17"}}, Mode::kAlone, Mode::kAlone},
     {"StepWithoutNumberOfTasks", kBatch + Variables{{"SLURM_STEP_ID", "0"}}, Mode::kAlone,
      Mode::kAlone},
@@ -108,7 +116,28 @@ const std::vector<Row> kRows{
      kStep + Variables{{"SLURM_STEP_NUM_TASKS", "1"}} + kMpirun + plugin("none"), Mode::kMpi,
      Mode::kMpi, "openmpi", 2, 4},
 
+    {"MpirunOfOpenMpi5",
+     Variables{{"OMPI_COMM_WORLD_SIZE", "4"},
+               {"OMPI_COMM_WORLD_RANK", "2"},
+               {"OMPI_COMM_WORLD_LOCAL_RANK", "0"},
+               {"PRTE_LAUNCHED", "1"},
+               {"PMIX_NAMESPACE", "prterun-n1-4242@1"},
+               {"PMIX_RANK", "2"},
+               {"PMIX_SERVER_URI41", "prterun-n1-4242@0.0;tcp4://127.0.0.1:9"}},
+     Mode::kMpi, Mode::kMpi, "openmpi", 2, 4},
+    {"PrunOfOpenMpi5",
+     Variables{{"PMIX_NAMESPACE", "prte-n1-4242@2"},
+               {"PMIX_RANK", "2"},
+               {"PMIX_SERVER_URI41", "prte-n1-4242@0.0;tcp4://127.0.0.1:9"}},
+     Mode::kMpi, Mode::kMpi, "pmix", 2, -1},
+
     {"Hydra", kHydra, Mode::kLockOnly, Mode::kMpi, "hydra", 2, 4},
+    {"HydraInBatchScript", kBatch + kHydra, Mode::kLockOnly, Mode::kMpi, "hydra", 2, 4},
+    {"HydraByItsControlFdAlone",
+     Variables{{"PMI_FD", "7"}, {"PMI_RANK", "2"}, {"PMI_SIZE", "4"}, {"HYDI_CONTROL_FD", "9"}},
+     Mode::kLockOnly, Mode::kMpi, "hydra", 2, 4},
+    {"HydraOneProcess", kHydra + Variables{{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}, Mode::kAlone,
+     Mode::kAlone, "hydra", 0, 1},
     {"HydraWithPort",
      Variables{{"PMI_PORT", "n1:4000"}, {"PMI_ID", "2"}, {"PMI_RANK", "2"}, {"PMI_SIZE", "4"}},
      Mode::kLockOnly, Mode::kMpi, "hydra", 2, 4},
@@ -118,6 +147,25 @@ const std::vector<Row> kRows{
     {"Pals",
      Variables{{"PALS_APINFO", "/x"}, {"PALS_RANKID", "2"}, {"PMI_RANK", "2"}, {"PMI_SIZE", "4"}},
      Mode::kMpi, Mode::kMpi, "pals", 2, 4},
+    {"PalsUnderPbs",
+     Variables{{"PBS_JOBID", "881.sdb"},
+               {"PALS_APID", "3e2f-1"},
+               {"PALS_RANKID", "2"},
+               {"PALS_NODEID", "1"},
+               {"PALS_LOCAL_RANKID", "0"},
+               {"PMI_CONTROL_PORT", "21"},
+               {"PMI_SIZE", "4"}},
+     Mode::kMpi, Mode::kMpi, "pals", 2, 4},
+    {"PalsThatTellsNoSize", Variables{{"PALS_APID", "3e2f-1"}, {"PALS_RANKID", "2"}}, Mode::kMpi,
+     Mode::kMpi, "pals", 2, -1},
+    {"FluxWithItsPmixPlugin",
+     Variables{{"FLUX_TASK_RANK", "2"}, {"FLUX_JOB_SIZE", "4"}, {"FLUX_JOB_ID", "f123"}} + kPmix,
+     Mode::kMpi, Mode::kMpi, "flux", 2, 4},
+    {"FluxOneTask", Variables{{"FLUX_TASK_RANK", "0"}, {"FLUX_JOB_SIZE", "1"}, {"PMI_FD", "5"}},
+     Mode::kAlone, Mode::kAlone, "flux", 0, 1},
+    {"FluxBrokersStartedBySrun",
+     kStep + plugin("none") + Variables{{"FLUX_TASK_RANK", "1"}, {"FLUX_JOB_SIZE", "2"}} + kPmix,
+     Mode::kMpi, Mode::kMpi, "flux", 1, 2},
     {"Flux",
      Variables{{"FLUX_TASK_RANK", "2"},
                {"FLUX_JOB_SIZE", "4"},
@@ -278,7 +326,24 @@ TEST(Launcher, EqualMoreOrUnknownSizesAreNoMismatch) {
   const Launch four = decide_launch(lookup(kMpirun), MpiWish::kAuto, true);
   EXPECT_FALSE(size_mismatch(four, 4));
   EXPECT_FALSE(size_mismatch(four, 6));  // components of a heterogeneous job
-  EXPECT_FALSE(size_mismatch(decide_launch(lookup(kPmix), MpiWish::kAuto, true), 1));
+  const Variables first{{"PMIX_RANK", "0"}};
+  EXPECT_FALSE(size_mismatch(decide_launch(lookup(kPmix + first), MpiWish::kAuto, true), 1));
+}
+
+TEST(Launcher, ARankThatMpiHasNotIsAMismatchWhateverTheSize) {
+  const auto line = size_mismatch(decide_launch(lookup(kPmix), MpiWish::kAuto, true), 1);
+  ASSERT_TRUE(line);
+  EXPECT_EQ(line->rfind("MPI sees 1 process where the launcher (pmix) started at least 3", 0), 0U)
+      << *line;
+}
+
+TEST(Launcher, OneProcessOfAnUnknownNumberMayHaveOthersBesideIt) {
+  const Variables first{{"PMIX_RANK", "0"}};
+  const Launch unknown = decide_launch(lookup(kPmix + first), MpiWish::kAuto, true);
+  EXPECT_TRUE(may_have_others(unknown, 1));
+  EXPECT_FALSE(may_have_others(unknown, 2));
+  EXPECT_FALSE(may_have_others(decide_launch(lookup(kMpirun), MpiWish::kAuto, true), 4));
+  EXPECT_FALSE(may_have_others(Launch{}, 1));
 }
 
 TEST(SizeMismatch, OneProcessThatNobodyStartedHasNoRanksToWorkWith) {
