@@ -26,6 +26,7 @@ std::optional<std::string_view> variable_of(const PlannedEntry& entry, const std
     case EntryKind::kHubSnapshot:
       return kHub;
     case EntryKind::kUrl:
+    case EntryKind::kArchive:
       return entry.path.starts_with(torch + "/") ? kTorch : kEval;
     case EntryKind::kPath:
       break;
