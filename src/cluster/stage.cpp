@@ -465,6 +465,9 @@ class Node {
     depot_ = std::make_unique<Depot>(order_.cargo);
     FVP_CHECK_OK(depot_->open());
     opened_ = true;
+    if (leaders_.size() == 1 && options_.takes) {
+      FVP_TRY(alone_, depot_->keep_others_out(options_.must_stop));
+    }
     wanted_.resize(depot_->files().size(), false);
     if (options_.takes) {
       FVP_TRY(wanted_, depot_->missing());
@@ -548,6 +551,7 @@ class Node {
   const Order& order_;
   const StageOptions& options_;
   std::unique_ptr<Depot> depot_;  // made where a failure is not the end of the protocol
+  std::unique_ptr<HeldLock> alone_;
   Outcome outcome_;
   bool opened_ = false;
   bool looked_ = false;

@@ -7,6 +7,7 @@
 
 #include "base/environment.h"
 #include "base/try.h"
+#include "cache/layout.h"
 #include "prefetch/fetch.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
@@ -95,6 +96,28 @@ Status Depot::add(std::size_t number) {
     }
   }
   return {};
+}
+
+Result<std::unique_ptr<HeldLock>> Depot::keep_others_out(const StopCheck& must_stop) {
+  const layout::UrlFile eval(cargo_.place.eval_cache, "");
+  const std::unique_ptr<Lock> lock =
+      session_->locks().plain(layout::lock_beside(eval.locks(), "unload"), 0666);
+  LockWait wait({}, session_->clock().now());
+  for (;;) {
+    auto held = lock->try_acquire();
+    if (!held) return nullptr;
+    if (*held) {
+      (*held)->tell();
+      return held;
+    }
+    if (auto stop = must_stop ? must_stop() : std::nullopt) return fail(*std::move(stop));
+    const LockWait::Step step = wait.step(session_->clock().now(), lock->holder_progress());
+    if (step.timed_out) {
+      return fail(ErrorCode::kLockTimeout, "waited for " + lock->describe_holder() +
+                                               ", which copies to " + cargo_.place.eval_cache);
+    }
+    session_->clock().sleep_until(step.next_try, {});
+  }
 }
 
 const std::vector<Depot::File>& Depot::files() const {

@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "base/digest.h"
 #include "base/posix.h"
+#include "cache/lock.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/cargo.h"
@@ -30,6 +32,12 @@ class Depot {
 
   /// To be called first. kInternal when an entry is something else here than it was for the sender.
   [[nodiscard]] Status open();
+
+  /// Keeps other processes of this node from unloading into the same caches at the same time, for
+  /// as long as it is held; for a process that unloads for itself alone, since one that others wait
+  /// for must not wait for others. Waits for the one that does, 30 minutes when it does not get on.
+  /// nullptr: there are no locks there; published by rename it is right all the same.
+  [[nodiscard]] Result<std::unique_ptr<HeldLock>> keep_others_out(const StopCheck& must_stop);
 
   struct File {
     std::size_t entry = 0;  ///< the first that wants it, as a number in Cargo::entries

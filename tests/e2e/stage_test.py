@@ -109,6 +109,16 @@ class Stage(nodes.OnNodes):
         self.assert_whole(0)
         self.assertTrue(all(path.startswith(str(self.node(0))) for path in self.paths(done.stdout).values()))
 
+    def test_processes_of_one_node_that_no_mpi_unites_have_one_copy(self):
+        step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_MPI_TYPE": "none"}
+        runs = [self.start(self.path, "--stage", self.node(0) / "job", "--json", env={**step, "SLURM_PROCID": str(rank)})
+                for rank in range(4)]
+        for run in runs:
+            _, err = run.communicate(timeout=harness.PATIENCE)
+            self.assertEqual(run.returncode, 0, err)
+        self.assertEqual(self.hub.stats()["body_bytes"], self.bytes_of_all())
+        self.assert_whole(0)
+
     def test_a_relative_folder_is_refused_before_anything_is_done(self):
         done = self.fvp(self.path, "--stage", "local")
         self.assert_ok(done, 2)
