@@ -136,6 +136,17 @@ void add_holders(const Folders& folders, Leftovers& into) {
   }
 }
 
+// Those of `doctor`s, in the folder above the locks of the Hub cache, or the state of a root.
+void add_probes(const std::string& directory, Leftovers& into) {
+  for (const std::string& name : names_in(directory, into)) {
+    const std::string path = std::string(directory).append("/").append(name);
+    if (!layout::is_doctor_directory(name) || !is_plain_directory(path)) continue;
+    Leftover found = single(Leftover::Kind::kProbes, path);
+    found.probe = layout::doctor_directory(directory, posix::random_tag());
+    into.found.push_back(std::move(found));
+  }
+}
+
 }  // namespace
 
 void find_leftovers(const layout::HubRepo& repo, Leftovers& into) {
@@ -166,6 +177,7 @@ void find_hub_leftovers(const std::string& root, const StopCheck& stop, Leftover
     if (stop && stop()) return;
     if (const auto repo = layout::HubRepo::in_folder(root, name)) find_leftovers(*repo, into);
   }
+  add_probes(layout::hub_locks(root), into);
 }
 
 std::optional<Leftover> tree_of(const layout::UrlFile& file, const std::string& name) {
@@ -354,6 +366,7 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
   of_steps.locks = layout::steps(root);
   add_step_files(of_steps, into);
   add_holders(of_steps, into);
+  add_probes(folders.state, into);
 }
 
 }  // namespace fvprefetch

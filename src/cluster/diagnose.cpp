@@ -34,7 +34,6 @@ void judge(std::vector<Finding>& findings, const TestedDirectory& tested) {
         "name a directory that all nodes share; each node fetches for itself with --mpi off");
   }
   if (test.could_not_write) {
-    // What the rights promise is not always kept: /proc, some FUSE, a quota.
     findings.push_back({Severity::kFailure, tested.role, *test.could_not_write});
   }
   if (test.left_behind) {

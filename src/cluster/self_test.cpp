@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <utility>
@@ -141,22 +143,21 @@ class Run {
 
   // Rank 0 makes the directory; all learn its name, or why there is none.
   Status prepare() {
-    std::string wire;  // "+<tag> <base>" or "-<why>"
+    std::string wire;  // "+<tag> <base>", "-<why>", or of what cannot be written "!<code> <why>"
     if (first()) {
-      wire = guard([&]() -> Result<std::string> { return make_directory(); }).value_or("-");
+      wire = guard([&]() -> Result<std::string> {
+               return make_directory();
+             }).value_or("-out of memory");
     }
     FVP_TRY(const std::string told, ranks_.broadcast(std::move(wire)));
+    const std::size_t blank = told.find(' ');
     if (!told.starts_with('+')) {
+      const bool cannot = told.starts_with('!');
       test_.directory = place_.base;
-      test_.not_run = told.size() > 1 ? told.substr(1) : "out of memory";
-      if (told.starts_with("-cannot ")) {
-        test_.could_not_write =
-            fail(ErrorCode::kPermission, test_.not_run, "name a directory that can be written")
-                .value();
-      }
+      test_.not_run = told.substr(cannot ? blank + 1 : 1);
+      if (cannot) cannot_write(static_cast<ErrorCode>(std::atoi(told.c_str() + 1)), test_.not_run);
       return {};
     }
-    const std::size_t blank = told.find(' ');
     tag_ = told.substr(1, blank - 1);
     test_.directory = told.substr(std::min(blank + 1, told.size()));
     return {};
@@ -168,16 +169,28 @@ class Run {
     const auto made = within(options_.patience, [base = place_.base, tag = tag_] {
       const bool had_base = posix::exists(base);
       const Status status = make_probe_directory(base, tag);
-      return std::pair(status ? std::string() : describe(status.error()), !had_base);
+      return std::pair(status ? std::optional<Error>() : status.error(), !had_base);
     });
     if (!made) return "-`" + place_.base + "` does not answer";
     made_base_ = made->second;
     made_ = true;  // as far as it went: there may be something to remove
-    if (!made->first.empty()) {
+    if (made->first) {
       (void)remove_directory();
-      return "-" + made->first;
+      const std::string why = describe(*made->first);
+      if (!why.starts_with("cannot ")) return "-" + why;
+      return "!" + std::to_string(static_cast<int>(made->first->code)) + " " + why;
     }
     return "+" + tag_ + " " + place_.base;
+  }
+
+  // What the rights promise is not always kept: /proc, some FUSE, a quota, a full disk.
+  void cannot_write(ErrorCode code, const std::string& why) {
+    const bool full = code == ErrorCode::kNoSpace;
+    test_.could_not_write =
+        fail(full ? code : ErrorCode::kPermission, why,
+             full ? "free some space, inodes or quota, or name another directory"
+                  : "name a directory that can be written")
+            .value();
   }
 
   // Who sees the directory takes part.
@@ -448,6 +461,11 @@ class Run {
              "a call on " + who.name + " did not return within " +
                  std::to_string(options_.patience.count()) + " ms");
     } else if (attempt.outcome == Outcome::kRefused) {
+      if (attempt.error == ENOSPC || attempt.error == EDQUOT) {
+        // Not the lock is what is missing: nothing can be fetched to there.
+        cannot_write(ErrorCode::kNoSpace, "cannot write in `" + test_.directory + "` on " +
+                                              who.name + ": " + std::strerror(attempt.error));
+      }
       worsen(primitive, Verdict::kRefused,
              who.name + ": " + std::strerror(attempt.error) + " (errno " +
                  std::to_string(attempt.error) + ")");

@@ -56,7 +56,8 @@ struct SelfTest {
   /// Nodes that do not see what rank 0 makes in it: the directory is not shared with them.
   std::vector<std::string> blind;
   std::string not_run;  ///< why nothing was tried; "" when it was
-  /// Then: it was because rank 0 could not make the probe directory.
+  /// kNoSpace, kPermission: the probe directory or something in it could not be made, and no more
+  /// can what is fetched.
   std::optional<Error> could_not_write;
   std::vector<TriedPrimitive> tried;
   /// How long a new name took to show on the slowest; nullopt: longer than `waited_for`.

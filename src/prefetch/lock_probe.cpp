@@ -290,6 +290,10 @@ Status make_probe_directory(const std::string& base, const std::string& tag) {
   return {};
 }
 
+Status remove_probes(const std::string& directory) {
+  return remove_tree(directory);
+}
+
 Status remove_probe_directory(const std::string& base, const std::string& tag, bool made_base) {
   FVP_CHECK_OK(remove_tree(probe_directory(base, tag)));
   // Somebody may have put something into it meanwhile; then it stays.

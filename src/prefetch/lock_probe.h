@@ -57,5 +57,7 @@ class LockProbe {
 /// empty and `made_base`.
 [[nodiscard]] Status remove_probe_directory(const std::string& base, const std::string& tag,
                                             bool made_base);
+/// One that a killed `doctor` has left.
+[[nodiscard]] Status remove_probes(const std::string& directory);
 
 }  // namespace fvprefetch

@@ -38,13 +38,14 @@ Result<Signs> look_at(const Leftover& leftover) {
     FVP_TRY(const auto info, posix::lstat(leftover.data));
     const bool link = info && info->link && leftover.kind == Leftover::Kind::kTemporary;
     const bool tree = leftover.kind == Leftover::Kind::kTree;
+    const bool probes = info && info->directory && leftover.kind == Leftover::Kind::kProbes;
     if (info && tree && info->directory) {
       signs.data = true;
       signs.data_bytes = posix::allocated_below(leftover.data);
       note(*info);
-    } else if (info && !tree && (info->regular || link)) {
+    } else if (info && !tree && (info->regular || link || probes)) {
       signs.data = true;
-      signs.data_bytes = on_disk(*info);
+      signs.data_bytes = probes ? 0 : on_disk(*info);  // what is in it has no bytes
       note(*info);
     }
   }

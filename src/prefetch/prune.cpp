@@ -11,6 +11,7 @@
 #include "cache/leftovers.h"
 #include "cache/lock.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/lock_probe.h"
 #include "prefetch/orphan.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
@@ -120,16 +121,25 @@ class Pruner {
     if (!signs) return done_.warnings.push_back(signs.error());
     const Fate fate = judge(*signs, careful_now(leftover.probe));
     if (!is_orphan(fate)) return keep(leftover, *signs, fate);
+    if (leftover.kind == Leftover::Kind::kProbes) {
+      (void)tell_removal(leftover.data, 0, remove_probes(leftover.data));
+      return;
+    }
     // The data first: a journal alone harms nobody.
-    if (signs->data && !remove(leftover.data, signs->data_bytes, leftover.kind)) return;
-    if (signs->journal) (void)remove(leftover.journal, signs->journal_bytes);
+    if (signs->data) {
+      const bool tree = leftover.kind == Leftover::Kind::kTree;
+      const Status removed =
+          tree ? posix::remove_tree(leftover.data) : posix::remove_file(leftover.data);
+      if (!tell_removal(leftover.data, signs->data_bytes, removed)) return;
+    }
+    if (signs->journal) {
+      (void)tell_removal(leftover.journal, signs->journal_bytes,
+                         posix::remove_file(leftover.journal));
+    }
   }
 
-  bool remove(const std::string& path, std::uint64_t bytes,
-              Leftover::Kind kind = Leftover::Kind::kDownload) {
-    const bool tree = kind == Leftover::Kind::kTree;
-    if (const Status removed = tree ? posix::remove_tree(path) : posix::remove_file(path);
-        !removed) {
+  bool tell_removal(const std::string& path, std::uint64_t bytes, const Status& removed) {
+    if (!removed) {
       tell(path, bytes, PruneState::kFailed, removed.error());
       return false;
     }

@@ -156,6 +156,18 @@ class Prune(harness.EndToEnd):
         self.assert_removes(gone)
         self.assert_keeps_all()
 
+    def test_the_probes_of_a_killed_doctor_go_after_a_day(self):
+        gone, kept = set(), set()
+        for folder in (self.state, self.hf_cache / ".locks"):
+            for name, age in ((f"doctor.{TAG}", OLD), ("doctor.11111111", DAY - 60), ("doctor.mine", OLD)):
+                self.lay(folder / name / "link.0", b"")
+                self.lay(folder / name / "afresh/name", b"")
+                set_back(folder / name, age)
+                (gone if name.endswith(TAG) else kept).add(folder / name)
+        self.assertEqual(self.prune("--dry-run"), gone)
+        self.assertEqual(self.prune(), gone)
+        self.assertEqual({p for p in gone | kept if p.exists()}, kept)
+
     def test_the_owner_of_another_host_has_a_day_to_show_that_it_lives(self):
         far = {**self.this_process(), "boot": "another machine"}
         gone = [self.url_partial(), self.url_journal(owner=far)]
@@ -237,7 +249,9 @@ class Prune(harness.EndToEnd):
             self.lay(outside / f"partials/{BLOB}.{TAG}.json"),
             self.lay(outside / f"tmp/{TAG}"),
             self.lay(outside / f"{BLOB}.holder"),
+            self.lay(outside / f"doctor.{TAG}/link.0"),
         ]
+        set_back(outside / f"doctor.{TAG}")
         for link in (
             self.eval_cache / "models",
             self.eval_cache / "clip" / f".w.pth.{TAG}.fvprefetch-part",

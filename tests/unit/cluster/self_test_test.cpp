@@ -15,6 +15,7 @@
 #include "cluster/diagnose.h"
 #include "support/temp_dir.h"
 #include "support/thread_collective.h"
+#include "support/tiny_disk.h"
 
 namespace fvprefetch {
 namespace {
@@ -198,6 +199,27 @@ TEST(SelfTest, IsNotRunWhereNothingCanBeMade) {
   const SelfTest test = run({{"a", "b"}, file, {}});
   EXPECT_NE(test.not_run.find(file), std::string::npos) << test.not_run;
   EXPECT_TRUE(test.tried.empty());
+}
+
+TEST(SelfTest, TellsAFullDiskFromAMissingRight) {
+  const fvprefetch::testing::TinyDisk disk;
+  disk.take_all_inodes();
+  const SelfTest test = run({{"a", "b"}, disk.dir().path(), {}});
+  EXPECT_TRUE(test.tried.empty());
+  ASSERT_TRUE(test.could_not_write);
+  EXPECT_EQ(test.could_not_write->code, ErrorCode::kNoSpace) << test.not_run;
+}
+
+TEST(SelfTest, TellsAQuotaThatEndsAtAProbe) {
+  for (const int number : {ENOSPC, EDQUOT}) {
+    const TempDir dir;
+    const SelfTest test = run({{"a", "b"}, dir.path(), {}, with_liar(Primitive::kLink, [number] {
+                                 return Attempt{Outcome::kRefused, number, {}};
+                               })});
+    EXPECT_EQ(verdict(test, Primitive::kLink), Verdict::kRefused);
+    ASSERT_TRUE(test.could_not_write);
+    EXPECT_EQ(test.could_not_write->code, ErrorCode::kNoSpace);
+  }
 }
 
 TEST(SelfTest, RemovesTheDirectoryThatItMadeTheProbeInWhenItIsEmpty) {
