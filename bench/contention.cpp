@@ -196,6 +196,10 @@ class Measuring {
 
   void keep(const Row& row) {
     if (ranks_.rank() != 0) return;
+    if (row.each.empty()) {  // a row of nothing would read as one of zeros
+      return remark(row.primitive + " of " + std::to_string(row.ranks) + " is left out: no time" +
+                    (row.remarks.empty() ? "" : ", or " + row.remarks.front()));
+    }
     print_row(row);
     run_.rows.push_back(row);
   }

@@ -21,10 +21,11 @@ class Tally {
   }
 
   Status cold(Field& field) {
-    const std::int64_t end = now_ns() + amount_.case_time;
-    const int rounds = std::max(1, amount_.cold_rounds / amount_.repeats);
+    const int rounds = std::max(1, (amount_.cold_rounds + amount_.repeats - 1) / amount_.repeats);
+    // Two, each on a node of its own, are those of whom the goals ask for a number of rounds.
+    const RoundsEnd end(amount_, row_.ranks == 2 ? rounds : RoundsEnd::kLeast);
     for (int i = 0; i < rounds; ++i) {
-      FVP_TRY(const Outcome outcome, field.run(crew_, cold_task(), end));
+      FVP_TRY(const Outcome outcome, field.run(crew_, cold_task(), end.of(i)));
       if (!outcome.done) break;
       note(outcome);
       if (outcome.had.empty()) continue;
@@ -54,16 +55,16 @@ class Tally {
   // All want it once, at the same moment: N - 1 hand-offs, and nobody comes back for more.
   Status hand_off(Field& field) {
     if (row_.ranks < 2) return {};
-    const std::int64_t end = now_ns() + amount_.case_time;
+    const RoundsEnd end(amount_);
     const int wanted = amount_.hand_offs / amount_.repeats / (row_.ranks - 1) + 1;
     for (int i = 0; i < std::min(wanted, 100); ++i) {
-      FVP_TRY(const Outcome outcome, field.run(crew_, turns_task(1), end));
+      FVP_TRY(const Outcome outcome, field.run(crew_, turns_task(1), end.of(i)));
       if (!outcome.done) break;
       note(outcome);
       const TurnFigures figures = figures_of(outcome.turns, outcome.start, outcome.clock_error);
       add(figures);
-      auto& all = row_.each["hand_off_ms"];
-      all.insert(all.end(), figures.hand_off_ms.begin(), figures.hand_off_ms.end());
+      hand_off_ms_.insert(hand_off_ms_.end(), figures.hand_off_ms.begin(),
+                          figures.hand_off_ms.end());
       row_.figures["clock_error_ms"] = static_cast<double>(outcome.clock_error) / 1e6;
     }
     return {};
@@ -138,12 +139,11 @@ class Tally {
       if (found != row_.each.end())
         figures[name + std::string("_max")] = quantile(found->second, 1);
     }
-    if (const auto found = row_.each.find("hand_off_ms"); found != row_.each.end()) {
-      figures["hand_off_p50_ms"] = quantile(found->second, 0.5);
-      figures["hand_off_p99_ms"] = quantile(found->second, 0.99);
-      figures["hand_off_max_ms"] = quantile(found->second, 1);
-      figures["hand_offs"] = static_cast<double>(found->second.size());
-      row_.each.erase(found);  // thousands; the quantiles say it
+    if (!hand_off_ms_.empty()) {
+      figures["hand_off_p50_ms"] = quantile(hand_off_ms_, 0.5);
+      figures["hand_off_p99_ms"] = quantile(hand_off_ms_, 0.99);
+      figures["hand_off_max_ms"] = quantile(hand_off_ms_, 1);
+      figures["hand_offs"] = static_cast<double>(hand_off_ms_.size());
     }
     if (row_.each.contains("load_s")) {
       figures["load_acquisitions"] = amount_.acquisitions * row_.ranks;
@@ -187,6 +187,7 @@ class Tally {
   std::string primitive_;
   Amount amount_;
   Row row_;
+  std::vector<double> hand_off_ms_;  ///< thousands; the quantiles say it
   double duplicates_ = 0;
   double violations_ = 0;
   double lost_ = 0;
@@ -194,6 +195,11 @@ class Tally {
 };
 
 }  // namespace
+
+RoundsEnd::RoundsEnd(const Amount& amount, int least)
+    : least_(least),
+      usual_(now_ns() + amount.case_time),
+      late_(now_ns() + std::max(amount.case_time, amount.load_limit)) {}
 
 Result<std::vector<Row>> measure(Field& field, int n, const std::vector<Contenders>& all,
                                  const Amount& amount) {

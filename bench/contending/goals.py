@@ -13,6 +13,7 @@ class Goal:
     ranks: int = 64  # 0: the most there are
     primitive: str = "auto"
     peer: str = ""  # the limit is a ratio to this primitive's figure, repeat by repeat of the same run
+    rounds: int = 0  # of the cold ones it takes so many; with fewer it is not measured
 
 
 GOALS = [
@@ -25,9 +26,9 @@ GOALS = [
     Goal("calls of a rank that leads no node: 0", "disk", "operations_follower", 0, 0, "collective"),
     Goal("CPU of a waiter <= 0.3 %", "disk", "waiter_cpu_percent", 0.3),
     Goal("NFSv4.1, two nodes: hand-off p50 <= 100 ms", "nfs", "hand_off_p50_ms", 100, 2),
-    Goal("NFSv4.1, two nodes: no duplicate download in 100 rounds", "nfs", "duplicate_downloads", 0, 2),
+    Goal("NFSv4.1, two nodes: no duplicate download in 100 rounds", "nfs", "duplicate_downloads", 0, 2, rounds=100),
     Goal("GlusterFS, two nodes: hand-off p50 <= 100 ms", "gluster", "hand_off_p50_ms", 100, 2),
-    Goal("GlusterFS, two nodes: no duplicate download in 100 rounds", "gluster", "duplicate_downloads", 0, 2),
+    Goal("GlusterFS, two nodes: no duplicate download in 100 rounds", "gluster", "duplicate_downloads", 0, 2, rounds=100),
 ]  # fmt: skip
 
 
@@ -38,6 +39,9 @@ def measured(goal, result):
     if not rows:
         return None
     row = max(rows, key=lambda r: r["ranks"])
+    if row["figures"].get("cold_rounds", 0) < goal.rounds:
+        # One that is missed is missed, after however few.
+        return row["figures"][goal.figure] if row["figures"][goal.figure] > goal.limit else None
     if not goal.peer:
         return row["figures"][goal.figure]
     peers = [r for r in result["rows"] if r["primitive"] == goal.peer and r["ranks"] == row["ranks"]]

@@ -75,6 +75,8 @@ class Cluster:
     @contextlib.contextmanager
     def up(self):
         with tempfile.TemporaryDirectory(prefix="fvp-contention-", dir="/var/tmp") as root:
+            # munged refuses a socket or key below a folder that its user cannot search.
+            os.chmod(root, 0o755)
             # The cluster's folder is its own: `down` removes it.
             self.environment["FVC_ROOT"] = f"{root}/cluster"
             try:
@@ -104,7 +106,9 @@ class Cluster:
     def contend(self, processes, options, results, limit):
         environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
         options = ["/shared/bin/python" if o == str(self.python) else o for o in map(str, options)]
-        argv = ["srun", "-K1", "-D/shared", "-N2", f"-n{processes}", "/shared/bin/contention", "--dir", "/shared"]
+        # Cyclic: two ranks of any number are on two nodes.
+        argv = ["srun", "-K1", "-D/shared", "-N2", f"-n{processes}", "-mcyclic", "/shared/bin/contention"]
+        argv += ["--dir", "/shared"]
         argv += ["--output", "/shared/results", *options]
         code = self.cluster("run", "env", *environment, *argv, limit=limit)
         for suffix in ("csv", "json"):
