@@ -17,8 +17,9 @@ class RealClock final : public Clock {
   using Clock::sleep_until;
   void sleep_until(TimePoint until, const std::stop_token& stop, Wake* wake) override {
     // Short naps instead of a condition variable with a stop callback: a stop may be asked from a
-    // place where no callback can run (a signal's way into the program).
-    constexpr auto kNap = std::chrono::milliseconds(20);
+    // place where no callback can run (a signal's way into the program). Ten a second: who waits
+    // for a lock for hours must not be seen in `top`.
+    constexpr auto kNap = std::chrono::milliseconds(100);
     while (!stop.stop_requested()) {
       idle();
       const TimePoint at = now();

@@ -38,7 +38,7 @@ class Clock {
   }
 };
 
-/// The steady clock of this process; `sleep_until` notices a stop within 20 ms.
+/// The steady clock of this process; `sleep_until` notices a stop within 100 ms.
 [[nodiscard]] Clock& real_clock();
 
 /// Wall-clock time as RFC 3339 UTC with seconds ("2026-11-24T08:14:26Z"): for people and records,

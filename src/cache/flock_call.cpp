@@ -20,7 +20,19 @@ struct Shared {
   bool abandoned = false;     // under mutex
 };
 
-void call(const std::shared_ptr<Shared>& shared, int operation, Wake* wake) noexcept {
+constexpr std::chrono::milliseconds kUntilOthersHaveIt{5};
+
+void wait_for(const std::string& sign) {
+  constexpr std::chrono::microseconds kPause{100};
+  const auto end = Clock::TimePoint::clock::now() + kUntilOthersHaveIt;
+  while (!posix::exists(sign) && Clock::TimePoint::clock::now() < end) {
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+void call(const std::shared_ptr<Shared>& shared, int operation, const std::string& sign,
+          Wake* wake) noexcept {
+  if (!sign.empty()) wait_for(sign);
   int result = 0;
   while (::flock(shared->fd.get(), operation) != 0) {
     if (errno == EINTR) continue;
@@ -103,19 +115,19 @@ void FlockCalls::let_go(const posix::FileInfo& file) {
 }
 
 bool FlockCalls::just_let_go(const posix::FileInfo& file) {
-  constexpr std::chrono::milliseconds kUntilOthersWake{1};
   const std::lock_guard guard(mutex_);
   const Device& known = devices_[file.device];
   return known.let_go == file.inode &&
-         Clock::TimePoint::clock::now() - known.let_go_at < kUntilOthersWake;
+         Clock::TimePoint::clock::now() - known.let_go_at < kUntilOthersHaveIt;
 }
 
-std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking) {
+std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking, std::string sign) {
   auto shared = std::make_shared<Shared>();
   shared->fd = std::move(fd);
   const bool waits = blocking == Blocking::kYes;
   try {
-    std::thread(call, shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, waits ? habits_.wake : nullptr)
+    std::thread(call, shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, std::move(sign),
+                waits ? habits_.wake : nullptr)
         .detach();
   } catch (const std::system_error&) {
     return nullptr;

@@ -59,14 +59,18 @@ class FlockCalls {
   void hung(std::uint64_t device);
 
   /// A lock that was queued for was let go, and others may queue for it still. Who came back for it
-  /// at once would have it again before the first of them has woken up, time after time; so
-  /// just_let_go() tells him, for a moment, to let them go first.
+  /// before the first of them has woken up would have it again, time after time; and the kernel
+  /// wakes the whole queue for that, which mixes it up. So just_let_go() tells him, for a moment,
+  /// to begin() with a sign that the next one has it, and to stand behind the others.
   void let_go(const posix::FileInfo& file);
   [[nodiscard]] bool just_let_go(const posix::FileInfo& file);
 
   enum class Blocking { kNo, kYes };
-  /// Begins the call on a thread. nullptr: no thread can be had.
-  [[nodiscard]] std::unique_ptr<FlockCall> begin(posix::Fd fd, Blocking blocking);
+  /// Begins the call on a thread. nullptr: no thread can be had. `sign`, where it is not empty, is
+  /// a file that is there while somebody has the lock: it is waited for before the call, some
+  /// milliseconds long.
+  [[nodiscard]] std::unique_ptr<FlockCall> begin(posix::Fd fd, Blocking blocking,
+                                                 std::string sign = {});
 
   [[nodiscard]] std::chrono::milliseconds patience() const { return habits_.patience; }
 

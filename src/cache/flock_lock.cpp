@@ -208,7 +208,10 @@ class Flock final : public Lock {
         case FlockCalls::Way::kNever:
           return fail(no_answer());
         case FlockCalls::Way::kDirect: {
-          if (calls_.just_let_go(file_)) return posix::Fd();
+          // The sign is the lease that goes with it, where there is one (cache/lock.h: chain).
+          if (calls_.just_let_go(file_)) {
+            return begin(std::move(fd), FlockCalls::Blocking::kYes, layout::lease_beside(path_));
+          }
           const int result = lock_now(fd);
           if (result == 0) return fd;
           if (result != EWOULDBLOCK) return fail(refused(result));
@@ -241,11 +244,12 @@ class Flock final : public Lock {
     return posix::Fd();
   }
 
-  [[nodiscard]] Result<posix::Fd> begin(posix::Fd fd, FlockCalls::Blocking blocking) {
+  [[nodiscard]] Result<posix::Fd> begin(posix::Fd fd, FlockCalls::Blocking blocking,
+                                        std::string sign = {}) {
     queued_ = blocking == FlockCalls::Blocking::kYes;
     asked_ = Clock::TimePoint::clock::now();
     FVP_TRY(posix::Fd mine, posix::duplicate(fd, path_));
-    call_ = calls_.begin(std::move(fd), blocking);
+    call_ = calls_.begin(std::move(fd), blocking, std::move(sign));
     if (call_ || queued_) return posix::Fd();
     // No thread can be had: rather a call that may hang than none.
     const int result = lock_now(mine);
