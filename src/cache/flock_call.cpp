@@ -24,10 +24,9 @@ constexpr std::chrono::milliseconds kUntilOthersHaveIt{5};
 
 void wait_for(const std::string& sign) {
   constexpr std::chrono::microseconds kPause{100};
-  const auto end = Clock::TimePoint::clock::now() + kUntilOthersHaveIt;
-  while (!posix::exists(sign) && Clock::TimePoint::clock::now() < end) {
-    std::this_thread::sleep_for(kPause);
-  }
+  Clock& clock = real_clock();
+  const auto end = clock.now() + kUntilOthersHaveIt;
+  while (!posix::exists(sign) && clock.now() < end) clock.sleep_until(clock.now() + kPause, {});
 }
 
 void call(const std::shared_ptr<Shared>& shared, int operation, const std::string& sign,

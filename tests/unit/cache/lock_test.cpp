@@ -1,9 +1,14 @@
 #include "cache/lock.h"
 
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
+#include <fstream>
+
+#include "cache/flock_call.h"
 #include "support/fake_clock.h"
 #include "support/matchers.h"
+#include "support/temp_dir.h"
 
 namespace fvprefetch {
 namespace {
@@ -166,6 +171,44 @@ TEST(LockWait, TellsHowLongItHasWaited) {
   Wait wait;
   (void)wait.step_after(1500ms);
   EXPECT_EQ(wait.waited(), 1500ms);
+}
+
+TEST(FlockCalls, TakesTheLockWhenNoSignOfAnotherOneShows) {
+  const testing::TempDir dir;
+  FlockCalls calls;
+  auto fd = posix::open_lock_file(dir / "x.lock", 0664);
+  ASSERT_TRUE(fd);
+  const auto call = calls.begin(*std::move(fd), FlockCalls::Blocking::kYes, dir / "x.lease");
+  ASSERT_TRUE(call);
+  EXPECT_EQ(call->result(10s), 0);
+}
+
+TEST(FlockCalls, QueuesBehindWhoeverHasPutUpTheSign) {
+  const testing::TempDir dir;
+  FlockCalls calls;
+  const auto held = posix::open_lock_file(dir / "x.lock", 0664);
+  ASSERT_TRUE(held);
+  ASSERT_EQ(::flock(held->get(), LOCK_EX), 0);
+  std::ofstream(dir / "x.lease") << "held";
+  auto fd = posix::open_lock_file(dir / "x.lock", 0664);
+  ASSERT_TRUE(fd);
+  const auto call = calls.begin(*std::move(fd), FlockCalls::Blocking::kYes, dir / "x.lease");
+  ASSERT_TRUE(call);
+  EXPECT_EQ(call->result(20ms), std::nullopt);
+  ASSERT_EQ(::flock(held->get(), LOCK_UN), 0);
+  EXPECT_EQ(call->result(10s), 0);
+}
+
+TEST(FlockCalls, RememberForAMomentWhatWasLetGo) {
+  FlockCalls calls;
+  posix::FileInfo file;
+  file.device = 7;
+  file.inode = 8;
+  EXPECT_FALSE(calls.just_let_go(file));
+  calls.let_go(file);
+  posix::FileInfo other = file;
+  other.inode = 9;
+  EXPECT_FALSE(calls.just_let_go(other));
 }
 
 }  // namespace
