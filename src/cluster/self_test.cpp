@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 #include <sstream>
 #include <utility>
@@ -155,7 +155,9 @@ class Run {
       const bool cannot = told.starts_with('!');
       test_.directory = place_.base;
       test_.not_run = told.substr(cannot ? blank + 1 : 1);
-      if (cannot) cannot_write(static_cast<ErrorCode>(std::atoi(told.c_str() + 1)), test_.not_run);
+      int code = 0;
+      (void)std::from_chars(told.data() + 1, told.data() + told.size(), code);
+      if (cannot) cannot_write(static_cast<ErrorCode>(code), test_.not_run);
       return {};
     }
     tag_ = told.substr(1, blank - 1);
