@@ -14,7 +14,7 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 /// The figures of one primitive, as they come in.
 class Tally {
  public:
-  Tally(int n, Contenders who, const Amount& amount)
+  Tally(int n, const Contenders& who, const Amount& amount)
       : crew_(*who.crew), primitive_(who.primitive), amount_(amount) {
     row_.ranks = n;
     row_.primitive = primitive_;

@@ -68,7 +68,7 @@ std::size_t entries(const std::string& directory) {
 }
 
 // The given primitive behaves as `take` says, the others as they do.
-SelfTestOptions with_liar(Primitive liar, std::function<Attempt()> take) {
+SelfTestOptions with_liar(Primitive liar, const std::function<Attempt()>& take) {
   class Liar final : public LockProbe {
    public:
     explicit Liar(std::function<Attempt()> take) : take_(std::move(take)) {}
