@@ -63,9 +63,11 @@ Result<std::optional<Peek>> peek(const std::string& path, std::size_t limit) {
       FVP_TRY(found.info, stat(fd, path));
       if (!found.info.regular) return found;
       std::string text(limit, '\0');
-      FVP_TRY(const std::size_t length,
-              read_at(fd, 0, std::as_writable_bytes(std::span(text)), path));
-      found.text = text.substr(0, length);
+      const auto length = read_at(fd, 0, std::as_writable_bytes(std::span(text)), path);
+      // On GlusterFS what is open goes with its last name.
+      if (!length && length.error().code == ErrorCode::kNotFound) continue;
+      if (!length) return fail(length.error());
+      found.text = text.substr(0, *length);
       return found;
     }
     if (failed == ENOENT || failed == ENOTDIR) return std::nullopt;

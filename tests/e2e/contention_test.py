@@ -129,6 +129,9 @@ class Contention(harness.EndToEnd):
             self.assertNotIn("has not returned", err)
         self.assertEqual(list(self.locks.glob("*.lock")), [])
 
+    def test_a_lease_that_goes_while_it_is_looked_at_is_gone(self):
+        self.race(self.shimmed("forgetting_read"), "--lock", "lease")
+
     def test_flock_alone_fails_where_there_is_none(self):
         done = self.fvp(self.path, "--lock", "flock", env=self.shimmed("failing_flock", FVP_SHIM_ERRNO="37"))
         self.assert_ok(done, 1)
