@@ -196,9 +196,9 @@ class Measuring {
 
   void keep(const Row& row) {
     if (ranks_.rank() != 0) return;
-    if (row.each.empty()) {  // a row of nothing would read as one of zeros
-      return remark(row.primitive + " of " + std::to_string(row.ranks) + " is left out: no time" +
-                    (row.remarks.empty() ? "" : ", or " + row.remarks.front()));
+    if (row.each.empty()) {  // it would read as a row of zeros; that time was up is told once
+      for (const std::string& text : row.remarks) remark(text);
+      return;
     }
     print_row(row);
     run_.rows.push_back(row);
