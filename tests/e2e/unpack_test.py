@@ -379,7 +379,7 @@ class Unpack(harness.EndToEnd):
         self.assertEqual(done.codes, [0, 0], done.stderr)
         (entry,) = json.loads(done.stdout)["entries"]
         self.assertEqual((entry["state"], entry["path"]), ("fetched", str(self.tree)))
-        self.assertIn("not staged: what was unpacked from an archive is not carried to other nodes", entry["warnings"])
+        self.assertIn("not copied to the nodes: what was unpacked from an archive is not carried to other nodes", entry["warnings"])
 
     # --- hostile ---------------------------------------------------------------------------------
 
