@@ -21,6 +21,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "fvprefetch/error.h"
 #include "fvprefetch/manifest.h"
@@ -53,6 +54,9 @@ using EnvironmentLookup = std::function<std::optional<std::string>(std::string_v
 struct Options {
   std::string cache_dir;     ///< eval cache; empty: FASTVIDEO_EVAL_CACHE and so on
   std::string hf_cache_dir;  ///< Hub cache; empty: HF_HUB_CACHE and so on
+  /// Looked into before these, in this order: what is complete there is used and not fetched. Each
+  /// is a directory with hub/ and eval/ below it, or one that is both caches itself. Never written.
+  std::vector<std::string> extra_caches;
   /// No socket is opened; what is missing is listed (kOfflineMissing). Also HF_HUB_OFFLINE.
   bool offline = false;
   /// Ask the Hub again for branches that the cache has resolved already; replace URL files that

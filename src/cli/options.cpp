@@ -179,6 +179,23 @@ Applied lock_mode(std::string_view value, LockMode& target) {
                 target);
 }
 
+// A colon between them, as in PATH: how the variable has several.
+Applied directories(std::string_view value, std::vector<std::string>& target) {
+  target.clear();
+  while (!value.empty()) {
+    const std::size_t end = std::min(value.find(':'), value.size());
+    const std::string_view directory = value.substr(0, end);
+    value.remove_prefix(std::min(end + 1, value.size()));
+    if (directory.empty()) continue;
+    if (!directory.starts_with('/')) {
+      return Refusal{fmt::format("`{}` is not an absolute path", directory),
+                     "several are given by repeating the option, or with a colon between them"};
+    }
+    target.emplace_back(directory);
+  }
+  return std::nullopt;
+}
+
 Applied scope_wish(std::string_view value, Scope& target) {
   constexpr std::array<std::string_view, 3> kNames{"auto", "shared", "node"};
   return choose(value, kNames, std::array{Scope::kAuto, Scope::kShared, Scope::kNode}, target);
@@ -212,6 +229,9 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return text(v, d.call.options.cache_dir); }},
     OptionSpec{"hf-cache-dir", "DIR", Group::kWhere, "Hugging Face cache",
                [](std::string_view v, Draft& d) { return text(v, d.call.options.hf_cache_dir); }},
+    OptionSpec{
+        "extra-cache", "DIR", Group::kWhere, "use what is complete there; may be repeated",
+        [](std::string_view v, Draft& d) { return directories(v, d.call.options.extra_caches); }},
     OptionSpec{"stage", "DIR", Group::kWhere,
                "each node's copy: fetch makes it, env and exec use it",
                [](std::string_view v, Draft& d) {
@@ -447,6 +467,7 @@ Result<Words> split(std::vector<std::string> arguments, const Verb& verb, bool i
     handles[i] =
         option.value.empty() ? app.add_flag(names, texts[i]) : app.add_option(names, texts[i]);
     handles[i]->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    if (option.name == "extra-cache") handles[i]->join(':');
   }
   std::string target;
   CLI::Option* target_handle = verb.argument.empty() ? nullptr : app.add_option("target", target);

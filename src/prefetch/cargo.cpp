@@ -8,6 +8,7 @@
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "cache/url_store.h"
+#include "prefetch/extra.h"
 #include "prefetch/lookup.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
@@ -109,6 +110,7 @@ Place place_in(const std::string& directory) {
 Result<Cargo> load_cargo(const Manifest& manifest, const Options& options, const Report& report,
                          Place place, const std::vector<std::size_t>& only) {
   const Session session(options, {});
+  const ExtraCaches extras(options);
   Cargo cargo;
   cargo.place = std::move(place);
   cargo.space_check = options.space_check;
@@ -118,6 +120,11 @@ Result<Cargo> load_cargo(const Manifest& manifest, const Options& options, const
     if (!succeeded(told.state) || told.kind == EntryKind::kPath) continue;
     if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
     const auto entry = [&]() -> Result<CargoEntry> {
+      const auto extra = extras.find(manifest.entries[i], Hashing::kForbidden, session.offline());
+      if (extra && extra->survey.path == told.path) {
+        if (const auto* url = std::get_if<UrlSource>(&extra->source)) return load_url(*url);
+        return load_hub(std::get<HubSource>(extra->source), *extra->session, told);
+      }
       FVP_TRY(const Source source,
               resolve(manifest.entries[i], session.env(), session.eval_cache()));
       if (const auto* url = std::get_if<UrlSource>(&source)) return load_url(*url);

@@ -8,6 +8,7 @@
 #include "cache/lock.h"
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/extra.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
 #include "prefetch/session.h"
@@ -120,18 +121,21 @@ std::string state_of(const Source& source, const Session& session, const Survey&
   return some || entry.bytes_partial > 0 ? "partial" : "missing";
 }
 
-PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking asking) {
+PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking asking,
+                     const ExtraCaches& extras) {
   PlannedEntry entry;
   entry.name = manifest_entry.name;
   entry.source = without_secrets(manifest_entry.source);
   entry.state = "failed";
-  const Result<Source> source = resolve(manifest_entry, session.env(), session.eval_cache());
+  const auto extra = extras.find(manifest_entry, Hashing::kForbidden, session.offline());
+  const Result<Source> source =
+      extra ? extra->source : resolve(manifest_entry, session.env(), session.eval_cache());
   if (!source) {
     entry.error = source.error();
     return entry;
   }
   entry.kind = kind_of(*source);
-  const Result<Survey> survey = survey_of(*source, session, asking);
+  const Result<Survey> survey = extra ? extra->survey : survey_of(*source, session, asking);
   if (!survey) {
     entry.error = survey.error();
     return entry;
@@ -173,11 +177,12 @@ Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking
     Session session(asked, {});
     FVP_CHECK_OK(session.usable());
     FVP_CHECK_OK(check_frozen(manifest, session));
+    const ExtraCaches extras(asked);
     Plan made;
     std::vector<Entry> entries;
     std::vector<Source> sources;
     for (const Entry& entry : manifest.entries) {
-      made.entries.push_back(inspect(entry, session, asking));
+      made.entries.push_back(inspect(entry, session, asking, extras));
       Result<Source> source = resolve(entry, session.env(), session.eval_cache());
       if (source) {
         entries.push_back(entry);

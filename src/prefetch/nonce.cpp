@@ -7,6 +7,7 @@
 #include "base/try.h"
 #include "cache/receipt.h"
 #include "cache/url_store.h"
+#include "prefetch/extra.h"
 #include "prefetch/lookup.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
@@ -39,9 +40,13 @@ bool Nonce::would_be_local() const {
 Result<std::vector<Nonce>> nonces_of(const Manifest& manifest, const Options& options,
                                      const Report& report) {
   const Session session(options, {});
+  const ExtraCaches extras(options);
   std::vector<Nonce> nonces;
   for (std::size_t i = 0; i < report.entries.size() && i < manifest.entries.size(); ++i) {
     if (!succeeded(report.entries[i].state)) continue;
+    // A site's cache is the site's on every node, or none at all.
+    const auto extra = extras.find(manifest.entries[i], Hashing::kForbidden, session.offline());
+    if (extra && extra->survey.path == report.entries[i].path) continue;
     FVP_TRY(const Source source, resolve(manifest.entries[i], session.env(), session.eval_cache()));
     Nonce nonce;
     if (const auto* url = std::get_if<UrlSource>(&source)) {

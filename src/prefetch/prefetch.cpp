@@ -16,6 +16,7 @@
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "prefetch/archive.h"
+#include "prefetch/extra.h"
 #include "prefetch/fetch.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
@@ -157,6 +158,11 @@ class Run : public FetchListener {
     if (!item.identified) return;
     if (const std::optional<Error> stop = session_.must_stop()) return fail_entry(index, *stop);
     const Hashing hashing = aborted_ ? Hashing::kForbidden : Hashing::kAllowed;
+    if (auto extra = extras_.find(manifest_.entries[index], hashing, session_.offline())) {
+      item.source = std::move(extra->source);
+      item.survey = std::move(extra->survey);
+      return complete(index);
+    }
     Result<Survey> survey = look(item.source, session_, hashing);
     if (survey && survey->unlisted()) {
       const auto& hub = std::get<HubSource>(item.source);
@@ -585,6 +591,7 @@ class Run : public FetchListener {
 
   const Manifest& manifest_;
   Session& session_;
+  const ExtraCaches extras_{session_.options()};
   std::vector<Item> items_;
   LockReport lock_;
   std::map<std::string, std::string> opened_;  ///< by /resolve/ address: where its request led

@@ -168,6 +168,12 @@ const SameBothWays kSameBothWays[] = {
      {"--visible-timeout", "3s"},
      {{"FVPREFETCH_VISIBLE_TIMEOUT", "3s"}},
      [](const Invocation& i) { return i.visible_timeout == milliseconds(3'000); }},
+    {"extra_cache",
+     {"--extra-cache", "/a", "--extra-cache=/b"},
+     {{"FVPREFETCH_EXTRA_CACHE", "/a::/b"}},
+     [](const Invocation& i) {
+       return i.options.extra_caches == std::vector<std::string>{"/a", "/b"};
+     }},
     {"rank_timeout",
      {"--rank-timeout", "30s"},
      {{"FVPREFETCH_RANK_TIMEOUT", "30s"}},
