@@ -302,9 +302,9 @@ class LockCase(unittest.TestCase):
         self.assert_right(download)
         self.assertEqual(ORIGIN.bytes_sent(download.name), download.size)
 
-    def assert_finished(self, *tasks):
+    def assert_finished(self, *tasks, timeout=on_cluster.STEP_TIMEOUT):
         for task in tasks:
-            self.assert_exit(0, task.wait())
+            self.assert_exit(0, task.wait(timeout))
 
     def assert_waits_for(self, waiter, holder):
         waiter.wait_to_say(f"held by {holder.node} pid {holder.pid}")
@@ -333,7 +333,7 @@ class Races(LockCase):
         fetch += f'{shlex.join(options)} || exit; done'
         tasks = [downloads[0].start(node, "bash", "-c", fetch, "bash", *(download.folder for download in downloads))
                  for node in (ONE, TWO)]
-        self.assert_finished(*tasks)
+        self.assert_finished(*tasks, timeout=on_cluster.STEP_TIMEOUT + 5 * ROUNDS)
         for download in downloads:
             self.assert_once(download)
 

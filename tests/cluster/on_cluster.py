@@ -71,14 +71,14 @@ class Running:
     def err(self):
         return pathlib.Path(self.files[1].name).read_text()
 
-    def wait(self):
+    def wait(self, timeout=STEP_TIMEOUT):
         try:
-            return Outcome(self.process.wait(timeout=STEP_TIMEOUT), self.out, self.err)
+            return Outcome(self.process.wait(timeout=timeout), self.out, self.err)
         except subprocess.TimeoutExpired:
             queue = subprocess.run(["squeue", "--steps"], capture_output=True, text=True, timeout=30).stdout
             subprocess.run(["scancel", "--user=root"], timeout=30)
             self.kill()
-        raise AssertionError(f"still running after {STEP_TIMEOUT} s: {' '.join(self.command)}\n{queue}"
+        raise AssertionError(f"still running after {timeout} s: {' '.join(self.command)}\n{queue}"
                              f"{Outcome(-1, self.out, self.err)}")
 
     def kill(self):
