@@ -46,17 +46,16 @@ auto again(F&& call) {
 }
 
 // On GlusterFS the second of two clients that make one name at the same moment is told that it is
-// there before anybody can see it. `look` says whether it is seen; it is asked for two seconds.
+// there, and may see it later, or never: for a directory the server undoes both. So `make` is
+// called again, for two seconds, until it says that it was not that.
 template <typename F>
-bool becomes_visible(const std::string& directory, F&& look) {
+void until_not_that(const std::string& directory, F&& make) {
   constexpr auto kPause = std::chrono::milliseconds(10);
   constexpr int kTries = 200;
-  for (int i = 0; i < kTries; ++i) {
-    if (look()) return true;
+  for (int i = 0; i < kTries && !make(); ++i) {
     real_clock().sleep_until(real_clock().now() + kPause, {});
     look_afresh(directory);
   }
-  return look();
 }
 
 // After a failed call: fail(last_error("create", path)).
@@ -406,7 +405,15 @@ Status make_directories(const std::string& path) {
 
   const std::string above = parent(path);
   if (above != path && above != "." && above != "/") FVP_CHECK_OK(make_directories(above));
-  if (again([&] { return ::mkdir(path.c_str(), 0777); }) == 0) {
+  bool made = false;
+  int number = 0;
+  struct ::stat status {};
+  until_not_that(above, [&] {
+    made = again([&] { return ::mkdir(path.c_str(), 0777); }) == 0;
+    number = errno;
+    return made || number != EEXIST || ::lstat(path.c_str(), &status) == 0;
+  });
+  if (made) {
     const mode_t bits = shared_bits(above);
     const Fd fd(bits == 0 ? -1 : again([&] {
       return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -414,10 +421,7 @@ Status make_directories(const std::string& path) {
     if (fd) add_mode(fd.get(), bits);
     return {};
   }
-  const int number = errno;
   if (number == EEXIST) {  // somebody else was faster
-    struct ::stat status {};
-    (void)becomes_visible(above, [&] { return ::lstat(path.c_str(), &status) == 0; });
     FVP_TRY(const auto now, stat(path));
     if (now && now->directory) return {};
     if (!now &&
@@ -430,11 +434,28 @@ Status make_directories(const std::string& path) {
   return fail(errno_error(number, "make directory", path));
 }
 
+namespace {
+
+// The folder was made already; but whoever clears up a cache, or GlusterFS (until_not_that), may
+// have taken it away since.
+template <typename F>
+Fd open_making_folders(const std::string& path, F&& open) {
+  constexpr int kTries = 3;
+  Fd fd(again(open));
+  for (int i = 0; i < kTries && !fd && errno == ENOENT; ++i) {
+    if (!make_directories(parent(path))) errno = ENOENT;
+    fd = Fd(again(open));
+  }
+  return fd;
+}
+
+}  // namespace
+
 Result<Fd> create_private(const std::string& path) {
   // The kernel applies the umask and default ACLs; we only add.
-  Fd fd(again([&] {
+  Fd fd = open_making_folders(path, [&path] {
     return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-  }));
+  });
   if (!fd) return fail(last_error("create", path));
   add_mode(fd.get(), S_IRUSR | S_IWUSR | (shared_bits(parent(path)) & (S_IRGRP | S_IWGRP)));
   return fd;
@@ -661,15 +682,13 @@ Result<Fd> open_lock_file(const std::string& path, mode_t mode) {
     return Fd(again(
         [&] { return ::open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0666); }));
   };
-  Fd fd = open_with(O_RDWR | O_CREAT);
-  int number = errno;
-  if (!fd && number == EEXIST) {  // we did not ask for O_EXCL
-    (void)becomes_visible(parent(path), [&] {
-      fd = open_with(O_RDWR | O_CREAT);
-      number = errno;
-      return fd || number != EEXIST;
-    });
-  }
+  Fd fd;
+  int number = 0;
+  until_not_that(parent(path), [&] {
+    fd = open_making_folders(path, [&] { return open_with(O_RDWR | O_CREAT).release(); });
+    number = errno;
+    return fd || number != EEXIST;  // we did not ask for O_EXCL
+  });
   if (!fd && number == EACCES) {
     // Another user's file in a sticky directory (fs.protected_regular) opens without O_CREAT; one
     // that we may only read still locks on a local file system (on NFS flock says EBADF).

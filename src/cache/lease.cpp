@@ -154,10 +154,6 @@ struct LeaseKeeper::State {
   Result<std::shared_ptr<Record>> make_record(const std::string& path) {
     const std::string directory = posix::parent(path);
     auto fd = posix::create_private(path);
-    if (!fd && fd.error().code == ErrorCode::kNotFound) {
-      FVP_CHECK_OK(posix::make_directories(directory));
-      fd = posix::create_private(path);
-    }
     if (!fd) return fail(std::move(fd).error());
     auto record = std::make_shared<Record>();
     record->fd = *std::move(fd);
