@@ -36,8 +36,11 @@ struct ChainWord {
 };
 
 struct ChainOptions {
-  std::size_t frame_bytes = std::size_t{8} << 20U;
-  std::size_t frames = 4;      ///< buffers, and so frames under way, of each rank
+  /// Many small frames rather than few large ones: MPI moves a bit of each message that is under
+  /// way whenever it is tested, and the last of many ranks begins to get bytes when the others have
+  /// a frame each.
+  std::size_t frame_bytes = std::size_t{2} << 20U;
+  std::size_t frames = 8;      ///< buffers, and so frames under way, of each rank
   std::size_t word_every = 8;  ///< frames
   /// A neighbour that is silent for so long is lost. Rank 0 sends an empty frame when its source
   /// has nothing for a quarter of it.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "base/environment.h"
@@ -176,8 +175,7 @@ Status Depot::has_room_for(const std::vector<bool>& wanted) const {
 
 Result<Depot::Private> Depot::create(std::size_t file) {
   Target& target = *items_[file].target;
-  std::set<std::string> prepared;
-  FVP_CHECK_OK(target.prepare(prepared));
+  FVP_CHECK_OK(target.prepare(prepared_));
   Private made;
   made.path = target.new_partial().data;
   FVP_TRY(made.fd, posix::create_private(made.path));

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -79,6 +80,7 @@ class Depot {
   std::vector<Item> items_;                     // by file
   std::map<std::string, std::size_t> by_path_;  // final path -> file
   std::vector<Wanted> entries_;                 // by entry
+  std::set<std::string> prepared_;              // folders that are known to be there
 };
 
 }  // namespace fvprefetch
