@@ -1,12 +1,12 @@
 """Staging against what people do by hand; run by bench/stage_bench, which builds. See bench/README.md."""
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from pathlib import Path
 MIB = 1 << 20
 COMMIT = "c" * 40
 SMALL_FILES, SMALL_SIZE = 1000, 10 << 10
+WARM_FILES = 10  # few, since it is not stat() that is to be measured
 RUN_LIMIT = 300  # seconds until one start of mpirun counts as hanging
 OURS = "ours"
 
@@ -48,13 +49,14 @@ def add_repo(hub, repo, sizes):
 # --- running --------------------------------------------------------------------------------------
 
 
-def mpirun(ranks, *command):
+def mpirun(segments, ranks, *command):
     env = os.environ | {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_btl_vader_single_copy_mechanism": "none",  # containers forbid it, and complain
         "OMPI_MCA_btl_base_warn_component_unused": "0",
+        "OMPI_MCA_btl_vader_backing_directory": str(segments),
     }
     return run(["mpirun", "-n", str(ranks), *command], env)
 
@@ -75,7 +77,7 @@ def stage_case(args, work, name, content):
     """Rows of one case: nodes, way, medians."""
     rows = []
     for nodes in args.nodes:
-        _, text = mpirun(nodes, args.build / "bench/stage_bench", work / "shared", work / "nodes", f"org/{name}", args.rounds)
+        _, text = mpirun(work, nodes, args.build / "bench/stage_bench", work / "shared", work / "nodes", f"org/{name}", args.rounds)
         rounds = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         ours = {r["round"]: r["wall"] for r in rounds if r["way"] == OURS}
         for way in dict.fromkeys(r["way"] for r in rounds):
@@ -110,7 +112,7 @@ def show_stage(row):
 def warm_case(args, work):
     """What a run of the command with nothing to do adds to an empty MPI program."""
     manifest = work / "manifest.json"
-    manifest.write_text(json.dumps([{"name": "m", "source": "org/small"}]))
+    manifest.write_text(json.dumps([{"name": "m", "source": "org/warm"}]))
     ours = [args.build / "fvprefetch", manifest, "--hf-cache-dir", work / "shared/hub", "--cache-dir", work / "shared/eval", "--offline"]
     run(ours)  # writes what a first run writes
     rows = []
@@ -120,7 +122,7 @@ def warm_case(args, work):
         for i in range(args.warm_rounds if ranks < 64 else min(3, args.warm_rounds)):
             ways = {"ours": ours, "empty": [args.build / "bench/stage_bench"]}
             order = list(ways) if i % 2 == 0 else list(ways)[::-1]
-            pairs.append({way: mpirun(ranks, *ways[way])[0] for way in order})
+            pairs.append({way: mpirun(work, ranks, *ways[way])[0] for way in order})
         rows.append(warm_row(f"{ranks} under mpirun", pairs))
         if alone:
             rows.append(warm_row("1, no mpirun", [{"ours": run(ours)[0], "empty": 0.0} for _ in range(5 * args.warm_rounds)]))
@@ -192,14 +194,16 @@ def main():
     need = (1 + max(args.nodes, default=0)) * args.mib * MIB + 512 * MIB
     if "big" in cases and free < need:
         sys.exit(f"error: {args.dir} has {free // MIB} MiB free, {need // MIB} are needed; see --mib and --dir")
-    # Where python was told to end, the folder goes, too.
-    with contextlib.ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fvp-stage-bench-", dir=args.dir)))
+    # Whatever ends this, the folder goes, and MPI's shared memory with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="fvp-stage-bench-", dir=args.dir) as folder:
+        work = Path(folder)
         hub = work / "shared" / "hub"
         (work / "nodes").mkdir()
         content = {
             "big": add_repo(hub, "org/big", [args.mib * MIB]) if "big" in cases else 0,
             "small": add_repo(hub, "org/small", [SMALL_SIZE] * SMALL_FILES),
+            "warm": add_repo(hub, "org/warm", [SMALL_SIZE] * WARM_FILES),
         }
         print(
             f"{os.cpu_count()} cores, {mpirun_version()}, {platform.system()} {platform.release().split('-')[0]}, "
