@@ -64,13 +64,20 @@ def mpirun(segments, ranks, *command):
 def run(command, env=None):
     """(seconds, standard output)"""
     begin = time.monotonic()
-    done = subprocess.run(
-        [str(word) for word in command], env=env, capture_output=True, text=True, timeout=RUN_LIMIT, check=False
-    )
+    words = [str(word) for word in command]
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=RUN_LIMIT)
+        except BaseException as why:
+            process.terminate()  # not killed: mpirun has to end its ranks
+            process.communicate(timeout=30)
+            if isinstance(why, subprocess.TimeoutExpired):
+                sys.exit(f"error: {command[0]} takes longer than {RUN_LIMIT} s; see --mib and --rounds")
+            raise
     wall = time.monotonic() - begin
-    if done.returncode != 0:
-        sys.exit(f"error: {command[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return wall, done.stdout
+    if process.returncode != 0:
+        sys.exit(f"error: {command[0]} ended with {process.returncode}:\n{out[-2000:]}{err[-2000:]}")
+    return wall, out
 
 
 def stage_case(args, work, name, content):
@@ -117,16 +124,21 @@ def warm_case(args, work):
     run(ours)  # writes what a first run writes
     rows = []
     for ranks in (1, *args.warm_ranks):
-        alone = ranks == 1
         pairs = []
         for i in range(args.warm_rounds if ranks < 64 else min(3, args.warm_rounds)):
             ways = {"ours": ours, "empty": [args.build / "bench/stage_bench"]}
             order = list(ways) if i % 2 == 0 else list(ways)[::-1]
             pairs.append({way: mpirun(work, ranks, *ways[way])[0] for way in order})
         rows.append(warm_row(f"{ranks} under mpirun", pairs))
-        if alone:
-            rows.append(warm_row("1, no mpirun", [{"ours": run(ours)[0], "empty": 0.0} for _ in range(5 * args.warm_rounds)]))
+        if ranks == 1:
+            rows.append(warm_row("1, no mpirun", [{"ours": alone_seconds(args, work, ours), "empty": 0.0} for _ in range(5 * args.warm_rounds)]))
     return rows
+
+
+def alone_seconds(args, work, command):
+    """Without what Python takes to start a process, which counts in milliseconds."""
+    run([args.build / "bench/measure", work / "measure.json", "--", *command])
+    return json.loads((work / "measure.json").read_text())["wall"]
 
 
 def warm_row(ranks, pairs):
