@@ -436,13 +436,14 @@ class BatchScripts(ClusterCase):
     MANIFEST, the two caches, and EVAL, the command to run when everything is there, with the exports of
     `fvprefetch env`."""
 
-    def submit(self, job, script, *options, tasks=1):
+    def submit(self, job, script, *options, tasks=1, **environment):
         evaluation = job.folder / "evaluation"
-        evaluation.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, job.reader_command()))}\n")
+        evaluation.write_text('#!/bin/sh\necho "caches: $HF_HUB_CACHE $FASTVIDEO_EVAL_CACHE"\n'
+                              f"exec {shlex.join(map(str, job.reader_command()))}\n")
         evaluation.chmod(0o755)
         HUB.reset()
         submitted = job.run("sbatch", "--parsable", *options, SLURM_SCRIPTS / script, FVPREFETCH=FVPREFETCH,
-                            MANIFEST=job.manifest, EVAL=evaluation)
+                            MANIFEST=job.manifest, EVAL=evaluation, **environment)
         self.assert_exit(0, submitted)
         states = on_cluster.wait_for_job(submitted.out.strip())
         output = {file.name: file.read_text() for file in sorted(job.folder.glob("output.*"))}
@@ -455,6 +456,18 @@ class BatchScripts(ClusterCase):
                              f"--output={job.folder}/output.0")
         self.assert_each_body_sent_once(HUB.stats())
         self.assert_both_nodes_report(output["output.0"])
+
+    def test_stage_then_evaluate(self):
+        missing = {"name": "missing", "source": f"{HUB.url}/files/missing.pth", "optional": True}  # exit 3: a success
+        job = Job("BatchScripts.stage", [*manifest_entries(HUB.url), missing])
+        stage = "/local/BatchScripts.stage"
+        output = self.submit(job, "stage-and-evaluate.sbatch", "--nodes=2", "--ntasks-per-node=2",
+                             f"--output={job.folder}/output.0", STAGE=stage)["output.0"]
+        self.assert_each_body_sent_once(HUB.stats())
+        self.assertEqual(output.count(f"caches: {stage}/hub {stage}/eval\n"), 4, output)
+        self.assert_both_nodes_report(output)
+        for node in NODES:
+            self.assert_exit(0, job.srun("--mpi=none", "-N1", "-n1", "-w", node, "test", "!", "-e", stage))
 
     def test_array_of_independent_tasks(self):
         job = Job("BatchScripts.array")
