@@ -36,14 +36,14 @@ need_packages() {
 # The same file with the same flags is compiled once for all build folders, wherever they lie.
 export CCACHE_NOHASHDIR=1
 
-# build_tree DIR [CMAKE OPTION...]: configures when needed and builds everything, or only $target.
+# build_tree DIR [CMAKE OPTION...]: configures when needed and builds everything, or only $build_target.
 build_tree() {
   local dir=$1
   shift
   mkdir -p "$dir"
   cmake -S "$top" -B "$dir" -G Ninja "$@" >"$dir/configure.log" 2>&1 ||
     { cat "$dir/configure.log" >&2; die "cannot configure $dir"; }
-  cmake --build "$dir" --target "${target:-all}" >"$dir/build.log" 2>&1 ||
+  cmake --build "$dir" --target "${build_target:-all}" >"$dir/build.log" 2>&1 ||
     { grep -E -A12 'error:|FAILED' "$dir/build.log" | head -n 200 >&2; die "cannot build $dir; all of it: $dir/build.log"; }
 }
 
