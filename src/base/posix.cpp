@@ -408,11 +408,18 @@ Status make_directories(const std::string& path) {
   bool made = false;
   int number = 0;
   struct ::stat status {};
+  Status up;
   until_not_that(above, [&] {
     made = again([&] { return ::mkdir(path.c_str(), 0777); }) == 0;
     number = errno;
+    if (!made &&
+        (number == ENOENT || number == ESTALE)) {  // the one above was undone, or cleared up
+      up = make_directories(above);
+      return !up;
+    }
     return made || number != EEXIST || ::lstat(path.c_str(), &status) == 0;
   });
+  if (!up) return up;
   if (made) {
     const mode_t bits = shared_bits(above);
     const Fd fd(bits == 0 ? -1 : again([&] {
@@ -442,7 +449,7 @@ template <typename F>
 Fd open_making_folders(const std::string& path, F&& open) {
   constexpr int kTries = 3;
   Fd fd(again(open));
-  for (int i = 0; i < kTries && !fd && errno == ENOENT; ++i) {
+  for (int i = 0; i < kTries && !fd && (errno == ENOENT || errno == ESTALE); ++i) {
     if (!make_directories(parent(path))) errno = ENOENT;
     fd = Fd(again(open));
   }
