@@ -52,6 +52,7 @@ struct FileInfo {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::uint64_t links = 0;
+  bool executable = false;  ///< for its owner
 };
 
 /// errno `number` of `action` on `path` as an Error.

@@ -222,11 +222,16 @@ Status ArchiveTarget::publish(Downloaded file, const std::string& partial) {
     if (useless || !posix::exists(store_.paths().journal(tag))) (void)posix::remove_file(partial);
     return fail(std::move(files).error());
   }
-  Receipt receipt = new_receipt(archive);
-  receipt.files = *std::move(files);
-  FVP_CHECK_OK(replace(tag, receipt));
+  FVP_CHECK_OK(publish_tree(tag, archive, *std::move(files)));
   (void)posix::remove_file(partial);
   return {};
+}
+
+Status ArchiveTarget::publish_tree(const std::string& tag, const ReceiptArchive& archive,
+                                   std::vector<ReceiptFile> files) {
+  Receipt receipt = new_receipt(archive);
+  receipt.files = std::move(files);
+  return replace(tag, receipt);
 }
 
 Result<bool> ArchiveTarget::has_same(const ReceiptArchive& archive) {

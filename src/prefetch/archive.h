@@ -65,6 +65,10 @@ class ArchiveTarget : public Target {
   [[nodiscard]] std::uint64_t bytes_published() const override { return unpacked_; }
   [[nodiscard]] std::vector<Leftover> trees() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
+  /// Publishes what was unpacked elsewhere: the private directory of `tag`, synced, which has just
+  /// these files and links, each with its digest or text.
+  [[nodiscard]] Status publish_tree(const std::string& tag, const ReceiptArchive& archive,
+                                    std::vector<ReceiptFile> files);
 
  private:
   [[nodiscard]] std::vector<std::string> unfinished_tags(JournalNames& names) const override;

@@ -8,6 +8,7 @@
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "cache/url_store.h"
+#include "prefetch/archive.h"
 #include "prefetch/extra.h"
 #include "prefetch/lookup.h"
 #include "prefetch/session.h"
@@ -43,21 +44,43 @@ Result<CargoEntry> load_hub(const HubSource& source, const Session& session,
   for (FileSpec& file : survey.files) {
     FVP_CHECK_OK(HubStore::accepts(file));
     std::string from = store.paths().pointer(survey.commit, file.path);
-    entry.files.push_back({std::move(file), std::move(from)});
+    entry.files.push_back({std::move(file), std::move(from), false});
   }
   entry.tree = store.read_tree(survey.commit);
   return entry;
 }
 
-Result<CargoEntry> load_url(const UrlSource& source) {
-  if (source.is_archive()) {
-    return fail(ErrorCode::kUsage,
-                "what was unpacked from an archive is not carried to other nodes");
+Result<CargoEntry> load_archive(const UrlSource& source, const Session& session) {
+  FVP_TRY(const Survey survey, look(source, session, Hashing::kForbidden));
+  const auto receipt = archive_receipt(UrlStore(source.root, source.relative));
+  if (survey.need != Survey::Need::kNothing || survey.verified_by != "receipt" || !receipt) {
+    return fail(ErrorCode::kNotFound, "nothing tells what it was unpacked from");
   }
+  CargoEntry entry;
+  entry.archive = receipt->archive;
+  for (const ReceiptFile& file : receipt->files) {
+    if (!file.link.empty()) {
+      entry.links.emplace_back(file.path, file.link);
+      continue;
+    }
+    CargoFile carried;
+    carried.spec.path = file.path;
+    carried.spec.size = file.size;
+    carried.spec.digest = Digest{Digest::Kind::kSha256, file.sha256};
+    carried.from = source.path() + "/" + file.path;
+    FVP_TRY(const auto info, posix::stat(carried.from));
+    carried.executable = info && info->executable;
+    entry.files.push_back(std::move(carried));
+  }
+  return entry;
+}
+
+Result<CargoEntry> load_url(const UrlSource& source, const Session& session) {
+  if (source.is_archive()) return load_archive(source, session);
   const UrlStore store(source.root, source.relative);
   FVP_TRY(const auto info, store.lookup());
   if (!info) return fail(ErrorCode::kNotFound, "it is not there any more");
-  CargoFile file{source.file, source.path()};
+  CargoFile file{source.file, source.path(), false};
   file.spec.urls.clear();
   file.spec.size = info->size;
   if (const auto receipt = url_receipt(store, *info);
@@ -122,12 +145,13 @@ Result<Cargo> load_cargo(const Manifest& manifest, const Options& options, const
     const auto entry = [&]() -> Result<CargoEntry> {
       const auto extra = extras.find(manifest.entries[i], Hashing::kForbidden, session.offline());
       if (extra && extra->survey.path == told.path) {
-        if (const auto* url = std::get_if<UrlSource>(&extra->source)) return load_url(*url);
+        if (const auto* url = std::get_if<UrlSource>(&extra->source))
+          return load_url(*url, *extra->session);
         return load_hub(std::get<HubSource>(extra->source), *extra->session, told);
       }
       FVP_TRY(const Source source,
               resolve(manifest.entries[i], session.env(), session.eval_cache()));
-      if (const auto* url = std::get_if<UrlSource>(&source)) return load_url(*url);
+      if (const auto* url = std::get_if<UrlSource>(&source)) return load_url(*url, session);
       if (const auto* hub = std::get_if<HubSource>(&source)) return load_hub(*hub, session, told);
       return fail(ErrorCode::kNotFound, "it is an existing path now");
     }();
@@ -149,7 +173,15 @@ std::string cargo_to_text(const Cargo& cargo) {
   for (const CargoEntry& entry : cargo.entries) {
     json one{{"index", entry.index}, {"commit", entry.commit}, {"resolved_at", entry.resolved_at}};
     one["files"] = json::array();
-    for (const CargoFile& file : entry.files) one["files"].push_back(to_json(file.spec));
+    for (const CargoFile& file : entry.files) {
+      one["files"].push_back(to_json(file.spec));
+      if (file.executable) one["files"].back()["executable"] = true;
+    }
+    if (entry.archive) {
+      one["archive"] = {entry.archive->sha256, entry.archive->size,
+                        entry.archive->strip_components};
+      one["links"] = entry.links;
+    }
     if (entry.tree) {
       one["tree"] = json::array();
       for (const RepoFile& file : *entry.tree) one["tree"].push_back(to_json(file));
@@ -177,7 +209,16 @@ Result<Cargo> cargo_from_text(std::string_view text) {
       }
       entry.commit = one.at("commit").get<std::string>();
       entry.resolved_at = one.at("resolved_at").get<std::string>();
-      for (const json& file : one.at("files")) entry.files.push_back({file_from(file), {}});
+      for (const json& file : one.at("files")) {
+        entry.files.push_back({file_from(file), {}, file.contains("executable")});
+      }
+      if (one.contains("archive")) {
+        const json& archive = one["archive"];
+        entry.archive =
+            ReceiptArchive{archive.at(0).get<std::string>(), archive.at(1).get<std::uint64_t>(),
+                           archive.at(2).get<std::uint64_t>()};
+        one.at("links").get_to(entry.links);
+      }
       if (one.contains("tree")) {
         entry.tree.emplace();
         for (const json& file : one["tree"]) entry.tree->push_back(repo_file_from(file));

@@ -7,8 +7,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "cache/receipt.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/manifest.h"
 #include "fvprefetch/plan.h"
@@ -30,8 +32,9 @@ struct Place {
 [[nodiscard]] Place place_in(const std::string& directory);
 
 struct CargoFile {
-  FileSpec spec;     ///< without addresses; of a URL file the sha256 that its receipt tells
-  std::string from;  ///< where the sender reads it; nobody else knows it
+  FileSpec spec;            ///< without addresses; of a URL file the sha256 that its receipt tells
+  std::string from;         ///< where the sender reads it; nobody else knows it
+  bool executable = false;  ///< unpacked only
 };
 
 struct CargoEntry {
@@ -40,6 +43,10 @@ struct CargoEntry {
   std::string resolved_at;
   std::vector<CargoFile> files;
   std::optional<std::vector<RepoFile>> tree;  ///< Hub, where the sender's cache has it
+  /// Of an entry that is unpacked: from what. `files` are what came out of it, by their paths in
+  /// the directory, and these are its symbolic links with their texts.
+  std::optional<ReceiptArchive> archive;
+  std::vector<std::pair<std::string, std::string>> links;
 };
 
 struct Cargo {

@@ -7,6 +7,7 @@
 #include "base/environment.h"
 #include "base/try.h"
 #include "cache/layout.h"
+#include "prefetch/archive.h"
 #include "prefetch/fetch.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
@@ -15,7 +16,10 @@
 namespace fvprefetch {
 
 struct Depot::Item {
-  std::unique_ptr<Target> target;
+  std::unique_ptr<Target> target;  ///< null: of a tree
+  std::size_t entry = 0;           ///< of a tree: whose
+  std::string member;              ///< of a tree: its path in it
+  bool executable = false;
 };
 
 struct Depot::Wanted {
@@ -23,6 +27,11 @@ struct Depot::Wanted {
   std::string path;
   std::vector<std::size_t> files;
   bool complete = false;  ///< it was, before anything came
+  // Of an entry that is unpacked: the private directory that its files come into.
+  std::unique_ptr<ArchiveTarget> archive;
+  std::string tag;
+  std::string directory;
+  bool begun = false;
 };
 
 namespace {
@@ -46,7 +55,11 @@ Depot::Depot(const Cargo& cargo) : cargo_(cargo) {
   session_ = std::make_unique<Session>(options_, Seams{});
 }
 
-Depot::~Depot() = default;
+Depot::~Depot() {
+  for (const Wanted& wanted : entries_) {
+    if (wanted.begun) (void)posix::remove_tree(wanted.directory);  // best effort: it is private
+  }
+}
 
 Status Depot::open() {
   entries_.resize(cargo_.entries.size());
@@ -63,11 +76,16 @@ Status Depot::add(std::size_t number) {
     const auto [at, is_new] = by_path_.emplace(target->final_path(), items_.size());
     if (is_new) {
       files_.push_back({number, file.spec, file.from});
-      items_.push_back({std::move(target)});
+      Item item;
+      item.target = std::move(target);
+      items_.push_back(std::move(item));
     }
     wanted.files.push_back(at->second);
     return is_new ? nullptr : items_[at->second].target.get();
   };
+  if (auto* url = std::get_if<UrlSource>(&wanted.source); url != nullptr && entry.archive) {
+    return add_tree(number, *url);
+  }
   if (auto* url = std::get_if<UrlSource>(&wanted.source); url != nullptr) {
     if (entry.files.size() != 1) return fail(ErrorCode::kInternal, "a URL is one file");
     url->file.size = entry.files.front().spec.size;
@@ -123,6 +141,65 @@ const std::vector<Depot::File>& Depot::files() const {
   return files_;
 }
 
+Status Depot::add_tree(std::size_t number, UrlSource& url) {
+  const CargoEntry& entry = cargo_.entries[number];
+  Wanted& wanted = entries_[number];
+  url.file.digest = Digest{Digest::Kind::kSha256, entry.archive->sha256};
+  url.file.size = entry.archive->size;
+  wanted.path = url.path();
+  wanted.archive = std::make_unique<ArchiveTarget>(url, std::nullopt, *session_);
+  wanted.tag = posix::random_tag();
+  wanted.directory = layout::UrlFile(url.root, url.relative).unpacking(wanted.tag);
+  for (const CargoFile& file : entry.files) {
+    if (!layout::safe_relative_path(file.spec.path)) {
+      return fail(ErrorCode::kIntegrity, "unsafe path in the cargo list: " + file.spec.path);
+    }
+    const auto [at, is_new] = by_path_.emplace(wanted.path + "/" + file.spec.path, items_.size());
+    if (is_new) {
+      files_.push_back({number, file.spec, file.from});
+      Item item;
+      item.entry = number;
+      item.member = file.spec.path;
+      item.executable = file.executable;
+      items_.push_back(std::move(item));
+    }
+    wanted.files.push_back(at->second);
+  }
+  return {};
+}
+
+Status Depot::complete_tree(Wanted& wanted, const CargoEntry& entry) {
+  std::set<std::string> folders{wanted.directory};
+  std::vector<ReceiptFile> files;
+  for (const CargoFile& file : entry.files) {
+    files.push_back({.path = file.spec.path,
+                     .size = file.spec.size.value_or(0),
+                     .blob = {},
+                     .sha256 = file.spec.digest->hex,
+                     .mtime_ns = 0,
+                     .link = {}});
+    folders.insert(posix::parent(wanted.directory + "/" + file.spec.path));
+  }
+  // After the files, so that none was written through one of them.
+  for (const auto& [path, text] : entry.links) {
+    if (!layout::safe_relative_path(path)) {
+      return fail(ErrorCode::kIntegrity, "unsafe path in the cargo list: " + path);
+    }
+    const std::string at = wanted.directory + "/" + path;
+    FVP_CHECK_OK(posix::make_directories(posix::parent(at)));
+    FVP_CHECK_OK(posix::make_link(at, text));
+    files.push_back(
+        {.path = path, .size = 0, .blob = {}, .sha256 = {}, .mtime_ns = 0, .link = text});
+    folders.insert(posix::parent(at));
+  }
+  std::sort(files.begin(), files.end(),
+            [](const ReceiptFile& a, const ReceiptFile& b) { return a.path < b.path; });
+  for (const std::string& folder : folders) FVP_CHECK_OK(posix::sync_path(folder));
+  FVP_CHECK_OK(wanted.archive->publish_tree(wanted.tag, *entry.archive, std::move(files)));
+  wanted.begun = false;
+  return {};
+}
+
 const std::vector<std::size_t>& Depot::files_of(std::size_t entry) const {
   return entries_[entry].files;
 }
@@ -174,6 +251,14 @@ Status Depot::has_room_for(const std::vector<bool>& wanted) const {
 }
 
 Result<Depot::Private> Depot::create(std::size_t file) {
+  if (const Item& item = items_[file]; !item.target) {
+    Wanted& wanted = entries_[item.entry];
+    wanted.begun = true;
+    Private made;
+    made.path = wanted.directory + "/" + item.member;
+    FVP_TRY(made.fd, posix::create_private(made.path));
+    return made;
+  }
   Target& target = *items_[file].target;
   FVP_CHECK_OK(target.prepare(prepared_));
   Private made;
@@ -184,6 +269,11 @@ Result<Depot::Private> Depot::create(std::size_t file) {
 
 Status Depot::publish(std::size_t file, Private written, std::uint64_t size,
                       const std::string& sha256) {
+  if (const Item& item = items_[file]; !item.target) {  // with its tree, later
+    if (item.executable) FVP_CHECK_OK(posix::make_executable(written.fd, written.path));
+    FVP_CHECK_OK(posix::sync_data(written.fd, written.path));
+    return written.fd.close(written.path);
+  }
   Downloaded done;
   done.fd = std::move(written.fd);
   done.size = size;
@@ -192,7 +282,10 @@ Status Depot::publish(std::size_t file, Private written, std::uint64_t size,
 }
 
 Status Depot::complete(std::size_t entry) {
-  const Wanted& wanted = entries_[entry];
+  Wanted& wanted = entries_[entry];
+  if (wanted.archive) {
+    return wanted.complete ? Status{} : complete_tree(wanted, cargo_.entries[entry]);
+  }
   const auto* hub = std::get_if<HubSource>(&wanted.source);
   if (hub == nullptr) return {};  // its receipt came with its publication
   const CargoEntry& cargo = cargo_.entries[entry];

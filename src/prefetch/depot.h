@@ -72,6 +72,8 @@ class Depot {
   struct Item;
   struct Wanted;
   Status add(std::size_t entry);
+  Status add_tree(std::size_t entry, UrlSource& url);
+  Status complete_tree(Wanted& wanted, const CargoEntry& entry);
 
   const Cargo& cargo_;
   Options options_;

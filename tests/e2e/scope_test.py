@@ -1,7 +1,9 @@
 """Caches that are all nodes', and caches that each node has for itself: found out, and one download in each case."""
 
+import io
 import json
 import os
+import zipfile
 
 import harness
 import nodes
@@ -59,6 +61,18 @@ class Scope(nodes.OnNodes):
         self.fetch([0, 3], *self.own_eval, *self.own_hub)
         self.assertEqual(self.hub.stats()["requests"], 0)
         self.assert_urls(3)
+
+    def test_what_is_unpacked_is_unpacked_once_and_copied(self):
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr("top/hubconf.py", "x = 1\n")
+        self.hub.put("files/code.zip", data.getvalue())
+        self.path = self.manifest([{"name": "code", "source": self.hub.file_url("code.zip"), "unpack": True,
+                                    "strip_components": 1, "dest": "torch/hub/owner_repo_main"}])
+        self.fetch([0, 1, 2], *self.own_eval)
+        self.assertEqual(self.hub.stats()["body_bytes"], len(data.getvalue()))
+        for number in (0, 1, 2):
+            self.assertEqual((self.node(number) / "eval/torch/hub/owner_repo_main/hubconf.py").read_text(), "x = 1\n")
 
     def test_one_of_the_caches_may_be_shared(self):
         self.fetch([0, 1], *self.own_eval)

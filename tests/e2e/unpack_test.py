@@ -373,13 +373,38 @@ class Unpack(harness.EndToEnd):
         self.assertEqual(self.paths(done.stdout), {"code": str(self.tree)})
         self.assertEqual(self.hub.stats()["by_path"]["/files/code.zip"]["gets"], 1)
 
-    def test_staging_leaves_it_where_it_is_and_says_so(self):
-        self.put(self.github())
-        done = self.mpirun(2, self.manifest(self.entries()), "--stage", self.dir / "stage", "--json")
+    def test_it_is_staged_whole_with_its_links_and_what_is_for_running(self):
+        run = tarfile.TarInfo("top/run.sh")
+        run.mode, run.size = 0o755, 2
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            archive.addfile(run, io.BytesIO(b"#!"))
+            for name, text in self.contents.items():
+                info = tarfile.TarInfo("top/" + name)
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text))
+            archive.addfile(special("top/data/again", tarfile.SYMTYPE, "../helper.py"))
+        self.put(data.getvalue(), "code.tar")
+        manifest = self.manifest(self.entries("code.tar"))
+        stage = self.dir / "stage"
+        staged = stage / "eval" / self.dest
+        done = self.mpirun(2, manifest, "--stage", stage, "--json")
         self.assertEqual(done.codes, [0, 0], done.stderr)
-        (entry,) = json.loads(done.stdout)["entries"]
-        self.assertEqual((entry["state"], entry["path"]), ("fetched", str(self.tree)))
-        self.assertIn("not copied to the nodes: what was unpacked from an archive is not carried to other nodes", entry["warnings"])
+        report = json.loads(done.stdout)
+        self.assertEqual((report["entries"][0]["state"], report["entries"][0]["path"]), ("staged", str(staged)))
+        for name, text in self.contents.items():
+            self.assertEqual((staged / name).read_bytes(), text)
+        self.assertEqual(os.readlink(staged / "data/again"), "../helper.py")
+        self.assertTrue(os.access(staged / "run.sh", os.X_OK))
+        self.assertEqual(os.stat(staged / "helper.py").st_mode & stat.S_IXUSR, 0)
+        self.assertEqual([p.name for p in stage.rglob("*") if "fvprefetch-unpack" in p.name], [])
+
+        again = json.loads(self.mpirun(2, manifest, "--stage", stage, "--json").stdout)
+        self.assertEqual(again["stage"]["bytes_read"], 0)
+        (staged / "helper.py").unlink()
+        mended = json.loads(self.mpirun(2, manifest, "--stage", stage, "--json").stdout)
+        self.assertGreater(mended["stage"]["bytes_read"], 0)
+        self.assertEqual((staged / "helper.py").read_bytes(), self.contents["helper.py"])
 
     # --- hostile ---------------------------------------------------------------------------------
 
