@@ -166,6 +166,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   DistributeOptions distribution;
   distribution.visible_timeout = call.visible_timeout;
   distribution.launcher = job->launch().launcher;
+  distribution.hits = call.hits;
   distribution.rank_timeout = call.rank_timeout;
   distribution.signal = [&] { return signals.token().stop_requested() ? signals.number() : 0; };
   distribution.on_signal = [&](int number) { signals.raise(number); };

@@ -201,6 +201,11 @@ Applied scope_wish(std::string_view value, Scope& target) {
   return choose(value, kNames, std::array{Scope::kAuto, Scope::kShared, Scope::kNode}, target);
 }
 
+Applied hit_check(std::string_view value, HitCheck& target) {
+  constexpr std::array<std::string_view, 2> kNames{"one", "all"};
+  return choose(value, kNames, std::array{HitCheck::kOneFile, HitCheck::kAll}, target);
+}
+
 Applied mpi_wish(std::string_view value, MpiWish& target) {
   constexpr std::array<std::string_view, 3> kNames{"auto", "on", "off"};
   return choose(value, kNames, std::array{MpiWish::kAuto, MpiWish::kOn, MpiWish::kOff}, target);
@@ -301,6 +306,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kAllowed, d.call.visible_timeout);
                }},
+    OptionSpec{"visible-check", "WHAT", Group::kHow, "of a hit on each node: one (file) or all",
+               [](std::string_view v, Draft& d) { return hit_check(v, d.call.hits); }},
     OptionSpec{"rank-timeout", "TIME", Group::kHow, "rank 0 silent for so long is dead (120s)",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.rank_timeout);

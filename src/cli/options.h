@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cluster/distribute.h"
 #include "cluster/launcher.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/prefetch.h"
@@ -55,6 +56,7 @@ struct Invocation {
   Options options;  ///< without observer, stop and environment
   MpiWish mpi = MpiWish::kAuto;
   std::chrono::milliseconds visible_timeout{60'000};
+  HitCheck hits = HitCheck::kOneFile;
   std::chrono::milliseconds rank_timeout{120'000};
 
   ProgressWish progress = ProgressWish::kAuto;

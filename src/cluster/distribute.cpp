@@ -149,10 +149,10 @@ void tally(const std::string& directory, Tally& sum) {
   }
 }
 
-std::optional<Blemish> check_snapshot(const EntryReport& entry) {
+std::optional<Blemish> check_snapshot(const EntryReport& entry, HitCheck hits) {
   const auto names = posix::list(entry.path);
   if (!names) return Blemish{entry.path, names.error().message};
-  if (entry.state == EntryState::kHit) {
+  if (entry.state == EntryState::kHit && hits == HitCheck::kOneFile) {
     // Complete for longer than this job lives; one file tells whether this node sees the place.
     if (entry.files == 0 || (!names->empty() && posix::exists(entry.path + "/" + names->front()))) {
       return std::nullopt;
@@ -171,7 +171,7 @@ std::optional<Blemish> check_snapshot(const EntryReport& entry) {
                                  std::to_string(entry.bytes_total)};
 }
 
-std::optional<Blemish> check(const EntryReport& entry) {
+std::optional<Blemish> check(const EntryReport& entry, HitCheck hits) {
   switch (entry.kind) {
     case EntryKind::kUrl:
     case EntryKind::kHubFile: {
@@ -180,7 +180,7 @@ std::optional<Blemish> check(const EntryReport& entry) {
     }
     case EntryKind::kArchive:
     case EntryKind::kHubSnapshot:
-      return check_snapshot(entry);
+      return check_snapshot(entry, hits);
     case EntryKind::kPath:
       break;
   }
@@ -197,8 +197,8 @@ struct Unseen {
   std::optional<Error> optional;
 };
 
-Unseen look(const Report& report, const std::string& node, std::chrono::milliseconds timeout,
-            Clock& clock) {
+Unseen look(const Report& report, const std::string& node, HitCheck hits,
+            std::chrono::milliseconds timeout, Clock& clock) {
   std::vector<const EntryReport*> waiting;
   for (const EntryReport& entry : report.entries) {
     if (succeeded(entry.state)) {
@@ -213,7 +213,7 @@ Unseen look(const Report& report, const std::string& node, std::chrono::millisec
     blemishes.clear();
     std::vector<const EntryReport*> still;
     for (const EntryReport* entry : waiting) {
-      if (auto blemish = check(*entry)) {
+      if (auto blemish = check(*entry, hits)) {
         still.push_back(entry);
         blemishes.push_back(*std::move(blemish));
       }
@@ -259,7 +259,7 @@ Result<Report> settle_visibility(Collective& ranks, Report report,
   if (usable && ranks.node_leader()) {
     const auto looked = guard([&]() -> Status {
       Clock& clock = options.clock != nullptr ? *options.clock : real_clock();
-      unseen = look(report, ranks.node(), options.visible_timeout, clock);
+      unseen = look(report, ranks.node(), options.hits, options.visible_timeout, clock);
       return {};
     });
     if (!looked) unseen.required = looked.error();
@@ -312,7 +312,7 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
 
 std::optional<Error> unseen_here(const Report& report, std::chrono::milliseconds timeout,
                                  Clock& clock) {
-  Unseen unseen = look(report, posix::host_name(), timeout, clock);
+  Unseen unseen = look(report, posix::host_name(), HitCheck::kOneFile, timeout, clock);
   return unseen.required ? std::move(unseen.required) : std::move(unseen.optional);
 }
 

@@ -21,8 +21,16 @@
 
 namespace fvprefetch {
 
+/// What a node's leader looks at of a snapshot that was there before the job. (Of what the job
+/// brought it always looks at every file.)
+enum class HitCheck {
+  kOneFile,  ///< enough to see that the node has the place
+  kAll
+};
+
 struct DistributeOptions {
   std::chrono::milliseconds visible_timeout{60'000};
+  HitCheck hits = HitCheck::kOneFile;
   std::string launcher = "none";  ///< for the report
   Clock* clock = nullptr;         ///< null: the real one
   /// A rank that hears nothing of rank 0 for so long gives up (kPeerLost).

@@ -389,6 +389,22 @@ TEST_P(VisibilityTable, Decides) {
 INSTANTIATE_TEST_SUITE_P(Looks, VisibilityTable, ::testing::ValuesIn(kLooks),
                          [](const auto& row) { return row.param.name; });
 
+TEST(Visibility, OfASnapshotThatWasThereOneFileIsLookedAtOrAllOfThem) {
+  const TempDir dir;
+  const std::string path = hub_snapshot(dir);
+  fs::remove(dir / "blobs/2");
+  for (const HitCheck hits : {HitCheck::kOneFile, HitCheck::kAll}) {
+    SleptClock clock;
+    DistributeOptions options;
+    options.clock = &clock;
+    options.hits = hits;
+    const auto self = make_self_collective("n");
+    const Report report = distribute(
+        *self, [&] { return report_of({snapshot(path, EntryState::kHit, 2, 7)}); }, options);
+    EXPECT_EQ(report.ok(), hits == HitCheck::kOneFile);
+  }
+}
+
 // A carrier whose rank 0 speaks another version, or breaks down.
 class ForeignCollective final : public Collective {
  public:
