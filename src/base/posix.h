@@ -104,9 +104,10 @@ void look_afresh(const std::string& directory);
 /// fine.
 [[nodiscard]] Status make_directories(const std::string& path);
 
-/// Creates a private file: O_CREAT | O_EXCL | O_NOFOLLOW, readable and writable by the owner, mode
-/// 0666 & ~umask plus the group's read and write bits of a shared directory (one that is writable
-/// by its group or has the set-group-ID bit); nobody narrows it later.
+/// Creates a private file, and its folder when that is gone: O_CREAT | O_EXCL | O_NOFOLLOW,
+/// readable and writable by the owner, mode 0666 & ~umask plus the group's read and write bits of a
+/// shared directory (one that is writable by its group or has the set-group-ID bit); nobody narrows
+/// it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
 /// Another descriptor of the same open file.
 [[nodiscard]] Result<Fd> duplicate(const Fd& fd, std::string_view path);

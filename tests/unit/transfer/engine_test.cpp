@@ -641,12 +641,13 @@ TEST_F(EngineTest, RefusesAnLfsPointer) {
 
 // --- the disk ------------------------------------------------------------------------------------
 
-TEST_F(EngineTest, EndsAtOnceWhenTheDirectoryIsNotThere) {
+TEST_F(EngineTest, EndsAtOnceWhenTheDirectoryIsAFile) {
   wire.on(kA, Answer::whole(kText));
   Download what = checked({kA, kB});
-  what.partial = dir.path() + "/missing/.file.part";
+  what.partial = dir.path() + "/file/.file.part";
+  std::ofstream(dir.path() + "/file") << "in the way";
   const Finished finished = fetch(std::move(what));
-  ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kNotFound));
+  ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kUsage));
   EXPECT_EQ(finished.requests, 1U);
 }
 
