@@ -274,6 +274,10 @@ Status write_whole(const std::string& path, std::string_view text) {
     return fail(ErrorCode::kUsage, "`" + path + "` is a directory, expected a file to write",
                 "say which with --output FILE");
   }
+  if (!posix::exists(posix::parent(path))) {  // a name that was mistyped is no wish for a folder
+    return fail(ErrorCode::kNotFound, "there is no folder " + posix::parent(path),
+                "say where to write with --output FILE");
+  }
   const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
   const std::string temp =
       posix::parent(path) + "/." + name + "." + posix::random_tag() + ".fvprefetch-part";
