@@ -8,7 +8,6 @@
 // of JSON for each run: seconds, CPU seconds and bytes read of all ranks. ./bench/stage_bench makes
 // the folders, calls this, and prints the table.
 #include <mpi.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +31,7 @@
 #include "base/digest.h"
 #include "base/posix.h"
 #include "cluster/stage.h"
+#include "cpu_time.h"
 #include "fvprefetch/prefetch.h"
 #include "mpi/mpi_collective.h"
 
@@ -206,15 +206,6 @@ void by_ring(const Job& job) {
 }
 
 // --- Measuring -----------------------------------------------------------------------------------
-
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // What the kernel has counted for this process; who reads does not get a say.
 double bytes_read() {

@@ -6,7 +6,6 @@
 // Prints one table: CPU seconds of the waiting ranks (largest), and the time between rank 0's
 // arrival and the last rank's return, for both.
 #include <mpi.h>
-#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdio>
@@ -14,18 +13,10 @@
 #include <functional>
 #include <thread>
 
+#include "cpu_time.h"
 #include "mpi/mpi_collective.h"
 
 namespace {
-
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 struct Figures {
   double cpu = 0;   ///< of the waiting rank that used most

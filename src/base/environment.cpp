@@ -169,6 +169,11 @@ std::span<const Variable> variables() {
   return kVariables;
 }
 
+EnvironmentLookup with(EnvironmentLookup env, std::string name, std::optional<std::string> value) {
+  return [env = std::move(env), name = std::move(name), value = std::move(value)](
+             std::string_view asked) { return asked == name ? value : env(asked); };
+}
+
 EnvironmentLookup or_process(EnvironmentLookup lookup) {
   if (lookup) return lookup;
   return [](std::string_view name) -> std::optional<std::string> {

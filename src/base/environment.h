@@ -25,6 +25,9 @@ struct Variable {
 
 /// `lookup` when set, else the environment of this process.
 [[nodiscard]] EnvironmentLookup or_process(EnvironmentLookup lookup);
+/// `env`, but for the variable `name`, which has `value` there; nullopt: is not set.
+[[nodiscard]] EnvironmentLookup with(EnvironmentLookup env, std::string name,
+                                     std::optional<std::string> value);
 
 /// <cache> of the eval contract; `override_dir` (--cache-dir) wins.
 [[nodiscard]] std::string eval_cache(const EnvironmentLookup& env, const std::string& override_dir);

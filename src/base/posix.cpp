@@ -271,6 +271,15 @@ std::string parent(const std::string& path) {
   return last == std::string::npos ? "/" : path.substr(0, last + 1);
 }
 
+std::string existing_part(std::string path) {
+  while (!exists(path)) {
+    std::string above = parent(path);
+    if (above == path) break;
+    path = std::move(above);
+  }
+  return path;
+}
+
 std::string real_path(const std::string& path) {
   const auto push = [](std::deque<std::string>& segments, std::string_view text) {
     std::deque<std::string> more;

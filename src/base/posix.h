@@ -70,6 +70,9 @@ struct FileInfo {
 [[nodiscard]] bool is_link(const std::string& path);
 /// The directory that `path` lies in; "." for a bare name.
 [[nodiscard]] std::string parent(const std::string& path);
+/// `path`, or the nearest directory above it that is there: where it would be made.
+[[nodiscard]] std::string existing_part(std::string path);
+
 /// Absolute, without ".", ".." and symbolic links as far as they can be resolved; what does not
 /// exist stays as it is (Python's os.path.realpath).
 [[nodiscard]] std::string real_path(const std::string& path);

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -153,24 +152,12 @@ class Receiver {
     each(frame, [this](const Header& header, std::span<const std::byte> bytes) {
       switch (header.kind) {
         case Kind::kData:
-          if (!hasher_) {
-            const FileSpec& spec = depot_->files()[header.file].spec;
-            hashed_sha256_ = !spec.digest || spec.digest->kind == Digest::Kind::kSha256;
-            hasher_.emplace(hashed_sha256_ ? Digest::Kind::kSha256 : Digest::Kind::kGitSha1,
-                            spec.size.value_or(0));
-          }
-          hasher_->update(bytes);
+          hasher_of(header.file).update(bytes);
           break;
-        case Kind::kEnd: {
-          if (!hasher_) {  // an empty file
-            const FileSpec& spec = depot_->files()[header.file].spec;
-            const bool git = spec.digest && spec.digest->kind == Digest::Kind::kGitSha1;
-            hasher_.emplace(git ? Digest::Kind::kGitSha1 : Digest::Kind::kSha256, 0);
-          }
-          say_digest(header.file, hasher_->finish());
+        case Kind::kEnd:
+          say_digest(header.file, hasher_of(header.file).finish());
           hasher_.reset();
           break;
-        }
         case Kind::kBad:
           hasher_.reset();
           break;
@@ -228,6 +215,16 @@ class Receiver {
 
   static std::string_view text_of(std::span<const std::byte> bytes) {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  /// Of the file that is coming; begun with its first record, which of an empty one is its last.
+  Hasher& hasher_of(std::uint32_t file) {
+    if (!hasher_) {
+      const FileSpec& spec = depot_->files()[file].spec;
+      const Digest expected = spec.digest.value_or(Digest{});
+      hasher_.emplace(expected.kind, spec.size.value_or(0));
+    }
+    return *hasher_;
   }
 
   void say_digest(std::uint32_t file, std::string hex) {
@@ -308,7 +305,6 @@ class Receiver {
 
   // The hashing thread's.
   std::optional<Hasher> hasher_;
-  bool hashed_sha256_ = true;
 
   std::mutex mutex_;
   std::condition_variable hashed_;
@@ -708,13 +704,7 @@ Result<std::optional<StageOrder>> stage_order(const Manifest& manifest, const Op
 StageOptions stage_options(const Options& options, Clock::TimePoint begin) {
   StageOptions how;
   how.must_stop = [&options, begin]() -> std::optional<Error> {
-    if (options.stop.stop_requested()) {
-      return interrupted(options.stop_signal ? options.stop_signal() : SIGTERM);
-    }
-    if (options.deadline && real_clock().now() >= begin + *options.deadline) {
-      return deadline_passed(*options.deadline);
-    }
-    return std::nullopt;
+    return why_stop(options, begin, real_clock().now());
   };
   return how;
 }

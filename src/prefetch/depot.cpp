@@ -34,23 +34,14 @@ struct Depot::Wanted {
   bool begun = false;
 };
 
-namespace {
-
-// The node's own environment, but for the caches, which the sender names.
-EnvironmentLookup environment_of(const Place& place) {
-  return [torch_home = place.torch_home,
-          env = environment::or_process({})](std::string_view name) -> std::optional<std::string> {
-    if (name != "TORCH_HOME") return env(name);
-    return torch_home.empty() ? std::nullopt : std::optional(torch_home);
-  };
-}
-
-}  // namespace
-
 Depot::Depot(const Cargo& cargo) : cargo_(cargo) {
   options_.cache_dir = cargo.place.eval_cache;
   options_.hf_cache_dir = cargo.place.hub_cache;
-  options_.environment = environment_of(cargo.place);
+  // The node's own environment, but for the caches, which the sender names.
+  const std::string& torch_home = cargo.place.torch_home;
+  options_.environment =
+      environment::with(environment::or_process({}), "TORCH_HOME",
+                        torch_home.empty() ? std::nullopt : std::optional(torch_home));
   options_.offline = true;
   session_ = std::make_unique<Session>(options_, Seams{});
 }

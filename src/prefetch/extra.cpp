@@ -18,11 +18,9 @@ ExtraCaches::ExtraCaches(const Options& options) {
     cache->options.offline = true;
     cache->options.stop = options.stop;
     cache->options.stop_signal = options.stop_signal;
-    cache->options.environment = [env = environment::or_process(options.environment)](
-                                     std::string_view name) -> std::optional<std::string> {
-      if (name == "TORCH_HOME") return std::nullopt;  // that of our own caches
-      return env(name);
-    };
+    // Torch's files lie in that cache, wherever those of our own do.
+    cache->options.environment =
+        environment::with(environment::or_process(options.environment), "TORCH_HOME", std::nullopt);
     cache->session = std::make_unique<Session>(cache->options, Seams{});
     caches_.push_back(std::move(cache));
   }

@@ -28,13 +28,7 @@ bool Nonce::is_here() const {
 }
 
 bool Nonce::would_be_local() const {
-  std::string directory = posix::parent(receipt);
-  while (!posix::exists(directory)) {
-    std::string above = posix::parent(directory);
-    if (above == directory) break;
-    directory = std::move(above);
-  }
-  return posix::is_local(directory);
+  return posix::is_local(posix::existing_part(posix::parent(receipt)));
 }
 
 Result<std::vector<Nonce>> nonces_of(const Manifest& manifest, const Options& options,

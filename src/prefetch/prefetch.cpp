@@ -294,14 +294,9 @@ class Run : public FetchListener {
   }
 
   /// Tells file systems apart by the nearest directory that is there.
-  static std::string device_of(std::string directory) {
-    for (;;) {
-      const auto info = posix::stat(directory);
-      if (info && *info) return std::to_string((*info)->device);
-      const std::string above = posix::parent(directory);
-      if (above == directory) return {};
-      directory = above;
-    }
+  static std::string device_of(const std::string& directory) {
+    const auto info = posix::stat(posix::existing_part(directory));
+    return info && *info ? std::to_string((*info)->device) : std::string();
   }
 
   /// Before the first large body: whether each repository lets us have its files. It costs nothing,

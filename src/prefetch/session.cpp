@@ -27,10 +27,15 @@ std::string id_of(const hub::Repo& repo) {
 
 }  // namespace
 
-Error deadline_passed(std::chrono::milliseconds deadline) {
+std::optional<Error> why_stop(const Options& options, Clock::TimePoint begin,
+                              Clock::TimePoint now) {
+  if (options.stop.stop_requested()) {
+    return interrupted(options.stop_signal ? options.stop_signal() : SIGTERM);
+  }
+  if (now < deadline_of(options, begin)) return std::nullopt;
   Error error;
   error.code = ErrorCode::kNetwork;
-  error.message = "the deadline of " + std::to_string(deadline.count() / 1000) +
+  error.message = "the deadline of " + std::to_string(options.deadline->count() / 1000) +
                   " s passed before everything was there";
   error.hint = "run it again: what is complete stays; or raise --deadline";
   return error;
@@ -98,11 +103,7 @@ void Session::emit(const Event& event) const {
 }
 
 std::optional<Error> Session::must_stop() const {
-  if (options_.stop.stop_requested()) {
-    return interrupted(options_.stop_signal ? options_.stop_signal() : SIGTERM);
-  }
-  if (clock_.now() >= deadline_) return deadline_passed(*options_.deadline);
-  return std::nullopt;
+  return why_stop(options_, begin_, clock_.now());
 }
 
 Transport& Session::transport() {

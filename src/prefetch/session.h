@@ -141,8 +141,9 @@ class Session {
   Answers<std::vector<RepoFile>> trees_;
 };
 
-/// How a run ends that takes longer than Options::deadline.
-[[nodiscard]] Error deadline_passed(std::chrono::milliseconds deadline);
+/// Why a run with these options that began at `begin` has to end `now`: a signal, or its deadline.
+[[nodiscard]] std::optional<Error> why_stop(const Options& options, Clock::TimePoint begin,
+                                            Clock::TimePoint now);
 
 /// "model", "dataset", "space": the word that the cache layout is named after.
 [[nodiscard]] std::string_view type_name(hub::RepoType type);

@@ -12,21 +12,12 @@ namespace {
 /// A record that is on its way shows within this time after its lease was let go.
 constexpr std::chrono::seconds kGrace(5);
 
-/// `path`, or the nearest directory above it that is there.
-std::string nearest(std::string path) {
-  while (!posix::exists(path)) {
-    std::string above = posix::parent(path);
-    if (above == path) break;
-    path = std::move(above);
-  }
-  return path;
-}
-
 }  // namespace
 
 bool caches_may_be_shared(const Session& session) {
   const std::string hub = environment::hub_cache(session.env(), session.options().hf_cache_dir);
-  return !posix::is_local(nearest(session.eval_cache())) && !posix::is_local(nearest(hub));
+  return !posix::is_local(posix::existing_part(session.eval_cache())) &&
+         !posix::is_local(posix::existing_part(hub));
 }
 
 StepMeeting::StepMeeting(Session& session, const std::string& step, std::string title, int rank,
@@ -41,7 +32,7 @@ StepMeeting::StepMeeting(Session& session, const std::string& step, std::string 
               session.in_real_time() ? LeaseKeeper::Heart::kThread : LeaseKeeper::Heart::kNone) {}
 
 bool StepMeeting::may_write() const {
-  return posix::may_write(nearest(files_.directory()));
+  return posix::may_write(posix::existing_part(files_.directory()));
 }
 
 Result<bool> StepMeeting::try_to_lead() {
@@ -134,7 +125,7 @@ Status StepMeeting::tell(const Report& report) const {
 void StepMeeting::look_afresh() const {
   std::string seen;
   for (;;) {
-    std::string there = nearest(files_.directory());
+    std::string there = posix::existing_part(files_.directory());
     if (there == seen) return;
     posix::look_afresh(there);
     if (there == files_.directory()) return;
