@@ -121,6 +121,7 @@ def parse_arguments():
                         help="for the results and plots, and what is taken for the local disk (build/bench)")  # fmt: skip
     parser.add_argument("--plots-of", type=Path, metavar="CSV", help="only makes the plots anew, beside CSV")
     parser.add_argument("--build", type=Path, default=TOP / "build/bench/tree", help=argparse.SUPPRESS)
+    parser.add_argument("--python", type=Path, default=TOP / "build/bench/filelock/bin/python", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.places = arguments.places.split(",")
     if set(arguments.places) - set(PLACES):
@@ -145,8 +146,7 @@ def main():
         "places": [],
         "left_out": {},
     }
-    python = arguments.output / "filelock/bin/python"
-    for place in where.places(arguments.build, arguments.output, python):
+    for place in where.places(arguments.build, arguments.output, arguments.python):
         if place.key not in arguments.places:
             continue
         print(f"\n{place.title} ...", flush=True)
