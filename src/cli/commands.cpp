@@ -167,20 +167,21 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   distribution.visible_timeout = call.visible_timeout;
   distribution.launcher = job->launch().launcher;
   distribution.hits = call.hits;
-  distribution.rank_timeout = call.rank_timeout;
-  distribution.signal = [&] { return signals.token().stop_requested() ? signals.number() : 0; };
-  distribution.on_signal = [&](int number) { signals.raise(number); };
+  Vigil& vigil = distribution.vigil;
+  vigil.patience = call.rank_timeout;
+  vigil.signal = [&] { return signals.token().stop_requested() ? signals.number() : 0; };
+  vigil.on_signal = [&](int number) { signals.raise(number); };
   distribution.fill = [&](Report found) {
     return fill_own_caches(
         job->ranks(), std::move(found), [&]() -> const Manifest& { return manifest; }, options,
-        stage_options(options, begin));
+        stage_options(options, vigil, begin));
   };
   const Report shared = distribute(job->ranks(), work, distribution);
   Report report = shared;
   if (!options.stage.empty()) {
     report = stage(
         job->ranks(), shared, [&] { return stage_order(manifest, options, shared); },
-        stage_options(options, begin));
+        stage_options(options, vigil, begin));
   }
 
   int code = exit_code(report.code());

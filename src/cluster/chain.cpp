@@ -29,6 +29,91 @@ void set_header(std::vector<std::byte>& bytes, std::uint32_t length, std::uint32
   std::memcpy(bytes.data() + sizeof length, &flags, sizeof flags);
 }
 
+enum class Sign : std::uint32_t {
+  kLives,
+  kDone,  // the last one: has taken and passed on all of it
+  kLost   // the last one: the chain is broken
+};
+
+// The signs of life of a neighbour, and those for it. Each keeps one receive open until the last
+// one has come, so that none is left over.
+class Neighbour {
+ public:
+  Neighbour(Collective& ranks, int rank, const ChainOptions& options)
+      : ranks_(ranks), rank_(rank), patience_(options.patience) {}
+
+  /// To be called again and again. Fails when the neighbour is lost, or says that another one is.
+  Status turn(const std::string& name) {
+    const auto now = SteadyClock::now();
+    if (now < next_turn_) return {};
+    next_turn_ = now + std::min<SteadyClock::duration>(patience_ / 100, kTurn);
+    FVP_CHECK_OK(listen(now));
+    if (heard_ == Sign::kLost) {
+      Error error = peer_lost("", patience_);
+      error.message = "node " + name + " says that a node of the job is lost";
+      return fail(std::move(error));
+    }
+    if (!parted_ && now - heard_at_ > patience_) {
+      return fail(peer_lost("node " + name + " has given no sign of life", patience_));
+    }
+    if (outgoing_) {
+      FVP_TRY(const bool sent, outgoing_->done());
+      if (sent) outgoing_.reset();
+    }
+    if (!outgoing_ && said_ == Sign::kLives && now - said_at_ > patience_ / 10) {
+      return say(next_);
+    }
+    return {};
+  }
+
+  /// The last sign, as soon as may be.
+  void end_with(Sign last) {
+    next_ = last;
+    said_at_ = {};
+    next_turn_ = {};
+  }
+  /// Both have given their last sign.
+  [[nodiscard]] bool parted() const { return parted_ && said_ != Sign::kLives && !outgoing_; }
+
+ private:
+  static constexpr std::chrono::milliseconds kTurn{50};
+
+  Status listen(SteadyClock::time_point now) {
+    while (!parted_) {
+      if (!incoming_) {
+        FVP_TRY(incoming_,
+                ranks_.receive(rank_, Mail::kSigns, std::as_writable_bytes(std::span(&heard_, 1))));
+      }
+      FVP_TRY(const bool here, incoming_->done());
+      if (!here) return {};
+      incoming_.reset();
+      heard_at_ = now;
+      parted_ = heard_ != Sign::kLives;
+    }
+    return {};
+  }
+
+  Status say(Sign sign) {
+    said_ = sign;
+    said_at_ = SteadyClock::now();
+    FVP_TRY(outgoing_, ranks_.send(rank_, Mail::kSigns, std::as_bytes(std::span(&said_, 1))));
+    return {};
+  }
+
+  Collective& ranks_;
+  int rank_;
+  std::chrono::milliseconds patience_;
+  SteadyClock::time_point next_turn_;
+  Sign heard_ = Sign::kLives;
+  SteadyClock::time_point heard_at_ = SteadyClock::now();
+  bool parted_ = false;  // its last sign has come
+  Sign next_ = Sign::kLives;
+  Sign said_ = Sign::kLives;
+  SteadyClock::time_point said_at_ = SteadyClock::now();
+  std::unique_ptr<Pending> incoming_;
+  std::unique_ptr<Pending> outgoing_;
+};
+
 struct Frame {
   std::vector<std::byte> bytes;  // header and payload
   std::unique_ptr<Pending> incoming;
@@ -75,6 +160,8 @@ class Chain {
         first_(ranks.rank() == 0),
         last_(ranks.rank() == ranks.size() - 1),
         frames_(std::max<std::size_t>(options.frames, 2)) {
+    if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, options);
+    if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, options);
     for (Frame& frame : frames_) frame.bytes.resize(kHeader + options.frame_bytes);
     if (first_) spare_.resize(kHeader + options.frame_bytes);
   }
@@ -86,7 +173,8 @@ class Chain {
       threads.emplace_back([this, i] { take(i); });
     }
     if (first_) threads.emplace_back([this] { fill(); });
-    const Status status = guard([this] { return pump(); });
+    Status status = guard([this] { return pump(); });
+    if (status) status = guard([this] { return part(); });
     {
       const std::lock_guard lock(mutex_);
       over_ = true;
@@ -94,11 +182,15 @@ class Chain {
     changed_.notify_all();
     for (std::thread& thread : threads) thread.join();
     if (!status) {
+      for (Neighbour& neighbour : neighbours_) {
+        neighbour.end_with(Sign::kLost);
+        (void)neighbour.turn("");  // best effort: it may be the one that is lost
+      }
       // What was asked for may still arrive: the buffers must outlive it, and so stay for good.
       static std::mutex keeping;
-      static std::deque<std::vector<Frame>> kept;
+      static std::deque<std::pair<std::vector<Frame>, std::deque<Neighbour>>> kept;
       const std::lock_guard lock(keeping);
-      kept.push_back(std::move(frames_));
+      kept.emplace_back(std::move(frames_), std::move(neighbours_));
       return fail(status.error());
     }
     return !early_;
@@ -138,25 +230,38 @@ class Chain {
 
   Status pump() {
     Nap nap;
-    auto moved_at = SteadyClock::now();
     while (!done()) {
       bool moved = false;
       FVP_CHECK_OK(first_ ? fetch(moved) : receive(moved));
       FVP_CHECK_OK(pass_on(moved));
       FVP_CHECK_OK(free_frames(moved));
       FVP_CHECK_OK(carry_words(moved));
-      if (moved) {
-        nap.moved();
-        moved_at = SteadyClock::now();
-        continue;
-      }
-      if (SteadyClock::now() - moved_at > options_.patience) {
-        return fail(ErrorCode::kInternal,
-                    "no neighbour of node " + ranks_.node() + " has moved for " +
-                        std::to_string(options_.patience.count() / 1000) +
-                        " s while files were passed from node to node",
-                    "look whether one of the job's nodes is down");
-      }
+      FVP_CHECK_OK(turn_to_neighbours());
+      moved ? nap.moved() : nap.nothing_moved();
+    }
+    return {};
+  }
+
+  Status turn_to_neighbours() {
+    int rank = first_ ? 1 : ranks_.rank() - 1;
+    for (Neighbour& neighbour : neighbours_) {
+      FVP_CHECK_OK(neighbour.turn(name_of(rank)));
+      rank += 2;
+    }
+    return {};
+  }
+  [[nodiscard]] std::string name_of(int rank) const {
+    const auto at = static_cast<std::size_t>(rank);
+    return at < end_.names.size() ? end_.names[at] : "of rank " + std::to_string(rank);
+  }
+
+  // Until the neighbours are done, too: they may count on signs of life until then.
+  Status part() {
+    for (Neighbour& neighbour : neighbours_) neighbour.end_with(Sign::kDone);
+    Nap nap;
+    while (!std::all_of(neighbours_.begin(), neighbours_.end(),
+                        [](const Neighbour& neighbour) { return neighbour.parted(); })) {
+      FVP_CHECK_OK(turn_to_neighbours());
       nap.nothing_moved();
     }
     return {};
@@ -169,19 +274,13 @@ class Chain {
   // The stream, its trailing frames included, ends before this number.
   void ends_after(std::size_t number) { end_at_ = number + frames_.size(); }
 
-  /// Rank 0: what the source has, else, now and then, nothing.
+  /// Rank 0: what the source has.
   Status fetch(bool& moved) {
     if (arrived_ == freed_ + frames_.size() || arrived_ == end_at_) return {};
     Frame& next = frame(arrived_);
-    const auto now = SteadyClock::now();
     if (end_at_ || early_) {
       set_header(next.bytes, 0, end_at_ ? 0 : kLast | kEarly);  // a trailing one, or the last
-    } else if (take_spare(next)) {
-      fetched_at_ = now;
-    } else if (now - fetched_at_ > options_.patience / 4) {
-      set_header(next.bytes, 0, 0);
-      fetched_at_ = now;
-    } else {
+    } else if (!take_spare(next)) {
       return {};
     }
     if ((next.flags() & kLast) != 0) ends_after(arrived_);
@@ -202,7 +301,7 @@ class Chain {
   Status receive(bool& moved) {
     while (posted_ < freed_ + frames_.size() && (!end_at_ || posted_ < *end_at_)) {
       Frame& next = frame(posted_);
-      FVP_TRY(next.incoming, ranks_.receive(ranks_.rank() - 1, next.bytes));
+      FVP_TRY(next.incoming, ranks_.receive(ranks_.rank() - 1, Mail::kStream, next.bytes));
       ++posted_;
     }
     while (arrived_ < posted_) {
@@ -229,7 +328,7 @@ class Chain {
       Frame& next = frame(handled_);
       if (!last_) {
         FVP_TRY(next.outgoing,
-                ranks_.send(ranks_.rank() + 1,
+                ranks_.send(ranks_.rank() + 1, Mail::kStream,
                             std::span<const std::byte>(next.bytes).first(kHeader + next.length())));
       }
       {
@@ -261,8 +360,7 @@ class Chain {
     return {};
   }
 
-  // --- the words, from the last rank to the first
-  // ------------------------------------------------
+  // --- the words, from the last rank to the first ------------------------------------------------
 
   /// How many there are of the frames that this rank has handled.
   [[nodiscard]] std::size_t words_due() const { return handled_ / options_.word_every; }
@@ -279,8 +377,8 @@ class Chain {
     ChainWord sum = end_.word();
     if (!last_) {
       if (!word_in_) {
-        FVP_TRY(word_in_,
-                ranks_.receive(ranks_.rank() + 1, std::as_writable_bytes(std::span(&heard_, 1))));
+        FVP_TRY(word_in_, ranks_.receive(ranks_.rank() + 1, Mail::kStream,
+                                         std::as_writable_bytes(std::span(&heard_, 1))));
       }
       FVP_TRY(const bool here, word_in_->done());
       if (!here) return {};
@@ -291,7 +389,8 @@ class Chain {
     }
     if (!first_) {
       said_ = sum;
-      FVP_TRY(word_out_, ranks_.send(ranks_.rank() - 1, std::as_bytes(std::span(&said_, 1))));
+      FVP_TRY(word_out_,
+              ranks_.send(ranks_.rank() - 1, Mail::kStream, std::as_bytes(std::span(&said_, 1))));
       return {};
     }
     ++words_done_;
@@ -304,13 +403,13 @@ class Chain {
   const ChainOptions options_;
   const bool first_;
   const bool last_;
+  std::deque<Neighbour> neighbours_;  // the previous one, the next one; never moved, for their mail
 
   std::size_t posted_ = 0;
   std::size_t arrived_ = 0;
   std::size_t handled_ = 0;
   std::optional<std::size_t> end_at_;
   bool early_ = false;  // rank 0: the next frame is the last; others: the last one said so
-  SteadyClock::time_point fetched_at_ = SteadyClock::now();  // rank 0
 
   ChainWord heard_;
   ChainWord said_;

@@ -11,6 +11,10 @@
 // MPI is called by the calling thread alone. Nobody leaves early: a rank that has no use for the
 // stream any more still passes it on.
 //
+// Neighbours give each other signs of life, by messages of their own: a rank whose disk is slow
+// takes no frames for minutes, and is not dead. Who finds one dead, or fails, says so, and it
+// spreads.
+//
 // Every few frames a word goes the other way, from the last rank to rank 0, each adding its own:
 // how many have no use for the stream any more, and whether one was told to end. Rank 0 may end the
 // stream for it. (Not an all-reduce: the chain would stand still until its last rank has caught
@@ -42,8 +46,7 @@ struct ChainOptions {
   std::size_t frame_bytes = std::size_t{2} << 20U;
   std::size_t frames = 8;      ///< buffers, and so frames under way, of each rank
   std::size_t word_every = 8;  ///< frames
-  /// A neighbour that is silent for so long is lost. Rank 0 sends an empty frame when its source
-  /// has nothing for a quarter of it.
+  /// A neighbour that gives no sign of life for so long is lost.
   std::chrono::milliseconds patience{120'000};
 };
 
@@ -58,11 +61,13 @@ struct ChainEnd {
   std::function<ChainWord()> word;
   /// Rank 0, after each sum of words: false ends the stream where it is. The calling thread.
   std::function<bool(const ChainWord& sum)> go_on;
+  /// What an error calls the ranks, by rank.
+  std::vector<std::string> names;
 };
 
 /// Collective. Returns when this rank has taken and passed on the whole stream; true: it was not
-/// ended early. An error means that a neighbour was lost or the communicator broke: it cannot be
-/// used any more. The calling thread tests and sleeps in turns.
+/// ended early. An error means that a rank was lost (kNetwork, kPeerLost) or the communicator
+/// broke: it cannot be used any more. The calling thread tests and sleeps in turns.
 [[nodiscard]] Result<bool> run_chain(Collective& ranks, const ChainEnd& end,
                                      const ChainOptions& options = {});
 

@@ -50,15 +50,35 @@ Status Collective::await_work(const Vigil& /*vigil*/) {
 int Collective::attend(const Vigil& /*vigil*/) {
   return 0;
 }
+std::chrono::milliseconds Collective::limit_waits(std::chrono::milliseconds /*limit*/) {
+  return {};
+}
 
 Result<std::unique_ptr<Collective>> Collective::leaders() {
   return fail(ErrorCode::kInternal, "these ranks cannot be parted");
 }
-Result<std::unique_ptr<Pending>> Collective::send(int /*to*/, std::span<const std::byte>) {
+Result<std::unique_ptr<Pending>> Collective::send(int /*to*/, Mail /*kind*/,
+                                                  std::span<const std::byte>) {
   return fail(ErrorCode::kInternal, "these ranks cannot send messages");
 }
-Result<std::unique_ptr<Pending>> Collective::receive(int /*from*/, std::span<std::byte>) {
+Result<std::unique_ptr<Pending>> Collective::receive(int /*from*/, Mail /*kind*/,
+                                                     std::span<std::byte>) {
   return fail(ErrorCode::kInternal, "these ranks cannot send messages");
+}
+
+void look_after(Collective& ranks, const Vigil& vigil) {
+  const int number = ranks.attend(vigil);
+  if (number != 0 && vigil.on_signal) vigil.on_signal(number);
+}
+
+Error peer_lost(const std::string& whom, std::chrono::milliseconds patience) {
+  Error error;
+  error.code = ErrorCode::kNetwork;
+  error.reason = kPeerLost;
+  error.message = whom + " for " + std::to_string((patience.count() + 999) / 1000) + " s";
+  error.hint =
+      "a node may be down, or its file system not answer; run it again: what is complete stays";
+  return error;
 }
 
 std::unique_ptr<Collective> make_self_collective(std::string node) {

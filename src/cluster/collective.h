@@ -31,11 +31,17 @@ class Pending {
 
 /// What ranks tell each other while rank 0 works and the others wait for it.
 struct Vigil {
-  /// A rank that hears nothing of rank 0 for so long takes it for dead.
+  /// A rank that hears nothing of another one for so long, which should give signs of life, takes
+  /// it for dead.
   std::chrono::milliseconds patience{120'000};
   /// The signal that told this rank to end; 0: none. Asked several times a second. May be empty.
   std::function<int()> signal;
+  /// Rank 0: another rank was told to end by this signal. May be empty.
+  std::function<void(int)> on_signal;
 };
+
+/// Messages of one kind do not wait for those of another.
+enum class Mail : int { kStream, kSigns };
 
 /// Error::reason of a rank that was taken for dead. Not everybody knows: the communicator cannot be
 /// used any more, by anybody, and a program can only end it (MPI_Abort).
@@ -57,9 +63,9 @@ class Collective {
   /// Collective: returns on every rank when all ranks are here. Waiting uses next to no CPU; the
   /// wake-up comes at most 10 + 50 x ceil(log2 N) ms late.
   [[nodiscard]] virtual Status quiet_wait() = 0;
-  /// Collective: quiet_wait() for rank 0, which works meanwhile. Tells it of a signal, and fails
-  /// (kNetwork, kPeerLost) when it is silent. An implementation whose ranks cannot die apart just
-  /// waits.
+  /// Collective: quiet_wait() for rank 0, which works meanwhile; when it is done the others should
+  /// be here. Tells it of a signal, and fails (kNetwork, kPeerLost) when it is silent. An
+  /// implementation whose ranks cannot die apart just waits.
   [[nodiscard]] virtual Status await_work(const Vigil& vigil);
   /// Rank 0, while it works: tells the others that it lives, as often as they want to hear it, and
   /// returns the signal that one of them told; 0: none. Not collective, does not block; the thread
@@ -72,21 +78,46 @@ class Collective {
   /// Collective: every rank's `text`, by rank, on every rank. For short texts.
   [[nodiscard]] virtual Result<std::vector<std::string>> all_gather(const std::string& text) = 0;
 
+  /// From now on a collective that has not ended after `limit` fails (kNetwork, kPeerLost): what
+  /// should have come at once is not going to come. Zero, as at first: it waits for ever. Of this
+  /// rank's calls alone; await_work() has its own. Returns what it was.
+  virtual std::chrono::milliseconds limit_waits(std::chrono::milliseconds limit);
+
   /// Collective: the leaders among themselves, in the order of their ranks; null on all others. All
   /// ranks should be about to come: the wait is not a quiet one. Must not outlive this Collective.
   [[nodiscard]] virtual Result<std::unique_ptr<Collective>> leaders();
 
-  // Between two ranks; not collective. Messages of one rank to another arrive in the order of the
-  // calls, at receives in the order of theirs. Where an implementation says no more, there are
-  // none.
+  // Between two ranks; not collective. Messages of one kind and one rank to another arrive in the
+  // order of the calls, at receives in the order of theirs. Where an implementation says no more,
+  // there are none.
 
   /// At most 1 GiB.
-  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> send(int to,
+  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> send(int to, Mail kind,
                                                               std::span<const std::byte> bytes);
   /// Room for the message that is sent; a shorter one leaves the rest as it is, and the length is
   /// not told.
-  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> receive(int from,
+  [[nodiscard]] virtual Result<std::unique_ptr<Pending>> receive(int from, Mail kind,
                                                                  std::span<std::byte> room);
+};
+
+/// Rank 0, while it works: attend(), and what comes of it. As an Idle's chore.
+void look_after(Collective& ranks, const Vigil& vigil);
+
+/// kPeerLost, with who or what was waited for in `whom`.
+[[nodiscard]] Error peer_lost(const std::string& whom, std::chrono::milliseconds patience);
+
+/// While it lives, collectives have this limit.
+class WaitLimit {
+ public:
+  WaitLimit(Collective& ranks, std::chrono::milliseconds limit)
+      : ranks_(ranks), before_(ranks.limit_waits(limit)) {}
+  WaitLimit(const WaitLimit&) = delete;
+  WaitLimit& operator=(const WaitLimit&) = delete;
+  ~WaitLimit() { (void)ranks_.limit_waits(before_); }
+
+ private:
+  Collective& ranks_;
+  std::chrono::milliseconds before_;
 };
 
 /// One rank: nothing to wait for.

@@ -286,12 +286,8 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
   // Behind guard(), since a rank that left here by an exception would leave all others waiting.
   // What cannot even be written down goes out as no bytes, which every rank understands alike.
   std::string wire;
-  const Vigil vigil{options.rank_timeout, options.signal};
   if (ranks.rank() == 0) {
-    const Idle idle([&] {
-      const int number = ranks.attend(vigil);
-      if (number != 0 && options.on_signal) options.on_signal(number);
-    });
+    const Idle idle([&] { look_after(ranks, options.vigil); });
     auto report = guard([&]() -> Result<Report> { return work(); });
     if (!report) report = failed_report(report.error());
     report->ranks = ranks.size();
@@ -299,7 +295,9 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
     report->launcher = options.launcher;
     wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
   }
-  FVP_CHECK_OK(ranks.await_work(vigil));
+  FVP_CHECK_OK(ranks.await_work(options.vigil));
+  // From here on nobody is long, but for a node that does not see the files yet.
+  const WaitLimit limit(ranks, options.visible_timeout + options.vigil.patience);
   // Rank 0 reads its own words as well: the reports are equal because they have one source.
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.

@@ -33,12 +33,7 @@ struct DistributeOptions {
   HitCheck hits = HitCheck::kOneFile;
   std::string launcher = "none";  ///< for the report
   Clock* clock = nullptr;         ///< null: the real one
-  /// A rank that hears nothing of rank 0 for so long gives up (kPeerLost).
-  std::chrono::milliseconds rank_timeout{120'000};
-  /// The signal that told this rank to end; 0: none. May be empty.
-  std::function<int()> signal;
-  /// Rank 0: another rank was told to end by this signal, so the work has to. May be empty.
-  std::function<void(int)> on_signal;
+  Vigil vigil;  ///< while rank 0 works; afterwards nobody may be later than its patience
   /// Collective: brings what nodes lack to caches of their own. Empty: they have none.
   std::function<Report(Report)> fill;
 };

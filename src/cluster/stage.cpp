@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/digest.h"
+#include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "prefetch/depot.h"
@@ -478,6 +479,7 @@ class Node {
     const bool sends = leaders_.rank() == 0;
     FVP_TRY(const std::vector<std::string> needs,
             leaders_.all_gather(sends && !opened_ ? "" : bits_to_text(wanted_, in)));
+    FVP_TRY(const std::vector<std::string> names, leaders_.all_gather(leaders_.node()));
     if (needs.front().empty()) {  // rank 0 does not even know which files there are
       if (in) outcome_.report.error = fail(ErrorCode::kInternal, "rank 0 cannot send").value();
       return {};
@@ -503,6 +505,7 @@ class Node {
                   [&](std::span<const std::byte> frame) { receiver.write(frame); }};
     end.word = [&] { return word(!in || receiver.out()); };
     end.go_on = [&](const ChainWord& sum) { return sum.signal == 0 && goes_on(sum.out); };
+    end.names = names;
     const auto whole = run_chain(leaders_, end, options_.chain);
     receiver.end();
     FVP_CHECK_OK(whole ? Status{} : fail(whole.error()));
@@ -657,7 +660,9 @@ Result<Report> run(Collective& ranks, Report report,
   // No bytes: nothing to stage.
   std::string wire;
   std::optional<Order> own;
+  const auto attend = [&] { look_after(ranks, options.vigil); };  // rank 0's, as it works
   if (ranks.rank() == 0) {
+    const Idle idle(attend);
     const Status made = guard([&]() -> Status {
       FVP_TRY(std::optional<StageOrder> wish, make_order());
       FVP_TRY(own, as_order(std::move(wish)));
@@ -669,6 +674,8 @@ Result<Report> run(Collective& ranks, Report report,
                                                                json::error_handler_t::replace);
     }
   }
+  FVP_CHECK_OK(ranks.await_work(options.vigil));
+  const WaitLimit limit(ranks, options.vigil.patience);
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   FVP_TRY(std::optional<Order> order, order_from_text(received));
   if (!order) return report;
@@ -676,10 +683,11 @@ Result<Report> run(Collective& ranks, Report report,
   FVP_TRY(const std::unique_ptr<Collective> leaders, ranks.leaders());
   std::string mine;
   if (leaders != nullptr) {
+    const Idle idle(ranks.rank() == 0 ? std::function<void()>(attend) : nullptr);
     FVP_TRY(const Outcome outcome, Node(*leaders, *order, options).run());
     mine = outcome_to_text(outcome);
   }
-  FVP_CHECK_OK(ranks.quiet_wait());
+  FVP_CHECK_OK(ranks.await_work(options.vigil));
   FVP_TRY(const std::vector<std::string> texts, ranks.all_gather(mine));
   return settle(ranks, std::move(report), *order, texts);
 }
@@ -701,8 +709,10 @@ Result<std::optional<StageOrder>> stage_order(const Manifest& manifest, const Op
   return order;
 }
 
-StageOptions stage_options(const Options& options, Clock::TimePoint begin) {
+StageOptions stage_options(const Options& options, const Vigil& vigil, Clock::TimePoint begin) {
   StageOptions how;
+  how.vigil = vigil;
+  how.chain.patience = vigil.patience;
   how.must_stop = [&options, begin]() -> std::optional<Error> {
     return why_stop(options, begin, real_clock().now());
   };

@@ -2,14 +2,15 @@
 // once by every node.
 //
 // Protocol, the same calls on every rank whatever happens:
-//   1. broadcast: rank 0's order, which is the cargo list or the reason why there is none
-//   2. the leaders part from the others, who wait quietly
+//   1. await_work(), broadcast: rank 0's order, which is the cargo list or the reason why there is
+//   none
+//   2. the leaders part from the others, who wait quietly for rank 0's signs of life
 //   3. leaders: each looks what it lacks; all_gather of that. Nobody lacks anything: nothing is
 //   read
 //   4. leaders: the files that anybody lacks flow down the chain (cluster/chain.h), in the order of
 //      the list. Each node writes them privately, hashes them on the way, and publishes each by
 //      rename when its digest agrees
-//   5. quiet_wait(), all_gather of how each node fared
+//   5. await_work(), all_gather of how each node fared
 // A node whose disk fails does not leave: it goes on passing on, and uses the shared copies of what
 // it could not take, unless the order says that this is everybody's failure.
 //
@@ -48,13 +49,15 @@ struct StageOrder {
 struct StageOptions {
   bool takes = true;  ///< this leader's node; false: it has all of it, whatever it sees
   ChainOptions chain;
+  Vigil vigil;  ///< its patience is the chain's, too
   /// Why this rank has to end (a signal, the deadline); asked often, by the calling thread.
   std::function<std::optional<Error>()> must_stop;
 };
 
 /// A rank ends by `options.stop`, or at their deadline, counted from `begin`. The options must
 /// outlive what is returned.
-[[nodiscard]] StageOptions stage_options(const Options& options, Clock::TimePoint begin);
+[[nodiscard]] StageOptions stage_options(const Options& options, const Vigil& vigil,
+                                         Clock::TimePoint begin);
 
 /// Collective. Rank 0's `order` is called when `report` is a success, and nobody else's; nullopt:
 /// there is nothing to stage. Returns `report` with what came of it: the same on every rank, but

@@ -37,22 +37,22 @@ Report prefetch(MPI_Comm comm, const Manifest& manifest, const Options& wished) 
     DistributeOptions how;
     how.launcher =
         decide_launch(environment::or_process(options.environment), MpiWish::kAuto, true).launcher;
-    how.signal = [&] { return options.stop.stop_requested() ? options.stop_signal() : 0; };
-    how.on_signal = [&](int number) {
+    how.vigil.signal = [&] { return options.stop.stop_requested() ? options.stop_signal() : 0; };
+    how.vigil.on_signal = [&](int number) {
       told = number;
       stop.request_stop();
     };
     how.fill = [&](Report found) {
       return fill_own_caches(
           *ranks, std::move(found), [&]() -> const Manifest& { return manifest; }, options,
-          stage_options(options, begin));
+          stage_options(options, how.vigil, begin));
     };
     const Report shared = distribute(
         *ranks, [&] { return fvprefetch::prefetch(manifest, options); }, how);
     // Only rank 0's options count: the others learn in there whether there is anything to do.
     return stage(
         *ranks, shared, [&] { return stage_order(manifest, options, shared); },
-        stage_options(options, begin));
+        stage_options(options, how.vigil, begin));
   });
   return report ? *std::move(report) : failed_report(std::move(report).error());
 }

@@ -33,9 +33,9 @@ constexpr microseconds kPatient{50'000};
 constexpr microseconds kBrisk{1'000};
 constexpr microseconds kFirstPause{50};
 
-constexpr int kTag = 1;
-constexpr int kLetterTag = 2;  // from rank 0: a char
-constexpr int kSignalTag = 3;  // to rank 0: an int
+constexpr int kLetterTag = 1;  // from rank 0: a char
+constexpr int kSignalTag = 2;  // to rank 0: an int
+constexpr int kFirstMailTag = 3;
 constexpr char kLives = 'l';
 constexpr char kDone = 'd';
 
@@ -55,13 +55,19 @@ Status checked(int rc, std::string_view call) {
 
 // Tests once right away and then between sleeps that grow to `longest`. Slowly, by an eighth: a
 // collective of several levels is then late by a part of the time that it has taken so far, where
-// doubling would double it; and to reach 50 ms takes 60 tests, which cost nothing.
-Status finish(MPI_Request& request, microseconds longest, std::string_view call) {
+// doubling would double it; and to reach 50 ms takes 60 tests, which cost nothing. `limit`: as in
+// limit_waits().
+Status finish(MPI_Request& request, microseconds longest, std::string_view call,
+              std::chrono::milliseconds limit = {}) {
+  const auto begin = std::chrono::steady_clock::now();
   microseconds pause = kFirstPause;
   for (;;) {
     int done = 0;
     FVP_CHECK_OK(checked(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call));
     if (done != 0) return {};
+    if (limit.count() > 0 && std::chrono::steady_clock::now() - begin > limit) {
+      return fail(peer_lost("a rank has not come to " + std::string(call), limit));
+    }
     std::this_thread::sleep_for(pause);
     pause = std::min(pause + pause / 8, longest);
   }
@@ -157,6 +163,7 @@ class MpiCollective final : public Collective {
       broken_ = waited.error();
       return waited;
     }
+    const WaitLimit limit(*this, vigil.patience);
     if (rank_ == 0) FVP_CHECK_OK(quiet_wait());
     const int sent = signal_sent_ != 0 ? 1 : 0;
     int sum = 0;
@@ -250,24 +257,33 @@ class MpiCollective final : public Collective {
     }
     if (part == MPI_COMM_NULL) return nullptr;
     auto leaders = std::make_unique<MpiCollective>(part, piece_);
+    leaders->limit_ = limit_;
     FVP_CHECK_OK(leaders->take_place(node_));
     return leaders;
   }
 
-  Result<std::unique_ptr<Pending>> send(int to, std::span<const std::byte> bytes) override {
+  Result<std::unique_ptr<Pending>> send(int to, Mail kind,
+                                        std::span<const std::byte> bytes) override {
     return begin("MPI_Isend", [&](MPI_Request* request) {
-      return MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, kTag, comm_,
-                       request);
+      return MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, tag_of(kind),
+                       comm_, request);
     });
   }
-  Result<std::unique_ptr<Pending>> receive(int from, std::span<std::byte> room) override {
+  Result<std::unique_ptr<Pending>> receive(int from, Mail kind,
+                                           std::span<std::byte> room) override {
     return begin("MPI_Irecv", [&](MPI_Request* request) {
-      return MPI_Irecv(room.data(), static_cast<int>(room.size()), MPI_BYTE, from, kTag, comm_,
-                       request);
+      return MPI_Irecv(room.data(), static_cast<int>(room.size()), MPI_BYTE, from, tag_of(kind),
+                       comm_, request);
     });
   }
 
+  std::chrono::milliseconds limit_waits(std::chrono::milliseconds limit) override {
+    return std::exchange(limit_, limit);
+  }
+
  private:
+  static int tag_of(Mail kind) { return kFirstMailTag + static_cast<int>(kind); }
+
   class Message final : public Pending {
    public:
     Message(MPI_Request request, std::string_view call) : request_(request), call_(call) {}
@@ -323,7 +339,11 @@ class MpiCollective final : public Collective {
       if (passed != 0 && last) return {};
       const auto now = std::chrono::steady_clock::now();
       if (done != 0) heard = now;
-      if (now - heard > vigil.patience) return lost(vigil);
+      if (now - heard > vigil.patience) {
+        return fail(peer_lost(
+            last ? "a rank has not come to where rank 0 is" : "rank 0 has given no sign of life",
+            vigil.patience));
+      }
       if (const int number = vigil.signal ? vigil.signal() : 0; number != 0 && signal_sent_ == 0) {
         signal_sent_ = number;
         FVP_CHECK_OK(
@@ -333,17 +353,6 @@ class MpiCollective final : public Collective {
       std::this_thread::sleep_for(pause);
       pause = std::min(pause + pause / 8, kPatient);
     }
-  }
-
-  static tl::unexpected<Error> lost(const Vigil& vigil) {
-    Error error;
-    error.code = ErrorCode::kNetwork;
-    error.reason = kPeerLost;
-    error.message = "rank 0 has given no sign of life for " +
-                    std::to_string(vigil.patience.count() / 1000) + " s";
-    error.hint =
-        "its node may be down, or its file system not answer; run it again: what is complete stays";
-    return fail(std::move(error));
   }
 
   // The signal of a rank that has told one; 0: none has.
@@ -386,7 +395,7 @@ class MpiCollective final : public Collective {
     if (broken_) return fail(*broken_);
     MPI_Request request = MPI_REQUEST_NULL;
     Status status = checked(start(&request), call);
-    if (status) status = finish(request, longest, call);
+    if (status) status = finish(request, longest, call, limit_);
     if (!status) broken_ = status.error();
     return status;
   }
@@ -405,6 +414,7 @@ class MpiCollective final : public Collective {
   int leader_ = 0;
   std::string node_;
   std::optional<Error> broken_;
+  std::chrono::milliseconds limit_{};  // of waits; 0: none
 
   // Rank 0's.
   std::chrono::steady_clock::time_point attended_{};

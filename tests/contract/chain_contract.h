@@ -134,4 +134,23 @@ TEST_P(ChainContract, WaitsForASourceThatIsSlowerThanItsPatience) {
   });
 }
 
+TEST_P(ChainContract, ATakerThatIsSlowerThanItsPatienceIsNotLost) {
+  on_every_rank([](Collective& ranks) {
+    if (ranks.size() == 1) return;
+    ChainOptions options = small_frames();
+    options.patience = std::chrono::milliseconds(1500);
+    TestEnd mine(20'000, 1);
+    const auto taker = mine.end.takers[0];
+    bool slow = ranks.rank() == ranks.size() - 1;  // all others wait for its frames to be free
+    mine.end.takers[0] = [&](std::span<const std::byte> piece) {
+      if (std::exchange(slow, false)) std::this_thread::sleep_for(options.patience * 3 / 2);
+      taker(piece);
+    };
+    const auto whole = run_chain(ranks, mine.end, options);
+    EXPECT_TRUE(whole && *whole) << (whole ? "" : whole.error().message);
+    EXPECT_TRUE(mine.got[0] == mine.whole);
+    EXPECT_TRUE(ranks.quiet_wait());
+  });
+}
+
 }  // namespace fvprefetch::testing

@@ -209,8 +209,8 @@ TEST_P(CollectiveContract, MessagesFromOneRankToTheNextArriveInOrderAndWhole) {
       received.emplace_back(sizes[i] + 10);  // room for more than comes
     }
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      auto in = ranks.receive(before, received[i]);
-      auto out = ranks.send(next, sent[i]);
+      auto in = ranks.receive(before, Mail::kStream, received[i]);
+      auto out = ranks.send(next, Mail::kStream, sent[i]);
       ASSERT_TRUE(in && out);
       pending.push_back(*std::move(in));
       pending.push_back(*std::move(out));

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <thread>
 
+#include "cluster/chain.h"
 #include "mpi/mpi_collective.h"
 
 namespace fvprefetch {
@@ -77,6 +78,64 @@ TEST(Vigil, ARankZeroThatGivesNoSignOfLifeIsGivenUpByAllOthers) {
   EXPECT_EQ(waited.error().reason, kPeerLost);
   // Everything after it fails at once instead of waiting.
   EXPECT_FALSE((*ranks)->quiet_wait());
+}
+
+TEST(Vigil, ARankThatDoesNotComeWithinTheLimitIsGivenUpByAllOthers) {
+  auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
+  ASSERT_TRUE(ranks);
+  const WaitLimit limit(**ranks, milliseconds(500));
+  if ((*ranks)->rank() == (*ranks)->size() - 1) {
+    std::this_thread::sleep_for(milliseconds(3000));  // as if it were dead
+    return;
+  }
+  const auto met = (*ranks)->all_gather("here");
+  ASSERT_FALSE(met);
+  EXPECT_EQ(met.error().reason, kPeerLost);
+  EXPECT_FALSE((*ranks)->quiet_wait());
+}
+
+TEST(Vigil, ALimitEndsWhereItBegan) {
+  auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
+  ASSERT_TRUE(ranks);
+  {
+    const WaitLimit outer(**ranks, milliseconds(60'000));
+    { const WaitLimit inner(**ranks, milliseconds(100)); }
+    if ((*ranks)->rank() == 0) std::this_thread::sleep_for(milliseconds(300));
+    EXPECT_TRUE((*ranks)->quiet_wait());
+  }
+  if ((*ranks)->rank() == 0) std::this_thread::sleep_for(milliseconds(300));
+  EXPECT_TRUE((*ranks)->quiet_wait());
+}
+
+// A rank that is dead in the middle of a stream: its neighbours miss its signs of life, and the
+// others hear of it from them.
+TEST(Vigil, ARankThatDiesInTheChainIsNamedAndEverybodyHearsOfIt) {
+  auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
+  ASSERT_TRUE(ranks);
+  const int size = (*ranks)->size();
+  ASSERT_GE(size, 3);  // one has to be no neighbour of the dead one
+  const int dead = size - 1;
+  ChainOptions options;
+  options.frame_bytes = 1000;
+  options.frames = 3;
+  options.patience = milliseconds(1000);
+  if ((*ranks)->rank() == dead) {
+    std::this_thread::sleep_for(6 * options.patience);
+    return;
+  }
+  ChainEnd end;
+  end.source = [](std::span<std::byte> room) { return room.size(); };  // without an end
+  end.word = [] { return ChainWord{}; };
+  end.go_on = [](const ChainWord&) { return true; };
+  for (int rank = 0; rank < size; ++rank) end.names.push_back("n" + std::to_string(rank));
+  const auto whole = run_chain(**ranks, end, options);
+  ASSERT_FALSE(whole);
+  EXPECT_EQ(whole.error().reason, kPeerLost);
+  const bool next_to_it = (*ranks)->rank() == dead - 1;
+  EXPECT_EQ(whole.error().message,
+            next_to_it ? "node n" + std::to_string(dead) + " has given no sign of life for 1 s"
+                       : "node n" + std::to_string((*ranks)->rank() + 1) +
+                             " says that a node of the job is lost");
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -82,14 +83,16 @@ class ThreadRanks {
     leaders_.reset();
   }
 
-  Result<std::unique_ptr<Pending>> send(int from, int to, std::span<const std::byte> bytes) {
+  Result<std::unique_ptr<Pending>> send(int from, int to, Mail kind,
+                                        std::span<const std::byte> bytes) {
     const std::lock_guard lock(mutex_);
-    messages_[{from, to}].sent.emplace_back(bytes.begin(), bytes.end());
+    messages_[{from, to, kind}].sent.emplace_back(bytes.begin(), bytes.end());
     return std::make_unique<Sent>();
   }
-  Result<std::unique_ptr<Pending>> receive(int from, int to, std::span<std::byte> room) {
+  Result<std::unique_ptr<Pending>> receive(int from, int to, Mail kind, std::span<std::byte> room) {
     const std::lock_guard lock(mutex_);
-    return std::make_unique<Received>(*this, from, to, messages_[{from, to}].asked++, room);
+    const Route route{from, to, kind};
+    return std::make_unique<Received>(*this, route, messages_[route].asked++, room);
   }
 
   /// The rank makes no further call.
@@ -102,7 +105,7 @@ class ThreadRanks {
   }
 
  private:
-  /// From one rank to another.
+  using Route = std::tuple<int, int, Mail>;  // from one rank to another
   struct Messages {
     std::deque<std::vector<std::byte>> sent;
     std::size_t asked = 0;  // receives so far
@@ -114,11 +117,11 @@ class ThreadRanks {
   };
   class Received final : public Pending {
    public:
-    Received(ThreadRanks& all, int from, int to, std::size_t turn, std::span<std::byte> room)
-        : all_(all), from_(from), to_(to), turn_(turn), room_(room) {}
+    Received(ThreadRanks& all, Route route, std::size_t turn, std::span<std::byte> room)
+        : all_(all), route_(route), turn_(turn), room_(room) {}
     Result<bool> done() override {
       const std::lock_guard lock(all_.mutex_);
-      Messages& messages = all_.messages_[{from_, to_}];
+      Messages& messages = all_.messages_[route_];
       if (messages.taken == turn_ && !messages.sent.empty()) {
         const std::vector<std::byte>& bytes = messages.sent.front();
         if (bytes.size() > room_.size()) {
@@ -129,16 +132,15 @@ class ThreadRanks {
         ++messages.taken;
         return true;
       }
-      if (all_.gone_.contains(from_)) {
-        return fail(ErrorCode::kInternal, "rank " + std::to_string(from_) + " has left");
+      if (const int from = std::get<0>(route_); all_.gone_.contains(from)) {
+        return fail(ErrorCode::kInternal, "rank " + std::to_string(from) + " has left");
       }
       return false;
     }
 
    private:
     ThreadRanks& all_;
-    int from_;
-    int to_;
+    Route route_;
     std::size_t turn_;
     std::span<std::byte> room_;
   };
@@ -159,7 +161,7 @@ class ThreadRanks {
   std::size_t round_ = 0;
   std::size_t left_ = 0;
   std::set<int> gone_;
-  std::map<std::pair<int, int>, Messages> messages_;  // by sender and receiver
+  std::map<Route, Messages> messages_;
   std::shared_ptr<ThreadRanks> leaders_;
   std::string broken_;
 };
@@ -217,11 +219,13 @@ class ThreadCollective final : public Collective {
     const auto mine = std::find(names.begin(), names.end(), node()) - names.begin();
     return std::make_unique<ThreadCollective>(std::move(part), static_cast<int>(mine));
   }
-  Result<std::unique_ptr<Pending>> send(int to, std::span<const std::byte> bytes) override {
-    return all_.send(rank_, to, bytes);
+  Result<std::unique_ptr<Pending>> send(int to, Mail kind,
+                                        std::span<const std::byte> bytes) override {
+    return all_.send(rank_, to, kind, bytes);
   }
-  Result<std::unique_ptr<Pending>> receive(int from, std::span<std::byte> room) override {
-    return all_.receive(from, rank_, room);
+  Result<std::unique_ptr<Pending>> receive(int from, Mail kind,
+                                           std::span<std::byte> room) override {
+    return all_.receive(from, rank_, kind, room);
   }
 
  private:
