@@ -10,10 +10,10 @@
 // our error handler never meet the caller's. MPI must be initialised (MPI_THREAD_FUNNELED is
 // enough) and the call must come from the thread that may call MPI. Waiting ranks test an
 // MPI_Ibarrier between sleeps: they use next to no CPU, however long rank 0 takes.
-// Options::stop of any rank ends the run on all. When rank 0 dies without a word the others return
-// kNetwork with the reason "peer_lost" after two minutes of silence; the communicator that was
-// passed cannot be used any more then, and MPI_Abort is what is left.
-// Nothing here aborts, exits or prints.
+// Options::stop of any rank ends the run on all. When rank 0 dies without a word, or any node's
+// lowest rank while files are copied to the nodes, the others return kNetwork with the reason
+// "peer_lost" after two minutes of silence; the communicator that was passed cannot be used any
+// more then, and MPI_Abort is what is left. Nothing here aborts, exits or prints.
 #pragma once
 
 #include <mpi.h>

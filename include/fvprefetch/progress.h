@@ -15,12 +15,18 @@
 
 namespace fvprefetch {
 
-/// All that has to be fetched, or read again by verify(), is known: bytes (where told) and files.
+/// What bytes arrive for. A run that does one after the other plans each.
+enum class Work {
+  kFetching,
+  kVerifying,  ///< read again from the caches, by verify()
+  kCopying     ///< from the caches to the nodes' own disks
+};
+/// All that has to be fetched, verified or copied is known: bytes (where told) and files.
 struct FetchPlanned {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
   bool bytes_exact = true;  ///< false when a server did not tell a size
-  bool from_disk = false;   ///< to be read and hashed; the bytes that arrive come from the caches
+  Work work = Work::kFetching;
 };
 struct FileStarted {
   std::string entry;

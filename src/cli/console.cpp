@@ -144,6 +144,24 @@ std::string done_text(const EntryDone& event) {
   return out;
 }
 
+// What a kind of work is called while it goes on, and when it is done; and one file of it.
+struct Words {
+  std::string doing;
+  std::string done;
+  std::string one_done;
+};
+Words words_for(Work work) {
+  switch (work) {
+    case Work::kFetching:
+      return {"fetching", "fetched", "there"};
+    case Work::kVerifying:
+      return {"verifying", "verified", "ok"};
+    case Work::kCopying:
+      return {"copying to the nodes:", "copied to the nodes:", "there"};
+  }
+  return {};
+}
+
 }  // namespace
 
 void RateMeter::add(Clock::TimePoint now, std::uint64_t bytes_done) {
@@ -170,7 +188,7 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
           [&](const FetchPlanned& e) { on(e, now, speech); },
           [&](const FileStarted& e) { verbosely(started_text(e)); },
           [&](const BytesArrived& e) { on(e, now, columns, speech); },
-          [&](const FileFinished& e) { verbosely(finished_text(e, from_disk_ ? "ok" : "there")); },
+          [&](const FileFinished& e) { verbosely(finished_text(e, words_for(work_).one_done)); },
           [&](const FileRetried& e) {
             ++retries_;
             verbosely(retried_text(e));
@@ -189,8 +207,11 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
 }
 
 void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech) {
-  if (event.from_disk != from_disk_) said_progress_.reset();  // other work than before
-  from_disk_ = event.from_disk;
+  if (event.work != work_) {
+    said_progress_.reset();
+    rate_ = RateMeter();
+  }
+  work_ = event.work;
   bytes_exact_ = event.bytes_exact;
   progress_.bytes_total = event.bytes;
   progress_.files_total = event.files;
@@ -203,8 +224,8 @@ void Narrator::on(const FetchPlanned& event, Clock::TimePoint now, Speech& speec
   } else if (event.bytes > 0) {
     size = ", at least " + bytes_text(event.bytes);
   }
-  speech.lines.push_back((from_disk_ ? "verifying " : "fetching ") +
-                         count_text(event.files, "file", "files") + size);
+  speech.lines.push_back(words_for(work_).doing + " " + count_text(event.files, "file", "files") +
+                         size);
 }
 
 void Narrator::on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns,
@@ -275,7 +296,7 @@ Narrator::Totals Narrator::totals() const {
 
 std::string Narrator::progress_line() const {
   const Totals said = totals();
-  std::string out = from_disk_ ? "verified " : "fetched ";
+  std::string out = words_for(work_).done + " ";
   if (bytes_exact_ && progress_.bytes_total > 0) {
     out += fmt::format("{} %, ", percent(progress_.bytes_done, progress_.bytes_total));
   }

@@ -86,7 +86,7 @@ class Narrator {
   RateMeter rate_;
   BytesArrived progress_;
   bool bytes_exact_ = true;
-  bool from_disk_ = false;  ///< what arrives is read again, not fetched
+  Work work_ = Work::kFetching;
   std::uint64_t retries_ = 0;
   std::map<FileKey, Mark> marks_;  ///< at the last report, or when a file was first told of
   std::optional<FileKey> in_bar_;  ///< the file that the bar names

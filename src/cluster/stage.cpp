@@ -134,7 +134,7 @@ class Sender {
   std::uint64_t size_ = 0;
   std::uint64_t offset_ = 0;
   std::optional<Hasher> hasher_;
-  std::uint64_t bytes_read_ = 0;
+  std::atomic<std::uint64_t> bytes_read_ = 0;
 };
 
 Error error_from_text(std::string_view text, const std::string& file) {
@@ -497,17 +497,23 @@ class Node {
     // All of this is the same on every leader.
     if (files.empty() || !goes_on(out)) return {};
 
-    Sender sender(depot_.get(), sends ? std::move(files) : std::vector<std::uint32_t>());
+    Sender sender(depot_.get(), sends ? files : std::vector<std::uint32_t>());
     Receiver receiver(depot_.get(), in ? wanted_ : std::vector<bool>());
+    if (sends) plan(files);
     ChainEnd end;
     end.source = [&](std::span<std::byte> room) { return sender.fill(room); };
     end.takers = {[&](std::span<const std::byte> frame) { receiver.hash(frame); },
                   [&](std::span<const std::byte> frame) { receiver.write(frame); }};
-    end.word = [&] { return word(!in || receiver.out()); };
+    end.word = [&] {
+      if (sends) tell(sender.bytes_read());
+      return word(!in || receiver.out());
+    };
     end.go_on = [&](const ChainWord& sum) { return sum.signal == 0 && goes_on(sum.out); };
     end.names = names;
     const auto whole = run_chain(leaders_, end, options_.chain);
     receiver.end();
+    told_.reset();
+    if (sends) tell(sender.bytes_read());
     FVP_CHECK_OK(whole ? Status{} : fail(whole.error()));
     outcome_.report.files = receiver.files();
     outcome_.report.bytes = receiver.bytes();
@@ -518,6 +524,32 @@ class Node {
       if (receiver.has(i)) lacks_[i] = false;
     }
     return {};
+  }
+
+  /// Rank 0: what it is about to send.
+  void plan(const std::vector<std::uint32_t>& files) {
+    if (options_.observer == nullptr) return;
+    FetchPlanned planned;
+    planned.work = Work::kCopying;
+    planned.files = files.size();
+    for (const std::uint32_t file : files) {
+      const auto& size = depot_->files()[file].spec.size;
+      planned.bytes += size.value_or(0);
+      planned.bytes_exact = planned.bytes_exact && size;
+    }
+    progress_.bytes_total = planned.bytes;
+    progress_.bytes_exact = planned.bytes_exact;
+    options_.observer->on_event(planned);
+  }
+  /// Rank 0, again and again: it has sent so much.
+  void tell(std::uint64_t bytes) {
+    const auto now = std::chrono::steady_clock::now();
+    if (options_.observer == nullptr || (told_ && now - *told_ < std::chrono::milliseconds(100))) {
+      return;
+    }
+    told_ = now;
+    progress_.bytes_done = bytes;
+    options_.observer->on_event(progress_);
   }
 
   ChainWord word(bool out) {
@@ -552,6 +584,8 @@ class Node {
   std::unique_ptr<Depot> depot_;  // made where a failure is not the end of the protocol
   std::unique_ptr<HeldLock> alone_;
   Outcome outcome_;
+  BytesArrived progress_;  // rank 0
+  std::optional<std::chrono::steady_clock::time_point> told_;
   bool opened_ = false;
   bool looked_ = false;
   std::vector<bool> wanted_;  // files that are not here
@@ -712,6 +746,7 @@ Result<std::optional<StageOrder>> stage_order(const Manifest& manifest, const Op
 StageOptions stage_options(const Options& options, const Vigil& vigil, Clock::TimePoint begin) {
   StageOptions how;
   how.vigil = vigil;
+  how.observer = options.observer;
   how.chain.patience = vigil.patience;
   how.must_stop = [&options, begin]() -> std::optional<Error> {
     return why_stop(options, begin, real_clock().now());

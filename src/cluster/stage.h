@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "cluster/chain.h"
 #include "cluster/collective.h"
+#include "fvprefetch/progress.h"
 #include "fvprefetch/report.h"
 #include "prefetch/cargo.h"
 
@@ -49,7 +50,8 @@ struct StageOrder {
 struct StageOptions {
   bool takes = true;  ///< this leader's node; false: it has all of it, whatever it sees
   ChainOptions chain;
-  Vigil vigil;  ///< its patience is the chain's, too
+  Vigil vigil;                   ///< its patience is the chain's, too
+  Observer* observer = nullptr;  ///< rank 0's is told how far it is; null: nobody is
   /// Why this rank has to end (a signal, the deadline); asked often, by the calling thread.
   std::function<std::optional<Error>()> must_stop;
 };

@@ -372,7 +372,7 @@ class Verifier {
   HashResults hash(const std::vector<HashJob>& jobs) {
     if (jobs.empty()) return {};
     FetchPlanned planned;
-    planned.from_disk = true;
+    planned.work = Work::kVerifying;
     planned.files = jobs.size();
     for (const HashJob& job : jobs) planned.bytes += job.size;
     session_.emit(planned);

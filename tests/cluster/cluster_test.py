@@ -482,6 +482,124 @@ class BatchScripts(ClusterCase):
         self.assert_both_nodes_report("".join(output.values()))
 
 
+class SlowStaging:
+    """A job whose staging takes long enough to be ended in the middle of it: one file, and a slow link out of the node
+    that sends. For a ClusterCase; only where nodes have kernels, and so links, of their own."""
+
+    SIZE = 32 << 20
+    LINK = "16mbit"  # 16 s for the file
+
+    def setUp(self):
+        if on_cluster.OPTIONS.flavour != "nfs":
+            self.skipTest("the nodes are one kernel")
+        content = random.Random(self.id()).randbytes(self.SIZE)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.job = Job(self.id().split(".")[-1], [{"name": "large.bin", "source": f"{HUB.url}/files/large.bin",
+                                                   "sha256": self.sha256, "size": self.SIZE}])
+        self.stage = f"/local/{self.job.folder.name}"
+        models = self.job.folder / "eval/models"
+        models.mkdir(parents=True)
+        (models / "large.bin").write_bytes(content)  # as if it had been downloaded before
+        self.on_node(0, "modprobe sch_tbf && tc qdisc add dev vec0 root tbf rate " + self.LINK + " burst 64kb latency 2s")
+        self.addCleanup(self.on_node, 0, "tc qdisc del dev vec0 root")
+
+    def on_node(self, node, script, code=0):
+        outcome = self.job.srun("--mpi=none", "-N1", "-n1", "-w", NODES[node], "sh", "-c", script)
+        self.assert_exit(code, outcome)
+        return outcome.out
+
+    def begin(self, name, *options):
+        """A batch job that stages, in the middle of it: its number."""
+        script = self.job.folder / f"{name}.sh"
+        words = ["srun", "-K1", "--ntasks-per-node=2", FVPREFETCH, self.job.manifest, "--stage", self.stage, *options]
+        script.write_text(f"#!/bin/sh\ncd {self.job.folder}\n{shlex.join(map(str, words))} 2> {name}.err\n"
+                          f"echo $? > {name}.code\n")
+        submitted = self.job.run("sbatch", "--parsable", "--nodes=2", f"--output={self.job.folder}/{name}.out", script)
+        self.assert_exit(0, submitted)
+        partial = f"find {self.stage} -name '*.fvprefetch-part' -size +1024k 2> /dev/null"
+        self.on_node(1, f'for i in $(seq 600); do [ -n "$({partial})" ] && exit 0; sleep 0.1; done; exit 1')
+        return submitted.out.strip()
+
+    def told(self, name):
+        return (self.job.folder / f"{name}.err").read_text()
+
+    def files(self, node):
+        """What lies in the stage of the node, for consumers: file -> sha256."""
+        found = self.on_node(node, f"cd {self.stage} && find . -type f -not -path '*/.fvprefetch/*' | xargs -r sha256sum")
+        return {path: digest for digest, path in map(str.split, found.splitlines())}
+
+
+class StagingThatIsCancelled(SlowStaging, ClusterCase):
+    def test_scancel_in_the_middle_of_staging(self):
+        number = self.begin("first")
+        self.assert_exit(0, run(["scancel", "--signal=TERM", number]))  # to the step, as before a time limit
+        on_cluster.wait_for_job(number)
+        self.assertEqual((self.job.folder / "first.code").read_text().strip(), "143", self.told("first"))
+        # Rank 0's node has the whole file, or none: what it writes it has read itself.
+        for node in range(len(NODES)):
+            self.assertLessEqual(self.files(node).items(), {"./eval/models/large.bin": self.sha256}.items())
+        again = self.job.fvprefetch(*MpiJob.SRUN, arguments=["--stage", self.stage])
+        self.assert_exit(0, again)
+        for node in range(len(NODES)):
+            self.assertEqual(self.files(node), {"./eval/models/large.bin": self.sha256})
+
+
+class JobThatIsRequeued(ClusterCase):
+    def test_it_goes_on_where_it_was(self):
+        job = Job("JobThatIsRequeued")
+        script = job.folder / "job.sh"
+        script.write_text(f"#!/bin/sh\nsrun -K1 --ntasks-per-node=2 {FVPREFETCH} {job.manifest}\n"
+                          f"echo $? > {job.folder}/code.${{SLURM_RESTART_COUNT:-0}}\n")
+        HUB.reset()
+        submitted = job.run("sbatch", "--parsable", "--requeue", "--nodes=2", f"--output={job.folder}/output", script)
+        self.assert_exit(0, submitted)
+        number = submitted.out.strip()
+        deadline = time.monotonic() + on_cluster.STEP_TIMEOUT
+        while HUB.stats()["body_bytes"] < SHARD_1.size // 2:
+            self.assertLess(time.monotonic(), deadline, "nothing is downloaded")
+            time.sleep(0.05)
+        self.assert_exit(0, run(["scontrol", "requeue", number]))
+        while "PENDING" not in run(["scontrol", "--oneliner", "show", "job", number]).out:
+            self.assertLess(time.monotonic(), deadline, "it is not put back into the queue")
+            time.sleep(0.1)
+        run(["scontrol", "update", f"JobId={number}", "StartTime=now"])  # not minutes later
+        self.assertEqual(on_cluster.wait_for_job(number), ["COMPLETED"])
+        self.assertEqual((job.folder / "code.1").read_text().strip(), "0", (job.folder / "output").read_text())
+        sent = HUB.stats()["body_bytes"]
+        total = sum(file.size for file in WANTED)
+        self.assertGreaterEqual(sent, total)
+        # What had been written is not sent again; what a connection had in flight may be.
+        self.assertLess(sent, total + SHARD_1.size // 2)
+        reader = job.reader_command()
+        self.assert_exit(0, job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader))
+
+
+class NodeThatDies(SlowStaging, ClusterCase):
+    """The last one: the node does not come back."""
+
+    def test_in_the_middle_of_staging(self):
+        number = self.begin("first", "--rank-timeout", "3s")
+        self.addCleanup(run, ["scancel", number])
+        subprocess.run(["pkill", "-KILL", "-f", "fvid=2( |$)"], check=True)
+        died = time.monotonic()
+        while "has given no sign of life" not in self.told("first"):
+            self.assertLess(time.monotonic() - died, on_cluster.STEP_TIMEOUT, self.told("first"))
+            time.sleep(0.1)
+        print(f"told {time.monotonic() - died:.1f} s after the node's death", flush=True)
+        self.assertIn(f"node {NODES[1]}", self.told("first"))
+        # The other node goes on without it, and what it has is right.
+        alone = self.job.run("srun", "--mpi=none", "-N1", "-n1", "-w", NODES[0], FVPREFETCH, self.job.manifest, "--stage",
+                             self.stage)
+        self.assert_exit(0, alone)
+        self.assertEqual(self.files(0), {"./eval/models/large.bin": self.sha256})
+
+
+def load_tests(loader, tests, pattern):
+    cases = [MpiJob, StagedJob, JobWithoutPmi, JobWithPmi2, SixteenProcessesWithoutPmi, Doctor, FailingEntry,
+             BatchScripts, StagingThatIsCancelled, JobThatIsRequeued, NodeThatDies]
+    return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in cases)
+
+
 if __name__ == "__main__":
     on_cluster.main(__file__, name="slurm", description=__doc__, nodes={"nfs": len(NODES), "gluster": len(NODES)},
                     programs=["fvprefetch", "fvprefetch-mpi.so", "tests/testhub"], modules=["huggingface_hub"])

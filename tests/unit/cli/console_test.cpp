@@ -64,7 +64,7 @@ TEST_F(NarratorTest, AProgressLineHasBytesAndFiles) {
 
 TEST_F(NarratorTest, ReadingAgainIsNotCalledFetchingAndARepairThatFollowsIs) {
   FetchPlanned reading{2, 1000, true};
-  reading.from_disk = true;
+  reading.work = Work::kVerifying;
   EXPECT_EQ(say(reading).lines, std::vector<std::string>{"verifying 2 files, 1.0 kB"});
   clock.advance(seconds(31));
   const auto speech = say(BytesArrived{500, 1000, 1, 2});
@@ -72,6 +72,20 @@ TEST_F(NarratorTest, ReadingAgainIsNotCalledFetchingAndARepairThatFollowsIs) {
   EXPECT_TRUE(speech.lines[0].starts_with("verified 50 %")) << speech.lines[0];
   EXPECT_EQ(say(FetchPlanned{1, 500, true}).lines,
             std::vector<std::string>{"fetching 1 file, 500 B"});
+}
+
+TEST_F(NarratorTest, CopyingToTheNodesHasARateOfItsOwn) {
+  (void)say(FetchPlanned{1, 1'000'000, true});
+  (void)say(BytesArrived{0, 1'000'000, 0, 1});
+  clock.advance(seconds(2));
+  (void)say(BytesArrived{1'000'000, 1'000'000, 1, 1});
+  FetchPlanned copying{1, 1'000'000, true};
+  copying.work = Work::kCopying;
+  EXPECT_EQ(say(copying).lines, std::vector<std::string>{"copying to the nodes: 1 file, 1.0 MB"});
+  clock.advance(seconds(31));
+  const auto speech = say(BytesArrived{500'000, 1'000'000, 0, 1});
+  ASSERT_EQ(speech.lines.size(), 1U);
+  EXPECT_EQ(speech.lines[0], "copied to the nodes: 50 %, 0.5 of 1.0 MB");
 }
 
 TEST_F(NarratorTest, AnUnknownSizeIsNotCalledZero) {

@@ -38,6 +38,15 @@ std::string noise(std::size_t size, unsigned seed) {
   return bytes;
 }
 
+template <typename T>
+std::vector<T> of_kind(const std::vector<Event>& events) {
+  std::vector<T> found;
+  for (const Event& event : events) {
+    if (const T* one = std::get_if<T>(&event)) found.push_back(*one);
+  }
+  return found;
+}
+
 class Staging : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -84,6 +93,7 @@ class Staging : public ::testing::Test {
       fs::create_directories(nodes_ / ranks.node());
       ASSERT_EQ(::chdir((nodes_ / ranks.node()).c_str()), 0);
       StageOptions how = how_;
+      if (ranks.rank() == 0) how.observer = &told_;
       if (stop_on_ == ranks.rank()) how.must_stop = [] { return interrupted(SIGTERM); };
       reports[static_cast<std::size_t>(ranks.rank())] = stage(
           ranks, shared, [&] { return stage_order(manifest_, options_, shared); }, how);
@@ -131,7 +141,24 @@ class Staging : public ::testing::Test {
   Options options_;
   StageOptions how_;
   int stop_on_ = -1;
+  struct : Observer {
+    void on_event(const Event& event) override { events.push_back(event); }
+    std::vector<Event> events;
+  } told_;  // rank 0's
 };
+
+TEST_F(Staging, RankZeroTellsHowFarItIs) {
+  (void)run({"a", "b"});
+  const auto planned = of_kind<FetchPlanned>(told_.events);
+  const auto arrived = of_kind<BytesArrived>(told_.events);
+  ASSERT_EQ(planned.size(), 1U);
+  EXPECT_EQ(planned[0].work, Work::kCopying);
+  EXPECT_EQ(planned[0].files, 4U);  // two have the same bytes
+  EXPECT_EQ(planned[0].bytes, url_.size() + big_.size() + small_.size());
+  ASSERT_FALSE(arrived.empty());
+  EXPECT_EQ(arrived.back().bytes_done, planned[0].bytes);
+  EXPECT_EQ(arrived.back().bytes_total, planned[0].bytes);
+}
 
 TEST_F(Staging, GivesEveryNodeAllOfItAndEveryRankItsOwnPath) {
   const std::vector<std::vector<std::string>> jobs{

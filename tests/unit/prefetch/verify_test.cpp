@@ -208,7 +208,7 @@ TEST_F(VerifyTest, ProgressEndsWithAllOfIt) {
   ASSERT_TRUE(verified(kModel).ok());
   const auto planned = seen.all<FetchPlanned>();
   ASSERT_EQ(planned.size(), 1U);
-  EXPECT_TRUE(planned[0].from_disk);
+  EXPECT_EQ(planned[0].work, Work::kVerifying);
   EXPECT_EQ(planned[0].files, 2U);
   EXPECT_EQ(planned[0].bytes, 6U);
   EXPECT_EQ(seen.all<FileFinished>().size(), 2U);
