@@ -316,6 +316,25 @@ class StagedJob(ClusterCase):
         self.assertEqual(json.loads(again.out)["stage"]["bytes_read"], 0)
 
 
+class NameThatWasLookedFor(ClusterCase):
+    """The NFS client of a node remembers for half a minute that a name is not there."""
+
+    def test_no_rank_returns_before_its_node_sees_the_file(self):
+        job = Job("NameThatWasLookedFor")
+        models = job.folder / "eval/models"
+        models.mkdir(parents=True)
+        wanted, other = models / "linear-head.pth", models / "other"
+        on_node_2 = ["--mpi=none", "-N1", "-n1", "-w", NODES[1], "sh", "-c"]
+        looked = job.srun(*on_node_2, f"ls {models}; test ! -e {wanted} && test ! -e {other}")
+        self.assert_exit(0, looked)
+        if on_cluster.OPTIONS.flavour == "nfs":  # that it does remember
+            self.assert_exit(0, job.srun("--mpi=none", "-N1", "-n1", "-w", NODES[0], "touch", other))
+            self.assert_exit(1, job.srun(*on_node_2, f"test -e {other}"))
+        ranks = job.srun(*MpiJob.SRUN, "sh", "-c", f"{FVPREFETCH} {job.manifest} > /dev/null && sha256sum {wanted}")
+        self.assert_exit(0, ranks)
+        self.assertEqual(ranks.out.splitlines(), [f"{LINEAR_HEAD.sha256}  {wanted}"] * 4)
+
+
 class LockOnlyJob(ColdJob):
     """Slurm started the processes, but this Open MPI would abort in MPI_Init."""
 
@@ -535,7 +554,7 @@ class StagingThatIsCancelled(SlowStaging, ClusterCase):
         self.assert_exit(0, run(["scancel", "--signal=TERM", number]))  # to the step, as before a time limit
         on_cluster.wait_for_job(number)
         self.assertEqual((self.job.folder / "first.code").read_text().strip(), "143", self.told("first"))
-        # Rank 0's node has the whole file, or none: what it writes it has read itself.
+        # Whole, or not there.
         for node in range(len(NODES)):
             self.assertLessEqual(self.files(node).items(), {"./eval/models/large.bin": self.sha256}.items())
         again = self.job.fvprefetch(*MpiJob.SRUN, arguments=["--stage", self.stage])
@@ -595,7 +614,7 @@ class NodeThatDies(SlowStaging, ClusterCase):
 
 
 def load_tests(loader, tests, pattern):
-    cases = [MpiJob, StagedJob, JobWithoutPmi, JobWithPmi2, SixteenProcessesWithoutPmi, Doctor, FailingEntry,
+    cases = [MpiJob, StagedJob, NameThatWasLookedFor, JobWithoutPmi, JobWithPmi2, SixteenProcessesWithoutPmi, Doctor, FailingEntry,
              BatchScripts, StagingThatIsCancelled, JobThatIsRequeued, NodeThatDies]
     return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in cases)
 

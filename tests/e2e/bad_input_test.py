@@ -44,7 +44,7 @@ class BadInput(harness.EndToEnd):
         done = self.mpirun(3, "absent.json")
         self.assertEqual(done.codes, [5, 5, 5])
         self.assertEqual(done.stderr.count("error:"), 1)
-        plain = self.run_command(["mpirun", "-n", 3, self.command(), "absent.json"])
+        plain = self.run_command([harness.MPIEXEC, "-n", 3, self.command(), "absent.json"])
         self.assertEqual(plain.returncode, 5)
 
     def test_bad_json_names_line_and_column(self):

@@ -28,6 +28,11 @@ TOP = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds until something that must happen counts as hanging
 
 
+# The launcher of the MPI that the command was built with, and a shell's name for the rank under it.
+MPIEXEC = os.environ.get("FVPREFETCH_TEST_MPIEXEC", "mpiexec")
+RANK = "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}"
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -195,9 +200,9 @@ class EndToEnd(unittest.TestCase):
         """Each rank leaves its own exit code in a file, and none tells mpirun of a failure: it would
         kill the ranks that have not got that far."""
         codes = Path(tempfile.mkdtemp(dir=self.dir, prefix="codes-"))
-        script = 'out=$1; shift; "$@"; echo $? > "$out/$OMPI_COMM_WORLD_RANK"'
+        script = f'out=$1; shift; "$@"; echo $? > "$out/{RANK}"'
         done = self.run_command(
-            ["mpirun", "-n", ranks, "sh", "-c", script, "sh", codes, self.command(), *args], env
+            [MPIEXEC, "-n", ranks, "sh", "-c", script, "sh", codes, self.command(), *args], env
         )
         done.codes = [int((codes / str(r)).read_text()) if (codes / str(r)).exists() else None for r in range(ranks)]
         return done

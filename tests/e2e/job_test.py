@@ -147,10 +147,10 @@ class Signals(harness.EndToEnd):
         self.hub.put("files/a.pth", b"\x03U" * 20_000)
         self.hub.faults({"path": "/files/a.pth", "kind": "stall", "after_bytes": 100})
         path = self.manifest([{"name": "a.pth", "source": self.hub.file_url("a.pth")}])
-        inner = "echo $$ > pid.$OMPI_COMM_WORLD_RANK; exec \"$@\""
-        outer = f"sh -c '{inner}' sh \"$@\"; echo $? > code.$OMPI_COMM_WORLD_RANK"
+        inner = f'echo $$ > "pid.{harness.RANK}"; exec "$@"'
+        outer = f"sh -c '{inner}' sh \"$@\"; echo $? > \"code.{harness.RANK}\""
         job = subprocess.Popen(
-            ["mpirun", "-n", "3", "sh", "-c", outer, "sh", self.command(), path],
+            [harness.MPIEXEC, "-n", "3", "sh", "-c", outer, "sh", self.command(), path],
             env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         self.addCleanup(lambda: job.poll() is None and job.kill())

@@ -5,11 +5,12 @@ import subprocess
 
 import harness
 
-ON_ITS_NODE = """
-export SLURM_NODEID=$(echo $1 | cut -d, -f$((OMPI_COMM_WORLD_RANK + 1)))
+ON_ITS_NODE = f"""
+rank={harness.RANK}
+export SLURM_NODEID=$(echo $1 | cut -d, -f$((rank + 1)))
 mount --bind "$2/node$SLURM_NODEID" "$2/local" || exit 99
 codes=$3; shift 3
-"$@"; echo $? > "$codes/$OMPI_COMM_WORLD_RANK"
+"$@"; echo $? > "$codes/$rank"
 """
 
 
@@ -37,7 +38,7 @@ class OnNodes(harness.EndToEnd):
         codes.mkdir()
         listed = ",".join(map(str, nodes))
         done = self.run_command(
-            ["mpirun", "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir, codes,
+            [harness.MPIEXEC, "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir, codes,
              self.command(), *args], env)
         done.codes = [int((codes / str(rank)).read_text()) for rank in range(len(nodes))]
         return done

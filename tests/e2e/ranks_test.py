@@ -7,11 +7,11 @@ import tempfile
 
 import harness
 
-RANK = """
-out=$1; shift
-"$@" & echo $! > "$out/pid.$OMPI_COMM_WORLD_RANK.tmp"
-mv "$out/pid.$OMPI_COMM_WORLD_RANK.tmp" "$out/pid.$OMPI_COMM_WORLD_RANK"
-wait $!; echo $? > "$out/code.$OMPI_COMM_WORLD_RANK"
+ONE_RANK = f"""
+out=$1; shift; rank={harness.RANK}
+"$@" & echo $! > "$out/pid.$rank.tmp"
+mv "$out/pid.$rank.tmp" "$out/pid.$rank"
+wait $!; echo $? > "$out/code.$rank"
 """
 
 
@@ -32,7 +32,7 @@ class Ranks(harness.EndToEnd):
     def begin(self, *args):
         self.out = harness.Path(tempfile.mkdtemp(dir=self.dir, prefix="ranks-"))
         before = self.here()
-        command = ["mpirun", "-n", self.RANKS, "sh", "-c", RANK, "sh", self.out, self.command(), self.path, *args]
+        command = [harness.MPIEXEC, "-n", self.RANKS, "sh", "-c", ONE_RANK, "sh", self.out, self.command(), self.path, *args]
         job = subprocess.Popen([str(word) for word in command], env=self.env, cwd=self.dir, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(job.communicate)
