@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/idle.h"
 #include "base/try.h"
 
 namespace fvprefetch {
@@ -237,6 +238,7 @@ class Chain {
       FVP_CHECK_OK(free_frames(moved));
       FVP_CHECK_OK(carry_words(moved));
       FVP_CHECK_OK(turn_to_neighbours());
+      idle();  // a stream that flows without a pause leaves no other time for it
       moved ? nap.moved() : nap.nothing_moved();
     }
     return {};
