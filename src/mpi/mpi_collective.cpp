@@ -338,7 +338,10 @@ class MpiCollective final : public Collective {
       if (done != 0 && heard_letter_ == kDone) last = true;
       if (passed != 0 && last) return {};
       const auto now = std::chrono::steady_clock::now();
-      if (done != 0) heard = now;
+      if (done != 0) {  // there may be many, for a rank that was at work itself
+        heard = now;
+        continue;
+      }
       if (now - heard > vigil.patience) {
         return fail(peer_lost(
             last ? "a rank has not come to where rank 0 is" : "rank 0 has given no sign of life",

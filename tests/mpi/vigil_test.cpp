@@ -37,6 +37,21 @@ TEST(Vigil, WorkThatTakesLongerThanThePatienceOfTheOthersIsWaitedFor) {
   EXPECT_TRUE((*ranks)->quiet_wait());
 }
 
+TEST(Vigil, ARankThatWasAtWorkItselfIsNotLateForAllTheSignsOfLifeThatItMissed) {
+  auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
+  ASSERT_TRUE(ranks);
+  Vigil vigil;
+  vigil.patience = milliseconds(1000);  // so there is one every 100 ms
+  const milliseconds work(12'000);
+  if ((*ranks)->rank() == 0) {
+    work_for(work, [&] { EXPECT_EQ((*ranks)->attend(vigil), 0); });
+  } else {
+    std::this_thread::sleep_for(work);
+  }
+  const Status waited = (*ranks)->await_work(vigil);
+  EXPECT_TRUE(waited) << (waited ? "" : waited.error().message);
+}
+
 TEST(Vigil, RankZeroHearsOfASignalThatAnotherRankWasSent) {
   auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
   ASSERT_TRUE(ranks);
