@@ -15,7 +15,8 @@ import places as where
 import plots
 
 TOP = Path(__file__).resolve().parents[2]
-LOCKS = ["flock", "ofd", "lease", "auto", "FileLock", "SoftFileLock"]
+BLOCKING = ["flock", "ofd"]
+LOCKS = [*BLOCKING, "lease", "auto", "FileLock", "SoftFileLock"]
 PLACES = ["disk", "tmpfs", "nfs", "gluster"]
 
 # How much is measured. Between nodes an acquisition takes longer, so there are fewer; a hundred rounds of
@@ -55,21 +56,29 @@ def contend(place, arguments):
     if arguments.repeats:
         amount["repeats"] = arguments.repeats
     options = [word for name, value in amount.items() for word in (f"--{name}", value)]
+    end = time.monotonic() + arguments.time_cap
+
+    def up_to(most):
+        return [n for n in arguments.ranks if n <= most]
+
+    few = up_to(place.most_blocking)
+    many = [n for n in arguments.ranks if n not in few]
     with place.up():
         runs = []
         for name, ranks, processes, primitives in (
-            ("locks", arguments.ranks, 2, LOCKS),
-            ("collective", [n for n in arguments.ranks if n <= place.collective_ranks], place.collective_ranks,
-             ["collective"]),
-        ):  # fmt: skip
+            ("locks", few, 2, LOCKS),
+            ("many", many, 2, [lock for lock in LOCKS if lock not in BLOCKING]),
+            ("collective", up_to(place.collective_ranks), place.collective_ranks, ["collective"]),
+        ):
             if not ranks:
                 continue
+            left = max(60, int(end - time.monotonic()))
             results = arguments.output / f"contention-{place.key}-{name}"
             for suffix in ("csv", "json"):
                 results.with_suffix(f".{suffix}").unlink(missing_ok=True)
             chosen = ["--ranks", ",".join(map(str, ranks)), "--primitives", ",".join(primitives)]
-            chosen += ["--python", place.python, "--time-cap", arguments.time_cap]
-            code = place.contend(str(processes), [*chosen, *options], results, arguments.time_cap + 300)
+            chosen += ["--python", place.python, "--time-cap", left]
+            code = place.contend(str(processes), [*chosen, *options], results, left + 300)
             try:
                 runs.append(json.loads(results.with_suffix(".json").read_text()))
             except (OSError, ValueError):
