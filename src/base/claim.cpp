@@ -59,12 +59,14 @@ Result<std::optional<Peek>> peek(const std::string& path, std::size_t limit) {
     const Fd fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     const int failed = errno;
     if (fd) {
-      Peek found;
-      FVP_TRY(found.info, stat(fd, path));
+      // On GlusterFS what is open goes with its last name.
+      const auto info = stat(fd, path);
+      if (!info && info.error().code == ErrorCode::kNotFound) continue;
+      if (!info) return fail(info.error());
+      Peek found{*info, {}};
       if (!found.info.regular) return found;
       std::string text(limit, '\0');
       const auto length = read_at(fd, 0, std::as_writable_bytes(std::span(text)), path);
-      // On GlusterFS what is open goes with its last name.
       if (!length && length.error().code == ErrorCode::kNotFound) continue;
       if (!length) return fail(length.error());
       found.text = text.substr(0, *length);

@@ -408,10 +408,15 @@ class LeaseLock final : public AwaitedLease {
     for (int i = 0; i < kTries; ++i) {
       FVP_TRY(const auto record, state_->record_in(posix::parent(path_)));
       const std::unique_lock guard(state_->linking);
-      FVP_TRY(const posix::FileInfo before, posix::stat(record->fd, record->path));
+      const auto before = posix::stat(record->fd, record->path);
+      if (!before && before.error().code == ErrorCode::kNotFound) {  // GlusterFS
+        state_->forget(record);
+        continue;
+      }
+      if (!before) return fail(before.error());
       const int failed = posix::hard_link(record->path, path_);
       FVP_TRY(const posix::FileInfo after, posix::stat(record->fd, record->path));
-      const bool grew = after.links == before.links + 1;
+      const bool grew = after.links == before->links + 1;
       if (grew && failed == 0) return hold(record, false);
       if (failed == EEXIST && !grew) return busy();
       if (hard_links_are_refused(failed)) return take_directory();
