@@ -110,13 +110,10 @@ struct Blemish {
 
 std::optional<Blemish> check_file(const std::string& path, std::optional<std::uint64_t> size) {
   // open() is where NFS asks the server about a file; stat() alone may be answered from memory.
-  if (auto fd = posix::open_read(path); !fd) return Blemish{path, fd.error().message};
-  const auto info = posix::stat(path);
-  if (!info) return Blemish{path, info.error().message};
-  if (!*info) return Blemish{path, "it is not there"};
-  if (!(*info)->regular) return Blemish{path, "it is not a regular file"};
-  if (size && (*info)->size != *size) {
-    return Blemish{path, "it has " + std::to_string((*info)->size) + " bytes, expected " +
+  const auto file = posix::open_with_info(path);
+  if (!file) return Blemish{path, file.error().message};
+  if (size && file->info.size != *size) {
+    return Blemish{path, "it has " + std::to_string(file->info.size) + " bytes, expected " +
                              std::to_string(*size)};
   }
   return std::nullopt;

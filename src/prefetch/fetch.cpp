@@ -334,11 +334,12 @@ class FetchLoop {
     slot->phase = Phase::kPublishing;
     // Shared: a std::function has to be copyable. The target is this slot's, and nobody else's now.
     auto file = std::make_shared<Downloaded>(*std::move(finished.result));
-    publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file] {
+    const bool has_journal = file->has_journal;
+    publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file, has_journal] {
       Status published = slot->job.target->publish(std::move(*file), slot->partial.data);
       // Best effort; until now it told the next process that all is there, if this one was killed.
       const bool gone_on_with = !published && posix::exists(slot->partial.data);
-      if (!gone_on_with) (void)posix::remove_file(slot->partial.journal);
+      if (has_journal && !gone_on_with) (void)posix::remove_file(slot->partial.journal);
       if (published) Sweep::after(slot->unfinished, slot->partial);
       return published;
     });

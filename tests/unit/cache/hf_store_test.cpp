@@ -257,7 +257,8 @@ class HubPublish : public HubStoreTest {
     const Status written =
         posix::write_at(*fd, 0, std::as_bytes(std::span(text.data(), text.size())), partial);
     if (!written) return written;
-    return store_.publish_blob(*std::move(fd), partial, blob);
+    const auto published = store_.publish_blob(*std::move(fd), partial, blob);
+    return published ? Status{} : fail(published.error());
   }
 };
 
