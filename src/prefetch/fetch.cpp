@@ -273,7 +273,11 @@ class FetchLoop {
         if (slot->phase == Phase::kPending) until = std::min(until, due_at(*slot));
       }
     }
-    if (publisher_.open() > 0) until = std::min(until, session_.clock().now() + kPublishTick);
+    if (publisher_.open() > 0) {
+      until = std::min(until, session_.clock().now() + kPublishTick);
+    } else {
+      publisher_.flush();
+    }
     Wake& wake = session_.locks().wake();
     if (active_.empty()) {
       session_.clock().sleep_until(until, session_.options().stop, &wake);
@@ -282,11 +286,15 @@ class FetchLoop {
     }
     if (wake.wait_for(std::chrono::nanoseconds(0))) wake_waiters();
     if (active_.size() == publisher_.open()) {
+      publisher_.flush();
       publisher_.wait(std::chrono::ceil<milliseconds>(until - session_.clock().now()));
       finish_published();
       return tell();
     }
-    for (Finished& finished : engine().poll(until, session_.options().stop)) publish(finished);
+    std::vector<Finished> ended = engine().poll(until, session_.options().stop);
+    finish_published();
+    if (ended.empty()) publisher_.flush();
+    for (Finished& finished : ended) publish(finished);
     for (const Retried& retried : engine().take_retried()) {
       if (const Slot* slot = find(retried.id)) {
         session_.emit(FileRetried{name_of(*slot), slot->job.download.spec.path, retried.reason,
@@ -409,9 +417,10 @@ class FetchLoop {
   }
 
   void let_go(Guard& guard) {
-    guard.held.reset();
     note_wait(guard);
-    guard.lock.reset();  // it may stand in a queue, or hold a part of what it waits for
+    if (!guard.lock) return;
+    // Not held, it may stand in a queue, or hold a part of what it waits for.
+    publisher_.let_go(std::move(guard.held), std::move(guard.lock));
   }
 
   void drop_unwanted() {
