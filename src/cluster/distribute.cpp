@@ -283,6 +283,7 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
   // Behind guard(), since a rank that left here by an exception would leave all others waiting.
   // What cannot even be written down goes out as no bytes, which every rank understands alike.
   std::string wire;
+  std::optional<Report> own;  // of a rank that is alone: it need not be told
   const Vigil vigil{options.rank_timeout, options.signal};
   if (ranks.rank() == 0) {
     const Idle idle([&] {
@@ -294,13 +295,17 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
     report->ranks = ranks.size();
     report->nodes = ranks.nodes();
     report->launcher = options.launcher;
-    wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
+    if (ranks.size() == 1) {
+      own = *std::move(report);
+    } else {
+      wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
+    }
   }
   FVP_CHECK_OK(ranks.await_work(vigil));
   // Rank 0 reads its own words as well: the reports are equal because they have one source.
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.
-  FVP_TRY(Report report, from_wire(received));
+  FVP_TRY(Report report, own ? Result<Report>(*std::move(own)) : from_wire(received));
   if (options.fill) report = options.fill(std::move(report));
   return settle_visibility(ranks, std::move(report), options);
 }
