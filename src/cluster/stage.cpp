@@ -142,6 +142,11 @@ Error error_from_text(std::string_view text, const std::string& file) {
   return fail(ErrorCode::kInternal, "rank 0 cannot read " + file).value();
 }
 
+// What is published at once. Each file alone would be synced alone, and its folder with it, which
+// is most of what a small one costs; but what a node holds back is lost when it is killed.
+constexpr std::size_t kMostHeldBack = 64;
+constexpr std::uint64_t kMostBytesHeldBack = std::uint64_t{64} << 20U;
+
 // A node's end: one thread hashes, one writes and publishes.
 class Receiver {
  public:
@@ -197,7 +202,12 @@ class Receiver {
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
   /// Of the wanted ones.
   [[nodiscard]] bool has(std::size_t file) const { return came_[file]; }
-  void end() { drop(); }
+  /// Publishes what was held back, and removes what is not whole.
+  void end() {
+    const Status published = publish_held();
+    if (!published) return give_up(published.error());
+    drop();
+  }
 
  private:
   template <typename F>
@@ -247,6 +257,9 @@ class Receiver {
 
   Status write_piece(std::uint32_t file, std::span<const std::byte> bytes) {
     if (!open_) {
+      // Nothing waits for a large file.
+      const std::uint64_t size = depot_->files()[file].spec.size.value_or(0);
+      if (held_bytes_ + size > kMostBytesHeldBack) FVP_CHECK_OK(publish_held());
       FVP_TRY(Depot::Private made, depot_->create(file));
       open_.emplace(std::move(made));
       offset_ = 0;
@@ -271,18 +284,23 @@ class Receiver {
       return {};
     }
     const bool sha256 = expected.kind == Digest::Kind::kSha256;
-    Depot::Private written = *std::exchange(open_, std::nullopt);
-    const std::string path = written.path;
-    Status published =
-        depot_->publish(file, std::move(written), offset_, sha256 ? hex : std::string());
-    if (!published) {
-      (void)posix::remove_file(path);  // the error that matters is the first one
-      return published;
-    }
-    came_[file] = true;
-    ++files_;
-    bytes_ += offset_;
-    return {};
+    held_.push_back(
+        {file, *std::exchange(open_, std::nullopt), offset_, sha256 ? hex : std::string()});
+    held_bytes_ += offset_;
+    if (held_.size() < kMostHeldBack && held_bytes_ < kMostBytesHeldBack) return {};
+    return publish_held();
+  }
+
+  Status publish_held() {
+    if (held_.empty()) return {};
+    held_bytes_ = 0;
+    FVP_TRY(const Depot::Published published, guard([&]() -> Result<Depot::Published> {
+              return depot_->publish(std::exchange(held_, {}));
+            }));
+    for (const std::size_t file : published.files) came_[file] = true;
+    files_ += published.files.size();
+    bytes_ += published.bytes;
+    return published.status;
   }
 
   void drop() {
@@ -295,6 +313,7 @@ class Receiver {
   }
   void give_up(Error error) {
     drop();
+    (void)publish_held();  // whole, whatever failed; the error that matters is the first one
     error_ = std::move(error);
     out_ = true;
   }
@@ -313,6 +332,8 @@ class Receiver {
   // The writing thread's.
   std::optional<Depot::Private> open_;
   std::uint64_t offset_ = 0;
+  std::vector<Depot::Whole> held_;  // not yet published
+  std::uint64_t held_bytes_ = 0;
   std::vector<bool> came_ = std::vector<bool>(wanted_.size(), false);
   std::map<std::size_t, Error> blamed_;
   std::optional<Error> error_;
