@@ -50,8 +50,10 @@ class Sender {
   std::size_t fill(std::span<std::byte> room) {
     room_ = room;
     used_ = 0;
+    const std::size_t first = next_;
     while (next_ < files_.size() || fd_) {
       if (room_.size() - used_ < kLeast) break;
+      if (!fd_ && next_ - first == kMostFilesInAFrame) break;
       const auto step = guard([&]() -> Status { return fd_ ? read_on() : open_next(); });
       if (!step) bad(step.error());
     }
@@ -63,18 +65,19 @@ class Sender {
  private:
   /// A header and a digest, or the beginning of a reason.
   static constexpr std::size_t kLeast = sizeof(Header) + 64;
+  /// Opening small ones takes longer than to send them: the nodes need not wait for a full frame.
+  static constexpr std::size_t kMostFilesInAFrame = 32;
 
   Status open_next() {
     file_ = files_[next_++];
     const Depot::File& file = depot_->files()[file_];
-    FVP_TRY(posix::Fd fd, posix::open_read(file.from));
-    FVP_TRY(const posix::FileInfo info, posix::stat(fd, file.from));
-    size_ = file.spec.size.value_or(info.size);
-    if (info.size != size_) return changed(info.size);
+    FVP_TRY(posix::Opened opened, posix::open_with_info(file.from));
+    size_ = file.spec.size.value_or(opened.info.size);
+    if (opened.info.size != size_) return changed(opened.info.size);
     hasher_.reset();
     if (!file.spec.digest) hasher_.emplace(Digest::Kind::kSha256, size_);
     offset_ = 0;
-    fd_ = std::move(fd);
+    fd_ = std::move(opened.fd);
     return {};
   }
 
