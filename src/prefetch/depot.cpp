@@ -200,16 +200,18 @@ Result<std::vector<bool>> Depot::missing() {
   std::vector<bool> missing(files_.size(), false);
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const CargoEntry& entry = cargo_.entries[i];
-    const bool hub = std::holds_alternative<HubSource>(entries_[i].source);
+    const auto* hub = std::get_if<HubSource>(&entries_[i].source);
     Told told;
-    if (hub) told.commit = entry.commit;
+    if (hub != nullptr) told.commit = entry.commit;
     FVP_TRY(const Survey survey, look(entries_[i].source, *session_, Hashing::kForbidden, told));
     // A file without a receipt may be anybody's: its bytes are here, so it is replaced.
     entries_[i].complete = survey.need == Survey::Need::kNothing && !survey.unchecked &&
-                           (hub || survey.verified_by == "receipt");
+                           (hub != nullptr || survey.verified_by == "receipt");
     if (entries_[i].complete) continue;
+    // Most nodes have nothing of a repository, and one look tells so of all its files.
+    const bool none = hub == nullptr || !posix::exists(session_->store(hub->repo).paths().root());
     for (const std::size_t file : entries_[i].files) {
-      if (!hub) {
+      if (none) {
         missing[file] = true;
         continue;
       }
@@ -254,7 +256,7 @@ Result<Depot::Private> Depot::create(std::size_t file) {
   Target& target = *items_[file].target;
   FVP_CHECK_OK(target.prepare(prepared_));
   Private made;
-  made.path = target.new_partial().data;
+  made.path = target.partial(tag_).data;
   FVP_TRY(made.fd, posix::create_private(made.path));
   return made;
 }

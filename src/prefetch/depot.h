@@ -93,10 +93,11 @@ class Depot {
   Options options_;
   std::unique_ptr<Session> session_;
   std::vector<File> files_;
-  std::vector<Item> items_;                     // by file
-  std::map<std::string, std::size_t> by_path_;  // final path -> file
-  std::vector<Wanted> entries_;                 // by entry
-  std::set<std::string> prepared_;              // folders that are known to be there
+  std::vector<Item> items_;                      // by file
+  std::map<std::string, std::size_t> by_path_;   // final path -> file
+  std::vector<Wanted> entries_;                  // by entry
+  std::set<std::string> prepared_;               // folders that are known to be there
+  const std::string tag_ = posix::random_tag();  // of the private files
 };
 
 }  // namespace fvprefetch

@@ -250,7 +250,7 @@ class FetchLoop {
   }
 
   void start(Slot& slot) {
-    slot.partial = slot.job.target->new_partial();
+    slot.partial = slot.job.target->partial(tag_);
     Download download = slot.job.download;
     download.partial = slot.partial.data;
     download.journal = slot.partial.journal;
@@ -517,6 +517,7 @@ class FetchLoop {
   std::optional<Engine> engine_;    ///< after the slots: partials are left before their locks are
   Publisher publisher_;             ///< after the slots: its work is theirs
   std::set<std::string> prepared_;  ///< folders that this run has made or seen
+  const std::string tag_ = posix::random_tag();  ///< of the partials: each file has one
   JournalNames journals_;
   bool waited_ = false;  ///< since `journals_` was made
   Clock::TimePoint next_progress_{};

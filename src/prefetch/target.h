@@ -46,9 +46,7 @@ class Target {
   /// After adopt() or publish(): entries that pin something else than the file is, and the error of
   /// each. They do not see the file; others may.
   [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
-  /// A new private name beside the final one, and that of its journal.
-  [[nodiscard]] PartialPlace new_partial() const { return partial(posix::random_tag()); }
-  /// The unfinished download that `tag` names.
+  /// The private names of the download that `tag` names: beside the final one, and of the journal.
   [[nodiscard]] virtual PartialPlace partial(const std::string& tag) const = 0;
   /// Our own unfinished downloads of this file, whoever left them, by `names`. To be asked under
   /// the lock.
