@@ -19,7 +19,7 @@ void Publisher::let_go(std::unique_ptr<HeldLock> held, std::unique_ptr<Lock> loc
 
 void Publisher::flush() {
   if (guards_.empty()) return;
-  worker_->post([guards = std::exchange(guards_, {})] {});
+  worker_->post([guards = std::exchange(guards_, {})] {});  // they go with it
 }
 
 std::vector<std::pair<std::size_t, Status>> Publisher::take() {

@@ -228,6 +228,17 @@ TEST_F(Staging, OfFilesThatArePublishedAtOnceOneThatCannotBeLeavesTheOthersWhole
   }
 }
 
+TEST_F(Staging, WhatIsWholeWhenANodeFailsIsPublishedAllTheSame) {
+  nodes_.write("b/stage/hub", "a file where a folder should be");
+  const std::vector<Report> reports = run({"a", "b"});
+  expect_same_end(reports);
+  ASSERT_TRUE(reports[1].stage->nodes[1].error);
+  EXPECT_EQ(reports[1].entries[0].state, EntryState::kStaged);
+  EXPECT_EQ(reports[1].entries[2].state, EntryState::kHit);
+  EXPECT_TRUE(node_file("b", "eval/models/w") == url_);
+  expect_nothing_private("b");
+}
+
 TEST_F(Staging, ExistingPathsStayWhereTheyAre) {
   manifest_.entries[0].source = shared_.write("own/file", "mine");
   for (const Report& report : run({"a", "b"})) {
