@@ -205,10 +205,10 @@ class Receiver {
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
   /// Of the wanted ones.
   [[nodiscard]] bool has(std::size_t file) const { return came_[file]; }
-  /// Publishes what was held back, and removes what is not whole.
+  /// Publishes what was held back, whatever failed, and removes what is not whole.
   void end() {
     const Status published = publish_held();
-    if (!published) return give_up(published.error());
+    if (!published && !out_) give_up(published.error());  // the error that matters is the first one
     drop();
   }
 
@@ -316,7 +316,6 @@ class Receiver {
   }
   void give_up(Error error) {
     drop();
-    (void)publish_held();  // whole, whatever failed; the error that matters is the first one
     error_ = std::move(error);
     out_ = true;
   }
