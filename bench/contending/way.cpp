@@ -38,11 +38,11 @@ class Blocking final : public Way {
     if (hit()) return nullptr;
     // Over NFS flock is a byte-range lock as well: the two must never meet on one file.
     const std::string path = ofd_ ? lock + ".ofd" : lock;
-    FVP_TRY(posix::Fd fd, posix::open_lock_file(path, 0664));
-    while (call(fd.get()) != 0) {
+    FVP_TRY(posix::Opened file, posix::open_lock_file(path, 0664));
+    while (call(file.fd.get()) != 0) {
       if (errno != EINTR) return fail(posix::errno_error(errno, "lock", path));
     }
-    return std::make_unique<HeldFile>(std::move(fd));
+    return std::make_unique<HeldFile>(std::move(file.fd));
   }
 
  private:

@@ -19,8 +19,10 @@
 #include <climits>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -88,11 +90,41 @@ mode_t shared_bits(const std::string& directory) {
   return shared ? status.st_mode & (S_ISGID | S_IRWXG) : 0;
 }
 
+// What this thread knows of the folders that it works in. Files come to a few of them by the
+// thousand, and to ask again for each would be two system calls of some twenty. Not for long: the
+// mode of a folder may be changed, and another file system be mounted there.
+struct Folder {
+  std::optional<mode_t> shared_bits;
+  std::optional<bool> local;
+  Clock::TimePoint forget_at{};
+};
+
+Folder& known_folder(const std::string& directory) {
+  constexpr auto kMemory = std::chrono::seconds(1);
+  constexpr std::size_t kMost = 16;
+  thread_local std::map<std::string, Folder> folders;
+  const auto now = Clock::TimePoint::clock::now();
+  if (folders.size() > kMost) folders.clear();
+  Folder& folder = folders[directory];
+  if (folder.forget_at <= now) folder = {{}, {}, now + kMemory};
+  return folder;
+}
+
+mode_t known_shared_bits(const std::string& directory) {
+  Folder& folder = known_folder(directory);
+  if (!folder.shared_bits) folder.shared_bits = shared_bits(directory);
+  return *folder.shared_bits;
+}
+
 // Best effort: some file systems know no modes, and a narrow file still serves its owner.
+// `status`: of the open file.
+void add_mode(int fd, const struct ::stat& status, mode_t bits) {
+  if ((status.st_mode & bits) == bits) return;
+  (void)again([&] { return ::fchmod(fd, (status.st_mode & 07777U) | bits); });
+}
 void add_mode(int fd, mode_t bits) {
   struct ::stat status {};
-  if (::fstat(fd, &status) != 0 || (status.st_mode & bits) == bits) return;
-  (void)again([&] { return ::fchmod(fd, (status.st_mode & 07777U) | bits); });
+  if (::fstat(fd, &status) == 0) add_mode(fd, status, bits);
 }
 
 std::string user_name(uid_t uid) {
@@ -135,9 +167,17 @@ Status sync_directory(const std::string& directory) {
   return {};
 }
 
-Status close_and_rename(Fd fd, const std::string& from, const std::string& to) {
-  FVP_TRY(const FileInfo ours, stat(fd, from));
-  FVP_CHECK_OK(fd.close(from));
+Result<FileInfo> sync_and_close(Fd fd, const std::string& path) {
+  if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
+    return fail(last_error("finish writing", path));
+  }
+  FVP_TRY(const FileInfo info, stat(fd, path));
+  FVP_CHECK_OK(fd.close(path));
+  return info;
+}
+
+// `ours`: what `from` is.
+Status rename_ours(const FileInfo& ours, const std::string& from, const std::string& to) {
   if (again([&] { return ::rename(from.c_str(), to.c_str()); }) == 0) return {};
   const int number = errno;
   // NFS: the answer to the first RENAME was lost, the one sent again finds no source any more.
@@ -146,16 +186,6 @@ Status close_and_rename(Fd fd, const std::string& from, const std::string& to) {
                     status.st_ino == ours.inode && status.st_dev == ours.device;
   if (done) return {};
   return fail(errno_error(number, "rename " + from + " to", to));
-}
-
-// A new private file `temp` with `text` in it, handed on to `finish`; no `temp` is left on failure.
-template <typename F>
-Status write_text(const std::string& temp, std::string_view text, F&& finish) {
-  FVP_TRY(Fd fd, create_private(temp));
-  Status status = write_at(fd, 0, std::as_bytes(std::span(text.data(), text.size())), temp);
-  if (status) status = finish(std::move(fd));
-  if (!status) (void)remove_file(temp);  // the error that matters is the first one
-  return status;
 }
 
 }  // namespace
@@ -336,7 +366,9 @@ bool may_write(const std::string& directory) {
 }
 
 void look_afresh(const std::string& directory) {
-  if (is_local(directory)) return;
+  Folder& folder = known_folder(directory);
+  if (!folder.local) folder.local = is_local(directory);
+  if (*folder.local) return;
   DIR* const stream = ::opendir(directory.c_str());
   if (stream == nullptr) return;  // not there: nothing remembered either
   (void)::readdir(stream);
@@ -365,12 +397,16 @@ Result<std::vector<std::string>> list(const std::string& directory) {
 namespace {
 
 // A FIFO that somebody left in a shared cache must not hold us up, so nothing waits in open().
-Result<Fd> open_regular(const std::string& path) {
-  Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
-  if (!fd) return fail(last_error("open", path));
-  FVP_TRY(const FileInfo info, stat(fd, path));
-  if (!info.regular) return fail(ErrorCode::kUsage, path + " is no regular file", "move it away");
-  return fd;
+Result<Opened> open_regular(const std::string& path) {
+  Opened file;
+  file.fd =
+      Fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  if (!file.fd) return fail(last_error("open", path));
+  FVP_TRY(file.info, stat(file.fd, path));
+  if (!file.info.regular) {
+    return fail(ErrorCode::kUsage, path + " is no regular file", "move it away");
+  }
+  return file;
 }
 
 Result<std::string> read_whole(const Fd& fd, const std::string& path, std::uint64_t limit) {
@@ -394,10 +430,10 @@ Result<std::optional<std::string>> read_small(const std::string& path, std::uint
   // Looked at first: what is not there is the usual case, and no error.
   FVP_TRY(const auto info, stat(path));
   if (!info) return std::nullopt;
-  Result<Fd> fd = open_regular(path);
-  if (!fd && fd.error().code == ErrorCode::kNotFound) return std::nullopt;  // removed meanwhile
-  if (!fd) return fail(std::move(fd).error());
-  FVP_TRY(std::string text, read_whole(*fd, path, limit));
+  const Result<Opened> file = open_regular(path);
+  if (!file && file.error().code == ErrorCode::kNotFound) return std::nullopt;  // removed meanwhile
+  if (!file) return fail(file.error());
+  FVP_TRY(std::string text, read_whole(file->fd, path, limit));
   return text;
 }
 
@@ -466,16 +502,36 @@ Fd open_making_folders(const std::string& path, F&& open) {
   return fd;
 }
 
+Result<Opened> create(const std::string& path) {
+  // The kernel applies the umask and default ACLs; we only add.
+  Opened file;
+  file.fd = open_making_folders(path, [&path] {
+    return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  });
+  if (!file.fd) return fail(last_error("create", path));
+  struct ::stat status {};
+  if (::fstat(file.fd.get(), &status) != 0) return fail(last_error("look at", path));
+  const mode_t shared = known_shared_bits(parent(path)) & (S_IRGRP | S_IWGRP);
+  add_mode(file.fd.get(), status, S_IRUSR | S_IWUSR | shared);
+  file.info = to_info(status);
+  return file;
+}
+
+// A new private file `temp` with `text` in it, handed on to `finish`; no `temp` is left on failure.
+template <typename F>
+Status write_text(const std::string& temp, std::string_view text, F&& finish) {
+  FVP_TRY(Opened file, create(temp));
+  Status status = write_at(file.fd, 0, std::as_bytes(std::span(text.data(), text.size())), temp);
+  if (status) status = finish(std::move(file));
+  if (!status) (void)remove_file(temp);  // the error that matters is the first one
+  return status;
+}
+
 }  // namespace
 
 Result<Fd> create_private(const std::string& path) {
-  // The kernel applies the umask and default ACLs; we only add.
-  Fd fd = open_making_folders(path, [&path] {
-    return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-  });
-  if (!fd) return fail(last_error("create", path));
-  add_mode(fd.get(), S_IRUSR | S_IWUSR | (shared_bits(parent(path)) & (S_IRGRP | S_IWGRP)));
-  return fd;
+  FVP_TRY(Opened file, create(path));
+  return std::move(file.fd);
 }
 
 Result<Fd> duplicate(const Fd& fd, std::string_view path) {
@@ -490,8 +546,13 @@ Result<Fd> open_private(const std::string& path) {
   return fd;
 }
 
-Result<Fd> open_read(const std::string& path) {
+Result<Opened> open_with_info(const std::string& path) {
   return open_regular(path);
+}
+
+Result<Fd> open_read(const std::string& path) {
+  FVP_TRY(Opened file, open_regular(path));
+  return std::move(file.fd);
 }
 
 Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
@@ -567,12 +628,41 @@ Status rename_private(const std::string& from, const std::string& to) {
   return {};
 }
 
-Status publish(Fd fd, const std::string& from, const std::string& to) {
-  if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
-    return fail(last_error("finish writing", from));
+Published publish(std::vector<Unpublished> files) {
+  Published published;
+  std::vector<FileInfo> infos;
+  for (Unpublished& file : files) {
+    const auto closed = sync_and_close(std::move(file.fd), file.from);
+    if (!closed) {
+      published.status = fail(closed.error());
+      return published;
+    }
+    infos.push_back(*closed);
   }
-  FVP_CHECK_OK(close_and_rename(std::move(fd), from, to));
-  return sync_directory(parent(to));
+  std::set<std::string> directories;
+  std::size_t renamed = 0;
+  for (; renamed < files.size(); ++renamed) {
+    const Unpublished& file = files[renamed];
+    published.status = rename_ours(infos[renamed], file.from, file.to);
+    if (!published.status) break;
+    directories.insert(parent(file.to));
+  }
+  for (const std::string& directory : directories) {
+    const Status synced = sync_directory(directory);
+    if (synced) continue;
+    published.status = synced;
+    return published;
+  }
+  infos.resize(renamed);
+  published.infos = std::move(infos);
+  return published;
+}
+
+Result<FileInfo> publish(Fd fd, const std::string& from, const std::string& to) {
+  FVP_TRY(const FileInfo info, sync_and_close(std::move(fd), from));
+  FVP_CHECK_OK(rename_ours(info, from, to));
+  FVP_CHECK_OK(sync_directory(parent(to)));
+  return info;
 }
 
 Status move(const std::string& from, const std::string& to) {
@@ -584,11 +674,17 @@ Status move(const std::string& from, const std::string& to) {
 }
 
 Status publish_text(const std::string& temp, const std::string& to, std::string_view text) {
-  return write_text(temp, text, [&](Fd fd) { return publish(std::move(fd), temp, to); });
+  return write_text(temp, text, [&](Opened file) -> Status {
+    FVP_CHECK_OK(publish(std::move(file.fd), temp, to));
+    return {};
+  });
 }
 
 Status replace_text(const std::string& temp, const std::string& to, std::string_view text) {
-  return write_text(temp, text, [&](Fd fd) { return close_and_rename(std::move(fd), temp, to); });
+  return write_text(temp, text, [&](Opened file) -> Status {
+    FVP_CHECK_OK(file.fd.close(temp));
+    return rename_ours(file.info, temp, to);
+  });
 }
 
 Status publish_link(const std::string& temp, const std::string& path, const std::string& target) {
@@ -694,7 +790,7 @@ std::optional<std::uint64_t> free_bytes(const std::string& directory) {
   return std::uint64_t{status.f_bavail} * status.f_frsize;
 }
 
-Result<Fd> open_lock_file(const std::string& path, mode_t mode) {
+Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   const auto open_with = [&path](int flags) {
     return Fd(again(
         [&] { return ::open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0666); }));
@@ -718,11 +814,12 @@ Result<Fd> open_lock_file(const std::string& path, mode_t mode) {
   }
   if (!fd) return fail(errno_error(number, "open lock file", path));
   struct ::stat status {};
-  if (::fstat(fd.get(), &status) == 0 && status.st_uid == ::geteuid() &&
-      (status.st_mode & 07777U) != mode) {
+  if (again([&] { return ::fstat(fd.get(), &status); }) != 0)
+    return fail(last_error("look at", path));
+  if ((status.st_mode & 07777U) != mode && status.st_uid == ::geteuid()) {
     (void)::fchmod(fd.get(), mode);  // a narrower one still works for its owner
   }
-  return fd;
+  return Opened{std::move(fd), to_info(status)};
 }
 
 std::string random_tag() {

@@ -55,6 +55,12 @@ struct FileInfo {
   bool executable = false;  ///< for its owner
 };
 
+/// An open file, and what it was when it was opened.
+struct Opened {
+  Fd fd;
+  FileInfo info;
+};
+
 /// errno `number` of `action` on `path` as an Error.
 [[nodiscard]] Error errno_error(int number, std::string_view action, std::string_view path);
 
@@ -109,8 +115,8 @@ void look_afresh(const std::string& directory);
 
 /// Creates a private file, and its folder when that is gone: O_CREAT | O_EXCL | O_NOFOLLOW,
 /// readable and writable by the owner, mode 0666 & ~umask plus the group's read and write bits of a
-/// shared directory (one that is writable by its group or has the set-group-ID bit); nobody narrows
-/// it later.
+/// shared directory (one that is writable by its group or has the set-group-ID bit; for a second it
+/// is taken to be as it was); nobody narrows it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
 /// Another descriptor of the same open file.
 [[nodiscard]] Result<Fd> duplicate(const Fd& fd, std::string_view path);
@@ -118,6 +124,8 @@ void look_afresh(const std::string& directory);
 [[nodiscard]] Result<Fd> open_private(const std::string& path);
 /// A regular file for reading; kUsage for anything else, which is never waited for.
 [[nodiscard]] Result<Fd> open_read(const std::string& path);
+/// The same, with what it is.
+[[nodiscard]] Result<Opened> open_with_info(const std::string& path);
 
 [[nodiscard]] Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
                               std::string_view path);
@@ -138,8 +146,23 @@ void look_afresh(const std::string& directory);
 /// was faster.
 [[nodiscard]] Status rename_private(const std::string& from, const std::string& to);
 
-/// fsync(`fd`), close, rename(`from`, `to`), fsync of the directory. On failure `from` is left.
-[[nodiscard]] Status publish(Fd fd, const std::string& from, const std::string& to);
+/// A private file that is written and checked, and the name that it is to have.
+struct Unpublished {
+  Fd fd;
+  std::string from;
+  std::string to;
+};
+/// Of the first so many, which have their names for good: what they were when they were closed.
+struct Published {
+  std::vector<FileInfo> infos;
+  Status status;  ///< a failure: why the others have not
+};
+/// fsync(`fd`), close, rename(`from`, `to`), fsync of the directory. What it was when it was
+/// closed. On failure `from` is left.
+[[nodiscard]] Result<FileInfo> publish(Fd fd, const std::string& from, const std::string& to);
+/// The same of several: all are synced and closed before the first is renamed, and each directory
+/// is synced once, after the last.
+[[nodiscard]] Published publish(std::vector<Unpublished> files);
 
 /// rename(`from`, `to`) of a file that was published before, and fsync of both directories.
 [[nodiscard]] Status move(const std::string& from, const std::string& to);
@@ -192,7 +215,7 @@ void look_afresh(const std::string& directory);
 /// `mode` whatever the umask says when we own it. Retries without O_CREAT where a sticky directory
 /// refuses it for another user's file (fs.protected_regular), and read-only where that is all that
 /// another user's file allows.
-[[nodiscard]] Result<Fd> open_lock_file(const std::string& path, mode_t mode);
+[[nodiscard]] Result<Opened> open_lock_file(const std::string& path, mode_t mode);
 
 /// 8 random hex digits for private names.
 [[nodiscard]] std::string random_tag();

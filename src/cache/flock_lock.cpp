@@ -126,6 +126,7 @@ class HeldFlock final : public HeldLock {
       : fd_(std::move(fd)),
         record_(std::move(record)),
         self_(std::move(self)),
+        since_ns_(wall_clock_ns()),
         file_(file),
         queue_(queue) {}
   HeldFlock(const HeldFlock&) = delete;
@@ -139,7 +140,10 @@ class HeldFlock final : public HeldLock {
   }
 
   void tell() override {
-    if (!std::exchange(tried_, true)) told_ = write_record(record_, self_);
+    if (std::exchange(tried_, true)) return;
+    self_.pid = ::getpid();  // now: the program may have forked since it began
+    self_.since = rfc3339(since_ns_ / 1'000'000'000);
+    told_ = write_record(record_, self_);
   }
 
   [[nodiscard]] bool lost() override { return false; }
@@ -148,6 +152,7 @@ class HeldFlock final : public HeldLock {
   posix::Fd fd_;
   std::string record_;
   Holder self_;
+  std::int64_t since_ns_;
   posix::FileInfo file_;
   FlockCalls* queue_;
   bool tried_ = false;
@@ -174,11 +179,8 @@ class Flock final : public Lock {
       FVP_TRY(const auto named, posix::stat(path_));
       if (!named || named->inode != file_.inode || named->device != file_.device) continue;
 
-      Holder self = self_;
-      self.pid = ::getpid();  // now: the program may have forked since
-      self.since = rfc3339_now();
-      return std::make_unique<HeldFlock>(std::move(fd), layout::holder_record(path_),
-                                         std::move(self), file_, queued_ ? &calls_ : nullptr);
+      return std::make_unique<HeldFlock>(std::move(fd), layout::holder_record(path_), self_, file_,
+                                         queued_ ? &calls_ : nullptr);
     }
     return nullptr;  // taken and unlinked by others as fast as we look: the same as held
   }
@@ -202,8 +204,9 @@ class Flock final : public Lock {
   [[nodiscard]] Result<posix::Fd> ask() {
     if (!call_) {
       queued_ = false;
-      FVP_TRY(posix::Fd fd, open());
-      FVP_TRY(file_, posix::stat(fd, path_));
+      FVP_TRY(posix::Opened opened, open());
+      file_ = opened.info;
+      posix::Fd fd = std::move(opened.fd);
       switch (calls_.way(file_.device, posix::parent(path_))) {
         case FlockCalls::Way::kNever:
           return fail(no_answer());
@@ -281,9 +284,9 @@ class Flock final : public Lock {
         .value();
   }
 
-  [[nodiscard]] Result<posix::Fd> open() const {
-    auto fd = posix::open_lock_file(path_, mode_);
-    if (fd || fd.error().code != ErrorCode::kNotFound) return fd;
+  [[nodiscard]] Result<posix::Opened> open() const {
+    auto file = posix::open_lock_file(path_, mode_);
+    if (file || file.error().code != ErrorCode::kNotFound) return file;
     FVP_CHECK_OK(posix::make_directories(posix::parent(path_)));
     return posix::open_lock_file(path_, mode_);
   }

@@ -52,12 +52,14 @@ Status refuse_unsafe(bool safe, std::string_view what, const std::string& name) 
 // that may write here can win; those may replace the files themselves as well.)
 Status make_plain_directories(const std::string& base, std::string_view relative) {
   std::string directory = base;
-  FVP_CHECK_OK(posix::make_directories(directory));
+  if (relative.empty()) return posix::make_directories(directory);
   while (!relative.empty()) {
     const std::size_t end = std::min(relative.find('/'), relative.size());
     directory.append("/").append(relative.substr(0, end));
     relative.remove_prefix(std::min(end + 1, relative.size()));
-    if (posix::is_link(directory)) {
+    FVP_TRY(const auto there, posix::lstat(directory));
+    if (there && there->directory) continue;
+    if (there && there->link) {
       return fail(ErrorCode::kPermission,
                   "cannot write through " + directory +
                       ": it is a symbolic link, where a directory is expected",
@@ -88,7 +90,11 @@ Status publish_copy(const std::string& from, const std::string& temp, const std:
     }
   };
   Status status = copy();
-  if (status) status = posix::publish(std::move(target), temp, to);
+  if (status) {
+    if (const auto published = posix::publish(std::move(target), temp, to); !published) {
+      status = fail(published.error());
+    }
+  }
   if (!status) (void)posix::remove_file(temp);  // the error that matters is the first one
   return status;
 }
@@ -259,12 +265,12 @@ Status HubStore::prepare(const std::string& commit) const {
   return {};
 }
 
-Status HubStore::publish_blob(posix::Fd fd, const std::string& partial,
-                              const std::string& blob) const {
+Result<posix::FileInfo> HubStore::publish_blob(posix::Fd fd, const std::string& partial,
+                                               const std::string& blob) const {
   FVP_CHECK_OK(refuse_unsafe(layout::safe_blob_name(blob), "blob", blob));
-  Status status = posix::publish(std::move(fd), partial, paths_.blob(blob));
-  if (!status) (void)posix::remove_file(partial);  // the error that matters is the first one
-  return status;
+  auto published = posix::publish(std::move(fd), partial, paths_.blob(blob));
+  if (!published) (void)posix::remove_file(partial);  // the error that matters is the first one
+  return published;
 }
 
 Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file, Blob use) const {
@@ -283,6 +289,8 @@ Status HubStore::publish_pointer(const std::string& commit, const FileSpec& file
   FVP_CHECK_OK(make_plain_directories(snapshots, folder));
   // Only a server that lied could have left one, and readers believe it before they look here.
   (void)posix::remove_file(paths_.no_exist(commit) + "/" + file.path);
+  // Most are new. Where something is there, it is left, and the name is never absent.
+  if (links_ == Links::kSymbolic && posix::make_link(pointer, target)) return {};
   if (posix::read_link(pointer) == target) return {};
 
   FVP_CHECK_OK(posix::make_directories(paths_.temporaries()));

@@ -78,8 +78,8 @@ class HubStore {
   /// blobs/, refs/, snapshots/<commit>/, .locks/<folder>/ and CACHEDIR.TAG.
   [[nodiscard]] Status prepare(const std::string& commit) const;
   /// Renames a verified private file over blobs/<blob>. `partial` as paths().partial() named it.
-  [[nodiscard]] Status publish_blob(posix::Fd fd, const std::string& partial,
-                                    const std::string& blob) const;
+  [[nodiscard]] Result<posix::FileInfo> publish_blob(posix::Fd fd, const std::string& partial,
+                                                     const std::string& blob) const;
   /// What may become of a blob where the pointer cannot be a link to it.
   enum class Blob {
     kStays,  ///< the pointer is a copy

@@ -57,10 +57,10 @@ Status UrlStore::prepare() const {
   return {};
 }
 
-Status UrlStore::publish(posix::Fd fd, const std::string& partial) const {
-  Status status = posix::publish(std::move(fd), partial, paths_.path());
-  if (!status) (void)posix::remove_file(partial);  // the error that matters is the first one
-  return status;
+Result<posix::FileInfo> UrlStore::publish(posix::Fd fd, const std::string& partial) const {
+  auto published = posix::publish(std::move(fd), partial, paths_.path());
+  if (!published) (void)posix::remove_file(partial);  // the error that matters is the first one
+  return published;
 }
 
 Status UrlStore::publish_directory(std::string_view tag) const {

@@ -32,7 +32,7 @@ class UrlStore {
 
   /// Directories of the file, of its lock and of its receipt.
   [[nodiscard]] Status prepare() const;
-  [[nodiscard]] Status publish(posix::Fd fd, const std::string& partial) const;
+  [[nodiscard]] Result<posix::FileInfo> publish(posix::Fd fd, const std::string& partial) const;
   /// Publishes paths().unpacking(`tag`), whose contents are synced, and removes what it replaces as
   /// far as that can be done: the rest has a private name. On failure the new tree is removed.
   [[nodiscard]] Status publish_directory(std::string_view tag) const;

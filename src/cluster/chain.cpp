@@ -25,9 +25,23 @@ constexpr std::size_t kHeader = 8;
 constexpr std::uint32_t kLast = 1;   // the stream is over with this frame
 constexpr std::uint32_t kEarly = 2;  // with kLast: it was ended early
 
-void set_header(std::vector<std::byte>& bytes, std::uint32_t length, std::uint32_t flags) {
-  std::memcpy(bytes.data(), &length, sizeof length);
-  std::memcpy(bytes.data() + sizeof length, &flags, sizeof flags);
+// Header and payload. What the stream does not use of it costs no memory, and no time.
+class Buffer {
+ public:
+  explicit Buffer(std::size_t payload)
+      : bytes_(std::make_unique_for_overwrite<std::byte[]>(kHeader + payload)),
+        size_(kHeader + payload) {}
+  [[nodiscard]] std::span<std::byte> all() const { return {bytes_.get(), size_}; }
+  [[nodiscard]] std::span<std::byte> payload() const { return all().subspan(kHeader); }
+
+ private:
+  std::unique_ptr<std::byte[]> bytes_;
+  std::size_t size_;
+};
+
+void set_header(const Buffer& buffer, std::uint32_t length, std::uint32_t flags) {
+  std::memcpy(buffer.all().data(), &length, sizeof length);
+  std::memcpy(buffer.all().data() + sizeof length, &flags, sizeof flags);
 }
 
 enum class Sign : std::uint32_t {
@@ -116,7 +130,9 @@ class Neighbour {
 };
 
 struct Frame {
-  std::vector<std::byte> bytes;  // header and payload
+  explicit Frame(std::size_t payload) : buffer(payload) {}
+
+  Buffer buffer;
   std::unique_ptr<Pending> incoming;
   std::unique_ptr<Pending> outgoing;
   bool handled = false;   // given to the takers and to the next rank
@@ -124,12 +140,11 @@ struct Frame {
 
   [[nodiscard]] std::uint32_t word(std::size_t at) const {
     std::uint32_t value = 0;
-    std::memcpy(&value, bytes.data() + at, sizeof value);
+    std::memcpy(&value, buffer.all().data() + at, sizeof value);
     return value;
   }
   [[nodiscard]] std::uint32_t length() const { return word(0); }
   [[nodiscard]] std::uint32_t flags() const { return word(sizeof(std::uint32_t)); }
-  [[nodiscard]] std::span<std::byte> room() { return std::span(bytes).subspan(kHeader); }
 };
 
 // How the calling thread waits: MPI moves only when it is tested, so it is tested again at once as
@@ -160,11 +175,12 @@ class Chain {
         options_(options),
         first_(ranks.rank() == 0),
         last_(ranks.rank() == ranks.size() - 1),
-        frames_(std::max<std::size_t>(options.frames, 2)) {
+        spare_(first_ ? options.frame_bytes : 0) {
     if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, options);
     if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, options);
-    for (Frame& frame : frames_) frame.bytes.resize(kHeader + options.frame_bytes);
-    if (first_) spare_.resize(kHeader + options.frame_bytes);
+    const std::size_t count = std::max<std::size_t>(options.frames, 2);
+    frames_.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) frames_.emplace_back(options.frame_bytes);
   }
 
   Result<bool> run() {
@@ -204,7 +220,7 @@ class Chain {
 
   void fill() {
     for (;;) {
-      const std::size_t length = end_.source(std::span(spare_).subspan(kHeader));
+      const std::size_t length = end_.source(spare_.payload());
       std::unique_lock lock(mutex_);
       set_header(spare_, static_cast<std::uint32_t>(length), length == 0 ? kLast : 0);
       ready_ = true;
@@ -221,7 +237,7 @@ class Chain {
         if (number >= given_) return;
       }
       Frame& mine = frame(number);
-      if (mine.length() > 0) end_.takers[taker](mine.room().first(mine.length()));
+      if (mine.length() > 0) end_.takers[taker](mine.buffer.payload().first(mine.length()));
       const std::lock_guard lock(mutex_);
       ++mine.taken;
     }
@@ -281,7 +297,7 @@ class Chain {
     if (arrived_ == freed_ + frames_.size() || arrived_ == end_at_) return {};
     Frame& next = frame(arrived_);
     if (end_at_ || early_) {
-      set_header(next.bytes, 0, end_at_ ? 0 : kLast | kEarly);  // a trailing one, or the last
+      set_header(next.buffer, 0, end_at_ ? 0 : kLast | kEarly);  // a trailing one, or the last
     } else if (!take_spare(next)) {
       return {};
     }
@@ -294,7 +310,7 @@ class Chain {
   bool take_spare(Frame& next) {
     const std::lock_guard lock(mutex_);
     if (!ready_) return false;
-    next.bytes.swap(spare_);
+    std::swap(next.buffer, spare_);
     ready_ = false;
     changed_.notify_all();
     return true;
@@ -303,7 +319,7 @@ class Chain {
   Status receive(bool& moved) {
     while (posted_ < freed_ + frames_.size() && (!end_at_ || posted_ < *end_at_)) {
       Frame& next = frame(posted_);
-      FVP_TRY(next.incoming, ranks_.receive(ranks_.rank() - 1, Mail::kStream, next.bytes));
+      FVP_TRY(next.incoming, ranks_.receive(ranks_.rank() - 1, Mail::kStream, next.buffer.all()));
       ++posted_;
     }
     while (arrived_ < posted_) {
@@ -330,8 +346,9 @@ class Chain {
       Frame& next = frame(handled_);
       if (!last_) {
         FVP_TRY(next.outgoing,
-                ranks_.send(ranks_.rank() + 1, Mail::kStream,
-                            std::span<const std::byte>(next.bytes).first(kHeader + next.length())));
+                ranks_.send(
+                    ranks_.rank() + 1, Mail::kStream,
+                    std::span<const std::byte>(next.buffer.all()).first(kHeader + next.length())));
       }
       {
         const std::lock_guard lock(mutex_);
@@ -423,10 +440,10 @@ class Chain {
   std::condition_variable changed_;
   std::vector<Frame> frames_;  // a buffer belongs to one side at a time, as the numbers say
   std::size_t freed_ = 0;
-  std::vector<std::byte> spare_;  // rank 0: the source's while it is not ready
-  bool ready_ = false;            // under mutex_
-  std::size_t given_ = 0;         // under mutex_
-  bool over_ = false;             // under mutex_
+  Buffer spare_;           // rank 0: the source's while it is not ready
+  bool ready_ = false;     // under mutex_
+  std::size_t given_ = 0;  // under mutex_
+  bool over_ = false;      // under mutex_
 };
 
 }  // namespace

@@ -110,13 +110,10 @@ struct Blemish {
 
 std::optional<Blemish> check_file(const std::string& path, std::optional<std::uint64_t> size) {
   // open() is where NFS asks the server about a file; stat() alone may be answered from memory.
-  if (auto fd = posix::open_read(path); !fd) return Blemish{path, fd.error().message};
-  const auto info = posix::stat(path);
-  if (!info) return Blemish{path, info.error().message};
-  if (!*info) return Blemish{path, "it is not there"};
-  if (!(*info)->regular) return Blemish{path, "it is not a regular file"};
-  if (size && (*info)->size != *size) {
-    return Blemish{path, "it has " + std::to_string((*info)->size) + " bytes, expected " +
+  const auto file = posix::open_with_info(path);
+  if (!file) return Blemish{path, file.error().message};
+  if (size && file->info.size != *size) {
+    return Blemish{path, "it has " + std::to_string(file->info.size) + " bytes, expected " +
                              std::to_string(*size)};
   }
   return std::nullopt;
@@ -286,6 +283,7 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
   // Behind guard(), since a rank that left here by an exception would leave all others waiting.
   // What cannot even be written down goes out as no bytes, which every rank understands alike.
   std::string wire;
+  std::optional<Report> own;  // of a rank that is alone: it need not be told
   if (ranks.rank() == 0) {
     const Idle idle([&] { look_after(ranks, options.vigil); });
     auto report = guard([&]() -> Result<Report> { return work(); });
@@ -293,7 +291,11 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
     report->ranks = ranks.size();
     report->nodes = ranks.nodes();
     report->launcher = options.launcher;
-    wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
+    if (ranks.size() == 1) {
+      own = *std::move(report);
+    } else {
+      wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
+    }
   }
   FVP_CHECK_OK(ranks.await_work(options.vigil));
   // From here on nobody is long, but for a node that does not see the files yet.
@@ -301,7 +303,7 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
   // Rank 0 reads its own words as well: the reports are equal because they have one source.
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.
-  FVP_TRY(Report report, from_wire(received));
+  FVP_TRY(Report report, own ? Result<Report>(*std::move(own)) : from_wire(received));
   if (options.fill) report = options.fill(std::move(report));
   return settle_visibility(ranks, std::move(report), options);
 }

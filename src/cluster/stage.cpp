@@ -51,8 +51,10 @@ class Sender {
   std::size_t fill(std::span<std::byte> room) {
     room_ = room;
     used_ = 0;
+    const std::size_t first = next_;
     while (next_ < files_.size() || fd_) {
       if (room_.size() - used_ < kLeast) break;
+      if (!fd_ && next_ - first == kMostFilesInAFrame) break;
       const auto step = guard([&]() -> Status { return fd_ ? read_on() : open_next(); });
       if (!step) bad(step.error());
     }
@@ -64,18 +66,19 @@ class Sender {
  private:
   /// A header and a digest, or the beginning of a reason.
   static constexpr std::size_t kLeast = sizeof(Header) + 64;
+  /// Opening small ones takes longer than to send them: the nodes need not wait for a full frame.
+  static constexpr std::size_t kMostFilesInAFrame = 32;
 
   Status open_next() {
     file_ = files_[next_++];
     const Depot::File& file = depot_->files()[file_];
-    FVP_TRY(posix::Fd fd, posix::open_read(file.from));
-    FVP_TRY(const posix::FileInfo info, posix::stat(fd, file.from));
-    size_ = file.spec.size.value_or(info.size);
-    if (info.size != size_) return changed(info.size);
+    FVP_TRY(posix::Opened opened, posix::open_with_info(file.from));
+    size_ = file.spec.size.value_or(opened.info.size);
+    if (opened.info.size != size_) return changed(opened.info.size);
     hasher_.reset();
     if (!file.spec.digest) hasher_.emplace(Digest::Kind::kSha256, size_);
     offset_ = 0;
-    fd_ = std::move(fd);
+    fd_ = std::move(opened.fd);
     return {};
   }
 
@@ -143,6 +146,11 @@ Error error_from_text(std::string_view text, const std::string& file) {
   return fail(ErrorCode::kInternal, "rank 0 cannot read " + file).value();
 }
 
+// What is published at once. Each file alone would be synced alone, and its folder with it, which
+// is most of what a small one costs; but what a node holds back is lost when it is killed.
+constexpr std::size_t kMostHeldBack = 64;
+constexpr std::uint64_t kMostBytesHeldBack = std::uint64_t{64} << 20U;
+
 // A node's end: one thread hashes, one writes and publishes.
 class Receiver {
  public:
@@ -198,7 +206,12 @@ class Receiver {
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
   /// Of the wanted ones.
   [[nodiscard]] bool has(std::size_t file) const { return came_[file]; }
-  void end() { drop(); }
+  /// Publishes what was held back, whatever failed, and removes what is not whole.
+  void end() {
+    const Status published = publish_held();
+    if (!published && !out_) give_up(published.error());  // the error that matters is the first one
+    drop();
+  }
 
  private:
   template <typename F>
@@ -248,6 +261,9 @@ class Receiver {
 
   Status write_piece(std::uint32_t file, std::span<const std::byte> bytes) {
     if (!open_) {
+      // Nothing waits for a large file.
+      const std::uint64_t size = depot_->files()[file].spec.size.value_or(0);
+      if (held_bytes_ + size > kMostBytesHeldBack) FVP_CHECK_OK(publish_held());
       FVP_TRY(Depot::Private made, depot_->create(file));
       open_.emplace(std::move(made));
       offset_ = 0;
@@ -272,18 +288,23 @@ class Receiver {
       return {};
     }
     const bool sha256 = expected.kind == Digest::Kind::kSha256;
-    Depot::Private written = *std::exchange(open_, std::nullopt);
-    const std::string path = written.path;
-    Status published =
-        depot_->publish(file, std::move(written), offset_, sha256 ? hex : std::string());
-    if (!published) {
-      (void)posix::remove_file(path);  // the error that matters is the first one
-      return published;
-    }
-    came_[file] = true;
-    ++files_;
-    bytes_ += offset_;
-    return {};
+    held_.push_back(
+        {file, *std::exchange(open_, std::nullopt), offset_, sha256 ? hex : std::string()});
+    held_bytes_ += offset_;
+    if (held_.size() < kMostHeldBack && held_bytes_ < kMostBytesHeldBack) return {};
+    return publish_held();
+  }
+
+  Status publish_held() {
+    if (held_.empty()) return {};
+    held_bytes_ = 0;
+    FVP_TRY(const Depot::Published published, guard([&]() -> Result<Depot::Published> {
+              return depot_->publish(std::exchange(held_, {}));
+            }));
+    for (const std::size_t file : published.files) came_[file] = true;
+    files_ += published.files.size();
+    bytes_ += published.bytes;
+    return published.status;
   }
 
   void drop() {
@@ -314,6 +335,8 @@ class Receiver {
   // The writing thread's.
   std::optional<Depot::Private> open_;
   std::uint64_t offset_ = 0;
+  std::vector<Depot::Whole> held_;  // not yet published
+  std::uint64_t held_bytes_ = 0;
   std::vector<bool> came_ = std::vector<bool>(wanted_.size(), false);
   std::map<std::size_t, Error> blamed_;
   std::optional<Error> error_;

@@ -8,8 +8,8 @@
 //   3. leaders: each looks what it lacks; all_gather of that. Nobody lacks anything: nothing is
 //   read
 //   4. leaders: the files that anybody lacks flow down the chain (cluster/chain.h), in the order of
-//      the list. Each node writes them privately, hashes them on the way, and publishes each by
-//      rename when its digest agrees
+//      the list. Each node writes them privately, hashes them on the way, and publishes by rename
+//      those whose digests agree: small ones several at once, for the sake of the syncs
 //   5. await_work(), all_gather of how each node fared
 // A node whose disk fails does not leave: it goes on passing on, and uses the shared copies of what
 // it could not take, unless the order says that this is everybody's failure.

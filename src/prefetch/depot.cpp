@@ -16,10 +16,11 @@
 namespace fvprefetch {
 
 struct Depot::Item {
-  std::unique_ptr<Target> target;  ///< null: of a tree
-  std::size_t entry = 0;           ///< of a tree: whose
-  std::string member;              ///< of a tree: its path in it
+  std::unique_ptr<FileTarget> target;  ///< null: of a tree
+  std::size_t entry = 0;               ///< of a tree: whose
+  std::string member;                  ///< of a tree: its path in it
   bool executable = false;
+  bool came = false;  ///< published here, and visible to every entry that wants it
 };
 
 struct Depot::Wanted {
@@ -63,7 +64,7 @@ Status Depot::add(std::size_t number) {
   Wanted& wanted = entries_[number];
   FVP_TRY(wanted.source,
           resolve(cargo_.manifest.entries[entry.index], session_->env(), session_->eval_cache()));
-  const auto add_file = [&](std::unique_ptr<Target> target, const CargoFile& file) {
+  const auto add_file = [&](std::unique_ptr<FileTarget> target, const CargoFile& file) {
     const auto [at, is_new] = by_path_.emplace(target->final_path(), items_.size());
     if (is_new) {
       files_.push_back({number, file.spec, file.from});
@@ -98,7 +99,7 @@ Status Depot::add(std::size_t number) {
   for (const CargoFile& file : entry.files) {
     FVP_CHECK_OK(HubStore::accepts(file.spec));
     HubTarget::Pointer pointer{entry.commit, file.spec, hub->sha256, number, false};
-    if (Target* const there =
+    if (FileTarget* const there =
             add_file(std::make_unique<HubTarget>(store, pointer, *session_), file)) {
       static_cast<HubTarget&>(*there).also(std::move(pointer));
     }
@@ -199,16 +200,18 @@ Result<std::vector<bool>> Depot::missing() {
   std::vector<bool> missing(files_.size(), false);
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const CargoEntry& entry = cargo_.entries[i];
-    const bool hub = std::holds_alternative<HubSource>(entries_[i].source);
+    const auto* hub = std::get_if<HubSource>(&entries_[i].source);
     Told told;
-    if (hub) told.commit = entry.commit;
+    if (hub != nullptr) told.commit = entry.commit;
     FVP_TRY(const Survey survey, look(entries_[i].source, *session_, Hashing::kForbidden, told));
     // A file without a receipt may be anybody's: its bytes are here, so it is replaced.
     entries_[i].complete = survey.need == Survey::Need::kNothing && !survey.unchecked &&
-                           (hub || survey.verified_by == "receipt");
+                           (hub != nullptr || survey.verified_by == "receipt");
     if (entries_[i].complete) continue;
+    // Most nodes have nothing of a repository, and one look tells so of all its files.
+    const bool none = hub == nullptr || !posix::exists(session_->store(hub->repo).paths().root());
     for (const std::size_t file : entries_[i].files) {
-      if (!hub) {
+      if (none) {
         missing[file] = true;
         continue;
       }
@@ -253,23 +256,59 @@ Result<Depot::Private> Depot::create(std::size_t file) {
   Target& target = *items_[file].target;
   FVP_CHECK_OK(target.prepare(prepared_));
   Private made;
-  made.path = target.new_partial().data;
+  made.path = target.partial(tag_).data;
   FVP_TRY(made.fd, posix::create_private(made.path));
   return made;
 }
 
-Status Depot::publish(std::size_t file, Private written, std::uint64_t size,
-                      const std::string& sha256) {
-  if (const Item& item = items_[file]; !item.target) {  // with its tree, later
-    if (item.executable) FVP_CHECK_OK(posix::make_executable(written.fd, written.path));
-    FVP_CHECK_OK(posix::sync_data(written.fd, written.path));
-    return written.fd.close(written.path);
+Depot::Published Depot::publish(std::vector<Whole> files) {
+  Published published;
+  const auto note = [&published](const Status& status) {
+    if (published.status) published.status = status;  // the error that matters is the first one
+    return status.has_value();
+  };
+  const auto came = [&published](const Whole& whole) {
+    published.files.push_back(whole.file);
+    published.bytes += whole.size;
+  };
+  std::vector<posix::Unpublished> named;
+  std::vector<const Whole*> of;  // each of these
+  for (Whole& whole : files) {
+    if (!note(ready(whole, named))) break;
+    if (named.size() > of.size()) {
+      of.push_back(&whole);
+    } else {
+      came(whole);
+    }
   }
-  Downloaded done;
-  done.fd = std::move(written.fd);
-  done.size = size;
-  done.sha256 = sha256;
-  return items_[file].target->publish(std::move(done), written.path);
+  const posix::Published done = posix::publish(std::move(named));
+  note(done.status);
+  for (std::size_t i = 0; i < done.infos.size(); ++i) {
+    Item& item = items_[of[i]->file];
+    if (!note(item.target->reveal(done.infos[i], of[i]->sha256))) break;
+    item.came = item.target->refused().empty();
+    came(*of[i]);
+  }
+  if (!published.status) {
+    for (const Whole& whole : files) {  // what has its name is not there any more
+      if (items_[whole.file].target) (void)posix::remove_file(whole.written.path);
+    }
+  }
+  return published;
+}
+
+// One of a tree is published with it, later.
+Status Depot::ready(Whole& whole, std::vector<posix::Unpublished>& files) {
+  const Item& item = items_[whole.file];
+  auto& [fd, path] = whole.written;
+  if (item.target) {
+    FVP_CHECK_OK(item.target->admit(path));
+    files.push_back({std::move(fd), path, item.target->final_path()});
+    return {};
+  }
+  if (item.executable) FVP_CHECK_OK(posix::make_executable(fd, path));
+  FVP_CHECK_OK(posix::sync_data(fd, path));
+  return fd.close(path);
 }
 
 Status Depot::complete(std::size_t entry) {
@@ -291,6 +330,7 @@ Status Depot::complete(std::size_t entry) {
   survey.tree = cargo.tree;
   for (const CargoFile& file : cargo.files) survey.files.push_back(file.spec);
   for (const std::size_t file : wanted.files) {
+    if (items_[file].came) continue;
     Target& target = *items_[file].target;
     FVP_TRY(const bool present, target.present());
     if (!present) {

@@ -60,9 +60,22 @@ class Depot {
     std::string path;
   };
   [[nodiscard]] Result<Private> create(std::size_t file);
-  /// `sha256`: of the bytes, which were checked; empty when git's digest was.
-  [[nodiscard]] Status publish(std::size_t file, Private written, std::uint64_t size,
-                               const std::string& sha256);
+
+  /// A private file that has all its bytes.
+  struct Whole {
+    std::size_t file = 0;
+    Private written;
+    std::uint64_t size = 0;  ///< bytes
+    std::string sha256;      ///< of the bytes, which were checked; empty when git's digest was
+  };
+  struct Published {
+    std::vector<std::size_t> files;  ///< for good
+    std::uint64_t bytes = 0;         ///< of these
+    Status status;                   ///< a failure: why the others are not, and were removed
+  };
+  /// All of them are on the disk before the first has its name; a folder is synced once, not once
+  /// for each of its files.
+  [[nodiscard]] Published publish(std::vector<Whole> files);
   /// All files of the entry are there: refs, tree, receipt, and what else makes it complete.
   [[nodiscard]] Status complete(std::size_t entry);
   /// What the entry resolves to here.
@@ -74,15 +87,17 @@ class Depot {
   Status add(std::size_t entry);
   Status add_tree(std::size_t entry, UrlSource& url);
   Status complete_tree(Wanted& wanted, const CargoEntry& entry);
+  Status ready(Whole& whole, std::vector<posix::Unpublished>& files);
 
   const Cargo& cargo_;
   Options options_;
   std::unique_ptr<Session> session_;
   std::vector<File> files_;
-  std::vector<Item> items_;                     // by file
-  std::map<std::string, std::size_t> by_path_;  // final path -> file
-  std::vector<Wanted> entries_;                 // by entry
-  std::set<std::string> prepared_;              // folders that are known to be there
+  std::vector<Item> items_;                      // by file
+  std::map<std::string, std::size_t> by_path_;   // final path -> file
+  std::vector<Wanted> entries_;                  // by entry
+  std::set<std::string> prepared_;               // folders that are known to be there
+  const std::string tag_ = posix::random_tag();  // of the private files
 };
 
 }  // namespace fvprefetch

@@ -250,7 +250,7 @@ class FetchLoop {
   }
 
   void start(Slot& slot) {
-    slot.partial = slot.job.target->new_partial();
+    slot.partial = slot.job.target->partial(tag_);
     Download download = slot.job.download;
     download.partial = slot.partial.data;
     download.journal = slot.partial.journal;
@@ -273,7 +273,11 @@ class FetchLoop {
         if (slot->phase == Phase::kPending) until = std::min(until, due_at(*slot));
       }
     }
-    if (publisher_.open() > 0) until = std::min(until, session_.clock().now() + kPublishTick);
+    if (publisher_.open() > 0) {
+      until = std::min(until, session_.clock().now() + kPublishTick);
+    } else {
+      publisher_.flush();
+    }
     Wake& wake = session_.locks().wake();
     if (active_.empty()) {
       session_.clock().sleep_until(until, session_.options().stop, &wake);
@@ -282,11 +286,15 @@ class FetchLoop {
     }
     if (wake.wait_for(std::chrono::nanoseconds(0))) wake_waiters();
     if (active_.size() == publisher_.open()) {
+      publisher_.flush();
       publisher_.wait(std::chrono::ceil<milliseconds>(until - session_.clock().now()));
       finish_published();
       return tell();
     }
-    for (Finished& finished : engine().poll(until, session_.options().stop)) publish(finished);
+    std::vector<Finished> ended = engine().poll(until, session_.options().stop);
+    finish_published();
+    if (ended.empty()) publisher_.flush();
+    for (Finished& finished : ended) publish(finished);
     for (const Retried& retried : engine().take_retried()) {
       if (const Slot* slot = find(retried.id)) {
         session_.emit(FileRetried{name_of(*slot), slot->job.download.spec.path, retried.reason,
@@ -334,11 +342,12 @@ class FetchLoop {
     slot->phase = Phase::kPublishing;
     // Shared: a std::function has to be copyable. The target is this slot's, and nobody else's now.
     auto file = std::make_shared<Downloaded>(*std::move(finished.result));
-    publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file] {
+    const bool has_journal = file->has_journal;
+    publisher_.submit(static_cast<std::size_t>(slot - slots_.data()), [slot, file, has_journal] {
       Status published = slot->job.target->publish(std::move(*file), slot->partial.data);
       // Best effort; until now it told the next process that all is there, if this one was killed.
       const bool gone_on_with = !published && posix::exists(slot->partial.data);
-      if (!gone_on_with) (void)posix::remove_file(slot->partial.journal);
+      if (has_journal && !gone_on_with) (void)posix::remove_file(slot->partial.journal);
       if (published) Sweep::after(slot->unfinished, slot->partial);
       return published;
     });
@@ -408,9 +417,10 @@ class FetchLoop {
   }
 
   void let_go(Guard& guard) {
-    guard.held.reset();
     note_wait(guard);
-    guard.lock.reset();  // it may stand in a queue, or hold a part of what it waits for
+    if (!guard.lock) return;
+    // Not held, it may stand in a queue, or hold a part of what it waits for.
+    publisher_.let_go(std::move(guard.held), std::move(guard.lock));
   }
 
   void drop_unwanted() {
@@ -507,6 +517,7 @@ class FetchLoop {
   std::optional<Engine> engine_;    ///< after the slots: partials are left before their locks are
   Publisher publisher_;             ///< after the slots: its work is theirs
   std::set<std::string> prepared_;  ///< folders that this run has made or seen
+  const std::string tag_ = posix::random_tag();  ///< of the partials: each file has one
   JournalNames journals_;
   bool waited_ = false;  ///< since `journals_` was made
   Clock::TimePoint next_progress_{};

@@ -106,7 +106,7 @@ class FlockProbe final : public DescriptorProbe {
     auto opened = within(patience, [path = path()] { return posix::open_lock_file(path, kMode); });
     if (!opened) return {Outcome::kHung, 0, {}};
     if (!*opened) return lock_attempt(errno_of(opened->error()));
-    const auto call = FlockCalls().begin(std::move(**opened), FlockCalls::Blocking::kNo);
+    const auto call = FlockCalls().begin(std::move((*opened)->fd), FlockCalls::Blocking::kNo);
     if (call == nullptr) return lock_attempt(EIO);
     const auto result = call->result(patience);
     if (!result) return {Outcome::kHung, 0, {}};
@@ -128,20 +128,20 @@ class OfdProbe final : public DescriptorProbe {
   Attempt take_within(milliseconds patience) override {
     auto locked = within(patience, [path = path()] {
       Locked out;
-      auto fd = posix::open_lock_file(path, kMode);
-      if (!fd) {
-        out.result = errno_of(fd.error());
+      auto file = posix::open_lock_file(path, kMode);
+      if (!file) {
+        out.result = errno_of(file.error());
         return out;
       }
       struct ::flock whole {};
       whole.l_type = F_WRLCK;
       whole.l_whence = SEEK_SET;
-      while (::fcntl(fd->get(), F_OFD_SETLK, &whole) != 0) {
+      while (::fcntl(file->fd.get(), F_OFD_SETLK, &whole) != 0) {
         if (errno == EINTR) continue;
         out.result = errno;
         return out;
       }
-      out.fd = *std::move(fd);
+      out.fd = std::move(file->fd);
       return out;
     });
     if (!locked) return {Outcome::kHung, 0, {}};

@@ -481,8 +481,11 @@ class Run : public FetchListener {
         if (now.need == Survey::Need::kNothing) item.survey.files = std::move(now.files);
         return {};
       }
-      FVP_TRY(const auto info, posix::stat(item.survey.path));
-      if (info) item.survey.files.front().size = info->size;
+      std::optional<std::uint64_t>& size = item.survey.files.front().size;
+      if (!size) {
+        FVP_TRY(const auto info, posix::stat(item.survey.path));
+        if (info) size = info->size;
+      }
       return {};
     }
     if (!std::holds_alternative<HubSource>(item.source)) return {};

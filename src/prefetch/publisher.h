@@ -1,5 +1,6 @@
 // Publishing beside the loop that downloads: a published file is synced three times, and a disk or
-// a file server takes about as long for eight of those as for one.
+// a file server takes about as long for eight of those as for one. Letting go of its lock is half
+// as many calls again.
 #pragma once
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/lock.h"
 #include "fvprefetch/error.h"
 #include "transfer/worker.h"
 
@@ -27,11 +29,22 @@ class Publisher {
   [[nodiscard]] std::size_t open() const { return open_; }
   /// What is done, without waiting.
   [[nodiscard]] std::vector<std::pair<std::size_t, Status>> take();
+  /// Lets go of a lock that is held or waited for: after what is submitted next, or with flush().
+  void let_go(std::unique_ptr<HeldLock> held, std::unique_ptr<Lock> lock);
+  void flush();
   /// Blocks until something is done, `limit` at most.
   void wait(std::chrono::milliseconds limit);
 
  private:
-  std::size_t open_ = 0;  // of the calling thread
+  /// A lock that is let go of with the last copy of the pointer.
+  struct Guard {
+    std::unique_ptr<Lock> lock;
+    std::unique_ptr<HeldLock> held;  // goes first
+  };
+  using Guards = std::vector<std::shared_ptr<Guard>>;
+
+  std::size_t open_ = 0;  // of the calling thread, as the next
+  Guards guards_;         // to be let go of
   std::mutex mutex_;      // guards results_
   std::vector<std::pair<std::size_t, Status>> results_;
   std::unique_ptr<Worker> worker_;  // last: its threads end before what they write to

@@ -141,15 +141,25 @@ std::uint64_t HubTarget::partial_bytes() const {
 }
 
 Status HubTarget::publish(Downloaded file, const std::string& partial) {
+  FVP_CHECK_OK(admit(partial));
+  FVP_TRY(const posix::FileInfo published,
+          store_.publish_blob(std::move(file.fd), partial, pointers_.front().file.blob));
+  return reveal(published, file.sha256);
+}
+
+Status HubTarget::admit(const std::string& partial) {
   // The engine checked the digest that the Hub names the blob by; the manifest may pin one more.
   Result<bool> checked = check_pins(partial);
   if (!checked || refused_.size() == pointers_.size()) {
     (void)posix::remove_file(partial);  // best effort: it is private, nobody will take it
     return fail(checked ? refused_.begin()->second : std::move(checked).error());
   }
-  const bool fresh = !posix::exists(final_path());  // else older snapshots may link to it
-  FVP_CHECK_OK(store_.publish_blob(std::move(file.fd), partial, pointers_.front().file.blob));
-  return link_all(fresh ? HubStore::Blob::kMoves : HubStore::Blob::kStays);
+  fresh_ = !posix::exists(final_path());  // else older snapshots may link to it
+  return {};
+}
+
+Status HubTarget::reveal(const posix::FileInfo& /*published*/, const std::string& /*sha256*/) {
+  return link_all(fresh_ ? HubStore::Blob::kMoves : HubStore::Blob::kStays);
 }
 
 UrlTarget::UrlTarget(UrlSource source, const std::optional<posix::FileInfo>& rejected,
@@ -197,9 +207,15 @@ std::uint64_t UrlTarget::partial_bytes() const {
 }
 
 Status UrlTarget::publish(Downloaded file, const std::string& partial) {
-  FVP_TRY(const posix::FileInfo published, posix::stat(file.fd, partial));
-  const std::string sha256 = file.sha256;
-  FVP_CHECK_OK(store_.publish(std::move(file.fd), partial));
+  FVP_TRY(const posix::FileInfo published, store_.publish(std::move(file.fd), partial));
+  return reveal(published, file.sha256);
+}
+
+Status UrlTarget::admit(const std::string& /*partial*/) {
+  return {};
+}
+
+Status UrlTarget::reveal(const posix::FileInfo& published, const std::string& sha256) {
   // The time is the file system's to set until the file is synced and closed, so it is read now.
   FVP_TRY(const auto now, store_.lookup());
   if (now && now->inode == published.inode) write_url_receipt(source_, sha256, *now);

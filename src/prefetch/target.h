@@ -46,9 +46,7 @@ class Target {
   /// After adopt() or publish(): entries that pin something else than the file is, and the error of
   /// each. They do not see the file; others may.
   [[nodiscard]] virtual std::map<std::size_t, Error> refused() const { return {}; }
-  /// A new private name beside the final one, and that of its journal.
-  [[nodiscard]] PartialPlace new_partial() const { return partial(posix::random_tag()); }
-  /// The unfinished download that `tag` names.
+  /// The private names of the download that `tag` names: beside the final one, and of the journal.
   [[nodiscard]] virtual PartialPlace partial(const std::string& tag) const = 0;
   /// Our own unfinished downloads of this file, whoever left them, by `names`. To be asked under
   /// the lock.
@@ -70,8 +68,20 @@ class Target {
   [[nodiscard]] virtual std::vector<std::string> unfinished_tags(JournalNames& names) const = 0;
 };
 
+/// One that is a file, and so may be published with others (posix::publish): each of them is
+/// admitted before, and revealed after.
+class FileTarget : public Target {
+ public:
+  /// Whether the private file may have the final name; it is removed when not.
+  [[nodiscard]] virtual Status admit(const std::string& partial) = 0;
+  /// The final name is its: whatever else makes it visible. `published`: what has the name.
+  /// `sha256`: of its bytes; empty when another digest was checked.
+  [[nodiscard]] virtual Status reveal(const posix::FileInfo& published,
+                                      const std::string& sha256) = 0;
+};
+
 /// A blob of a Hub cache with the pointers that lead to it.
-class HubTarget : public Target {
+class HubTarget : public FileTarget {
  public:
   struct Pointer {
     std::string commit;
@@ -98,6 +108,8 @@ class HubTarget : public Target {
   [[nodiscard]] PartialPlace partial(const std::string& tag) const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
+  [[nodiscard]] Status admit(const std::string& partial) override;
+  [[nodiscard]] Status reveal(const posix::FileInfo& published, const std::string& sha256) override;
 
  private:
   /// The pointer leads to a file of the right size that was not found wrong.
@@ -115,6 +127,7 @@ class HubTarget : public Target {
   std::vector<Pointer> pointers_;
   const Session& session_;
   std::map<std::size_t, Error> refused_;
+  bool fresh_ = false;  ///< admit(): there was no such blob, and so no snapshot links to it
   /// The blob that was hashed last, and whether it was the right one: hashing it again under the
   /// lock would cost minutes.
   std::optional<posix::FileInfo> judged_;
@@ -122,7 +135,7 @@ class HubTarget : public Target {
 };
 
 /// A file below the eval cache.
-class UrlTarget : public Target {
+class UrlTarget : public FileTarget {
  public:
   /// `rejected`: a file there that is known to be the wrong one.
   UrlTarget(UrlSource source, const std::optional<posix::FileInfo>& rejected,
@@ -139,6 +152,8 @@ class UrlTarget : public Target {
   [[nodiscard]] PartialPlace partial(const std::string& tag) const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
+  [[nodiscard]] Status admit(const std::string& partial) override;
+  [[nodiscard]] Status reveal(const posix::FileInfo& published, const std::string& sha256) override;
 
  private:
   [[nodiscard]] std::vector<std::string> unfinished_tags(JournalNames& names) const override;

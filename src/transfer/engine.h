@@ -72,6 +72,7 @@ struct Downloaded {
   std::uint64_t requests = 0;
   std::uint64_t bytes_received = 0;  ///< over all attempts
   std::uint64_t resumed = 0;         ///< bytes that an earlier download had brought
+  bool has_journal = false;          ///< one lies there, and tells of this file
 };
 
 struct Finished {

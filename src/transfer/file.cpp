@@ -528,6 +528,7 @@ Downloaded File::hand_out() {
   downloaded.requests = requests_;
   downloaded.bytes_received = bytes_received_;
   downloaded.resumed = partial_.adopted();
+  downloaded.has_journal = partial_.recorded();
   return downloaded;
 }
 

@@ -65,6 +65,8 @@ class Partial {
   [[nodiscard]] std::string take_note() { return std::exchange(note_, {}); }
   /// Bytes that another download had brought, and that still count.
   [[nodiscard]] std::uint64_t adopted() const { return adopted_; }
+  /// A journal of ours lies there.
+  [[nodiscard]] bool recorded() const { return recorded_; }
 
   // --- writing ---
 

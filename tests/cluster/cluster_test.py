@@ -533,10 +533,13 @@ class SlowStaging:
         words = ["srun", "-K1", "--ntasks-per-node=2", FVPREFETCH, self.job.manifest, "--stage", self.stage, *options]
         script.write_text(f"#!/bin/sh\ncd {self.job.folder}\n{shlex.join(map(str, words))} 2> {name}.err\n"
                           f"echo $? > {name}.code\n")
-        submitted = self.job.run("sbatch", "--parsable", "--nodes=2", f"--output={self.job.folder}/{name}.out", script)
+        submitted = self.job.run("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=2",
+                                 f"--output={self.job.folder}/{name}.out", script)
         self.assert_exit(0, submitted)
         partial = f"find {self.stage} -name '*.fvprefetch-part' -size +1024k 2> /dev/null"
-        self.on_node(1, f'for i in $(seq 600); do [ -n "$({partial})" ] && exit 0; sleep 0.1; done; exit 1')
+        waiting = f'for i in $(seq 150); do [ -n "$({partial})" ] && exit 0; sleep 0.2; done; exit 1'
+        begun = self.job.srun("--mpi=none", "-N1", "-n1", "-w", NODES[1], "sh", "-c", waiting)
+        self.assertEqual(begun.code, 0, self.told(name))
         return submitted.out.strip()
 
     def told(self, name):
@@ -570,7 +573,8 @@ class JobThatIsRequeued(ClusterCase):
         script.write_text(f"#!/bin/sh\nsrun -K1 --ntasks-per-node=2 {FVPREFETCH} {job.manifest}\n"
                           f"echo $? > {job.folder}/code.${{SLURM_RESTART_COUNT:-0}}\n")
         HUB.reset()
-        submitted = job.run("sbatch", "--parsable", "--requeue", "--nodes=2", f"--output={job.folder}/output", script)
+        submitted = job.run("sbatch", "--parsable", "--requeue", "--nodes=2", "--ntasks-per-node=2",
+                            f"--output={job.folder}/output", script)
         self.assert_exit(0, submitted)
         number = submitted.out.strip()
         deadline = time.monotonic() + on_cluster.STEP_TIMEOUT

@@ -19,8 +19,10 @@
 
 // What fsync says in this program: the linker takes this one before libc's.
 static int fsync_fails_with = 0;
+static int fsync_calls = 0;
+static int fsync_fails_from = 0;  // this call on
 extern "C" int fsync(int fd) {
-  if (fsync_fails_with != 0) {
+  if (++fsync_calls >= fsync_fails_from && fsync_fails_with != 0) {
     errno = fsync_fails_with;
     return -1;
   }
@@ -400,6 +402,55 @@ TEST(Publish, VanishedFileIsAnErrorWhenTheTargetIsAnothers) {
   EXPECT_TRUE(FailsWith(publish(*std::move(fd), dir / "part", dir / "final"), ErrorCode::kNotFound,
                         "cannot rename"));
   EXPECT_EQ(dir.read("final"), "another's");
+}
+
+// "part0" to go to names[0], and so on.
+std::vector<Unpublished> unpublished(const TempDir& dir, const std::vector<std::string>& names) {
+  std::vector<Unpublished> files;
+  for (const std::string& name : names) {
+    const std::string number = std::to_string(files.size());
+    auto fd = create_private(dir / ("part" + number));
+    EXPECT_TRUE(IsOk(fd));
+    EXPECT_TRUE(IsOk(write_at(*fd, 0, bytes(number), "part")));
+    files.push_back({*std::move(fd), dir / ("part" + number), dir / name});
+  }
+  return files;
+}
+
+TEST(Publish, SeveralAreSyncedEachAndTheirFoldersOnce) {
+  const TempDir dir;
+  fs::create_directory(dir / "a");
+  fs::create_directory(dir / "b");
+  auto files = unpublished(dir, {"a/x", "b/y", "a/z"});
+  fsync_calls = 0;
+  const Published published = publish(std::move(files));
+  EXPECT_TRUE(IsOk(published.status));
+  EXPECT_EQ(published.infos.size(), 3U);
+  EXPECT_EQ(fsync_calls, 3 + 2);
+  EXPECT_EQ(dir.files(), (std::vector<std::string>{"a/x", "a/z", "b/y"}));
+  EXPECT_EQ(dir.read("a/z"), "2");
+}
+
+TEST(Publish, OfSeveralNoneHasItsNameBeforeAllAreOnTheDisk) {
+  const TempDir dir;
+  auto files = unpublished(dir, {"x", "y", "z"});
+  fsync_calls = 0;
+  fsync_fails_from = 3;
+  fsync_fails_with = EIO;
+  const Published published = publish(std::move(files));
+  fsync_fails_with = fsync_fails_from = 0;
+  EXPECT_TRUE(FailsWith(published.status, ErrorCode::kInternal, "part2"));
+  EXPECT_TRUE(published.infos.empty());
+  EXPECT_EQ(dir.files(), (std::vector<std::string>{"part0", "part1", "part2"}));
+}
+
+TEST(Publish, OfSeveralThoseBeforeOneThatCannotHaveItsNameHaveTheirs) {
+  const TempDir dir;
+  dir.write("y/in the way", "");
+  const Published published = publish(unpublished(dir, {"x", "y", "z"}));
+  EXPECT_TRUE(FailsWith(published.status, ErrorCode::kInternal, "part1"));
+  EXPECT_EQ(published.infos.size(), 1U);
+  EXPECT_EQ(dir.files(), (std::vector<std::string>{"part1", "part2", "x", "y/in the way"}));
 }
 
 Status publish_while_fsync_fails_with(int number, const TempDir& dir) {

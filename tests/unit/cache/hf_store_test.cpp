@@ -256,8 +256,9 @@ class HubPublish : public HubStoreTest {
     if (!fd) return fail(fd.error());
     const Status written =
         posix::write_at(*fd, 0, std::as_bytes(std::span(text.data(), text.size())), partial);
-    if (!written) return written;
-    return store_.publish_blob(*std::move(fd), partial, blob);
+    if (!written) return fail(written.error());
+    const auto published = store_.publish_blob(*std::move(fd), partial, blob);
+    return published ? Status{} : fail(published.error());
   }
 };
 

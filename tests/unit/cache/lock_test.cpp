@@ -176,9 +176,9 @@ TEST(LockWait, TellsHowLongItHasWaited) {
 TEST(FlockCalls, TakesTheLockWhenNoSignOfAnotherOneShows) {
   const testing::TempDir dir;
   FlockCalls calls;
-  auto fd = posix::open_lock_file(dir / "x.lock", 0664);
-  ASSERT_TRUE(fd);
-  const auto call = calls.begin(*std::move(fd), FlockCalls::Blocking::kYes, dir / "x.lease");
+  auto file = posix::open_lock_file(dir / "x.lock", 0664);
+  ASSERT_TRUE(file);
+  const auto call = calls.begin(std::move(file->fd), FlockCalls::Blocking::kYes, dir / "x.lease");
   ASSERT_TRUE(call);
   EXPECT_EQ(call->result(10s), 0);
 }
@@ -188,14 +188,14 @@ TEST(FlockCalls, QueuesBehindWhoeverHasPutUpTheSign) {
   FlockCalls calls;
   const auto held = posix::open_lock_file(dir / "x.lock", 0664);
   ASSERT_TRUE(held);
-  ASSERT_EQ(::flock(held->get(), LOCK_EX), 0);
+  ASSERT_EQ(::flock(held->fd.get(), LOCK_EX), 0);
   std::ofstream(dir / "x.lease") << "held";
-  auto fd = posix::open_lock_file(dir / "x.lock", 0664);
-  ASSERT_TRUE(fd);
-  const auto call = calls.begin(*std::move(fd), FlockCalls::Blocking::kYes, dir / "x.lease");
+  auto file = posix::open_lock_file(dir / "x.lock", 0664);
+  ASSERT_TRUE(file);
+  const auto call = calls.begin(std::move(file->fd), FlockCalls::Blocking::kYes, dir / "x.lease");
   ASSERT_TRUE(call);
   EXPECT_EQ(call->result(20ms), std::nullopt);
-  ASSERT_EQ(::flock(held->get(), LOCK_UN), 0);
+  ASSERT_EQ(::flock(held->fd.get(), LOCK_UN), 0);
   EXPECT_EQ(call->result(10s), 0);
 }
 

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -209,6 +210,60 @@ TEST_F(Staging, AFileOfAnEarlierStagingThatChangedSinceIsReplaced) {
   std::ofstream(nodes_ / "b/stage/eval/models/w", std::ios::binary) << noise(url_.size(), 9);
   for (const Report& report : run({"a", "b"})) EXPECT_TRUE(report.ok());
   expect_whole("b");
+}
+
+// More than are published at once, and some that are left over at the end.
+TEST_F(Staging, ManySmallFilesAllCome) {
+  std::vector<std::string> contents;
+  for (unsigned i = 0; i < 150; ++i) {
+    contents.push_back(noise(100 + i, i));
+    add_blob("many/" + std::to_string(i), contents.back(), sha256_hex(contents.back()), "../");
+  }
+  for (const Report& report : run({"a", "b"})) EXPECT_TRUE(report.ok());
+  for (const std::string node : {"a", "b"}) {
+    expect_whole(node);
+    for (std::size_t i = 0; i < contents.size(); ++i) {
+      const std::string path = "hub/models--org--m/snapshots/" + kCommit + "/many/";
+      EXPECT_TRUE(node_file(node, path + std::to_string(i)) == contents[i]) << node << " " << i;
+    }
+  }
+}
+
+TEST_F(Staging, OfFilesThatArePublishedAtOnceOneThatCannotBeLeavesTheOthersWhole) {
+  std::map<std::string, std::string> contents;  // by the name of the blob
+  for (unsigned i = 0; i < 20; ++i) {
+    const std::string bytes = noise(100, i);
+    contents[sha256_hex(bytes)] = bytes;
+    add_blob("many/" + std::to_string(i), bytes, sha256_hex(bytes), "../");
+  }
+  const std::string blobs = "stage/hub/models--org--m/blobs/";
+  const std::string bad = sha256_hex(noise(100, 10));
+  fs::create_directories(nodes_ / ("b/" + blobs + bad + "/in the way"));
+  const std::vector<Report> reports = run({"a", "b"});
+  expect_same_end(reports);
+  expect_whole("a");
+  const Report& report = reports[1];
+  ASSERT_TRUE(report.stage->nodes[1].error);
+  EXPECT_NE(describe(*report.stage->nodes[1].error).find(bad), std::string::npos);
+  EXPECT_EQ(report.entries[0].state, EntryState::kStaged);  // came before
+  EXPECT_EQ(report.entries[2].state, EntryState::kHit);
+  expect_nothing_private("b");
+  for (const auto& [blob, bytes] : contents) {
+    if (blob == bad) continue;
+    const std::string here = nodes_.read("b/" + blobs + blob);
+    EXPECT_TRUE(here == bytes || here == "<missing>") << blob;
+  }
+}
+
+TEST_F(Staging, WhatIsWholeWhenANodeFailsIsPublishedAllTheSame) {
+  nodes_.write("b/stage/hub", "a file where a folder should be");
+  const std::vector<Report> reports = run({"a", "b"});
+  expect_same_end(reports);
+  ASSERT_TRUE(reports[1].stage->nodes[1].error);
+  EXPECT_EQ(reports[1].entries[0].state, EntryState::kStaged);
+  EXPECT_EQ(reports[1].entries[2].state, EntryState::kHit);
+  EXPECT_TRUE(node_file("b", "eval/models/w") == url_);
+  expect_nothing_private("b");
 }
 
 TEST_F(Staging, ExistingPathsStayWhereTheyAre) {

@@ -4,7 +4,10 @@
 
 #include <latch>
 #include <map>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "support/matchers.h"
 
@@ -46,6 +49,42 @@ TEST(Publisher, WorksOnAsManyAtOnceAsItHasThreads) {
     });
   }
   EXPECT_EQ(all_of(publisher).size(), std::size_t{kThreads});
+}
+
+class NotedLock final : public HeldLock {
+ public:
+  explicit NotedLock(std::vector<std::string>& notes) : notes_(notes) {}
+  NotedLock(const NotedLock&) = delete;
+  NotedLock& operator=(const NotedLock&) = delete;
+  ~NotedLock() override { notes_.emplace_back("let go"); }
+  void tell() override {}
+  [[nodiscard]] bool lost() override { return false; }
+
+ private:
+  std::vector<std::string>& notes_;
+};
+
+TEST(Publisher, LetsGoOfALockAfterTheNextPieceOfWork) {
+  std::vector<std::string> notes;
+  Publisher publisher(make_inline_worker());
+  publisher.let_go(std::make_unique<NotedLock>(notes), nullptr);
+  publisher.submit(1, [&notes] {
+    notes.emplace_back("published");
+    return Status{};
+  });
+  EXPECT_EQ(notes, (std::vector<std::string>{"published", "let go"}));
+}
+
+TEST(Publisher, LetsGoOfALockWhenNoMoreWorkComes) {
+  std::vector<std::string> notes;
+  {
+    Publisher publisher(make_inline_worker());
+    publisher.let_go(std::make_unique<NotedLock>(notes), nullptr);
+    publisher.flush();
+    EXPECT_EQ(notes.size(), 1U);
+    publisher.let_go(std::make_unique<NotedLock>(notes), nullptr);
+  }
+  EXPECT_EQ(notes.size(), 2U);
 }
 
 TEST(Publisher, HereTheWorkIsDoneAtOnce) {
