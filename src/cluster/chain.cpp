@@ -81,6 +81,9 @@ class Neighbour {
     return {};
   }
 
+  /// It has done something else that only the living do: signs may be behind long messages.
+  void does_something() { heard_at_ = SteadyClock::now(); }
+
   /// The last sign, as soon as may be.
   void end_with(Sign last) {
     next_ = last;
@@ -337,6 +340,7 @@ class Chain {
       }
       ++arrived_;
       moved = true;
+      neighbours_.front().does_something();
     }
     return {};
   }
@@ -367,6 +371,7 @@ class Chain {
         FVP_TRY(const bool sent, oldest.outgoing->done());
         if (!sent) break;
         oldest.outgoing.reset();
+        neighbours_.back().does_something();
       }
       {
         const std::lock_guard lock(mutex_);

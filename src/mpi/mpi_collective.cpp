@@ -158,7 +158,7 @@ class MpiCollective final : public Collective {
   Status await_work(const Vigil& vigil) override {
     if (broken_) return fail(*broken_);
     if (size_ == 1) return {};
-    Status waited = rank_ == 0 ? tell_all(kDone) : listen(vigil);
+    Status waited = rank_ == 0 ? tell_that_it_is_done(vigil) : listen(vigil);
     if (!waited) {
       broken_ = waited.error();
       return waited;
@@ -185,7 +185,7 @@ class MpiCollective final : public Collective {
     attended_ = now;
     if (now - told_ >= vigil.patience / 10) {
       told_ = now;
-      (void)tell_all(kLives);  // who does not get it, and dies of it, is dead already
+      tell_that_we_live();
     }
     return hear_signal();
   }
@@ -298,22 +298,34 @@ class MpiCollective final : public Collective {
     std::string_view call_;
   };
 
-  Status tell_all(char letter) {
-    // One char to each, which every MPI sends at once; what was sent before is gone by now.
-    FVP_CHECK_OK(finish_all(letters_));
-    sent_letter_ = letter;
-    letters_.assign(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
+  // Who has not even taken the last letter off our hands, since large messages are before it, or
+  // the network is slow, hears of us by that one. Nobody is waited for.
+  void tell_that_we_live() {
+    letters_.resize(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
     for (int to = 1; to < size_; ++to) {
-      FVP_CHECK_OK(checked(MPI_Isend(&sent_letter_, 1, MPI_CHAR, to, kLetterTag, comm_,
-                                     &letters_[static_cast<std::size_t>(to - 1)]),
-                           "MPI_Isend"));
+      MPI_Request& letter = letters_[static_cast<std::size_t>(to - 1)];
+      int sent = 0;
+      // Who does not get it, and dies of it, is dead already.
+      if (MPI_Test(&letter, &sent, MPI_STATUS_IGNORE) != MPI_SUCCESS || sent == 0) continue;
+      (void)MPI_Isend(&kLives, 1, MPI_CHAR, to, kLetterTag, comm_, &letter);
     }
-    return letter == kDone ? finish_all(letters_) : Status{};
   }
 
-  static Status finish_all(std::vector<MPI_Request>& requests) {
+  Status tell_that_it_is_done(const Vigil& vigil) {
+    std::vector<MPI_Request> last(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
+    for (int to = 1; to < size_; ++to) {
+      FVP_CHECK_OK(checked(MPI_Isend(&kDone, 1, MPI_CHAR, to, kLetterTag, comm_,
+                                     &last[static_cast<std::size_t>(to - 1)]),
+                           "MPI_Isend"));
+    }
+    FVP_CHECK_OK(finish_all(letters_, vigil));
+    return finish_all(last, vigil);
+  }
+
+  static Status finish_all(std::vector<MPI_Request>& requests, const Vigil& vigil) {
     for (MPI_Request& request : requests) {
-      if (request != MPI_REQUEST_NULL) FVP_CHECK_OK(finish(request, kBrisk, "MPI_Isend"));
+      if (request == MPI_REQUEST_NULL) continue;
+      FVP_CHECK_OK(finish(request, kBrisk, "MPI_Isend", vigil.patience));
     }
     return {};
   }
@@ -423,7 +435,6 @@ class MpiCollective final : public Collective {
   std::chrono::steady_clock::time_point attended_{};
   std::chrono::steady_clock::time_point told_ = std::chrono::steady_clock::now();
   std::vector<MPI_Request> letters_;
-  char sent_letter_ = 0;
   int signals_heard_ = 0;
   // The others'.
   char heard_letter_ = 0;
