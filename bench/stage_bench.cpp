@@ -2,13 +2,19 @@
 // (cluster/stage) and what people do by hand, each rank being a node with a folder of its own:
 //
 //   mpirun -n 4 stage_bench SHARED NODES REPO ROUNDS
+//   srun -N4 --ntasks-per-node=1 stage_bench SHARED OWN REPO ROUNDS --cold
 //   mpirun -n 4 stage_bench                             an empty MPI program
 //
-// SHARED is a Hub cache that holds REPO; NODES is a folder where each rank makes one. Writes a line
-// of JSON for each run: seconds, CPU seconds and bytes read of all ranks. ./bench/stage_bench makes
-// the folders, calls this, and prints the table.
+// SHARED is a Hub cache that holds REPO; NODES is a folder where each rank makes one. With --cold
+// each rank is alone on a node, OWN is there on every node's own disk, and SHARED on NFS: before
+// each run all nodes forget what they have cached (for root only), what counts as read is what came
+// from the server, and sbcast joins in. Writes a line of JSON for each run: seconds, CPU seconds
+// and bytes read of all ranks. ./bench/stage_bench makes the folders, calls this, and prints the
+// table.
 #include <mpi.h>
+#include <spawn.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +28,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -31,6 +38,8 @@
 #include "base/digest.h"
 #include "base/posix.h"
 #include "cluster/stage.h"
+#include "contending/common_clock.h"
+#include "contending/contender.h"
 #include "cpu_time.h"
 #include "fvprefetch/prefetch.h"
 #include "mpi/mpi_collective.h"
@@ -61,10 +70,18 @@ struct File {
   std::size_t size = 0;
 };
 
+enum class Nodes {
+  kFolders,  ///< ranks of one machine with folders of their own
+  kCold      ///< each rank alone on a machine, which caches nothing of the shared files
+};
+
 struct Job {
   int rank = 0;
   int size = 1;
+  Nodes nodes = Nodes::kFolders;
+  std::string shared;
   std::vector<File> files;
+  fvprefetch::contending::Offset clock;  ///< to rank 0's
 
   [[nodiscard]] static posix::Fd open_own(const File& file) {
     return need(posix::create_private("copy/" + file.name));
@@ -205,10 +222,28 @@ void by_ring(const Job& job) {
   }
 }
 
+// From the first node, as in a batch script. Only that one knows when it is done.
+void by_sbcast(const Job& job) {
+  if (job.rank != 0) return;
+  const File& file = job.files.front();
+  std::string program = "sbcast";
+  std::string from = file.from;
+  std::string to = fs::current_path() / "copy" / file.name;
+  const std::array<char*, 4> argv{program.data(), from.data(), to.data(), nullptr};
+  pid_t child = 0;
+  if (posix_spawnp(&child, "sbcast", nullptr, nullptr, argv.data(), environ) != 0) {
+    throw std::runtime_error("sbcast does not start");
+  }
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) {
+    throw std::runtime_error("sbcast failed");
+  }
+}
+
 // --- Measuring -----------------------------------------------------------------------------------
 
 // What the kernel has counted for this process; who reads does not get a say.
-double bytes_read() {
+double bytes_read_here() {
   std::ifstream io("/proc/self/io");
   std::string word;
   double bytes = 0;
@@ -216,6 +251,48 @@ double bytes_read() {
     if (word == "rchar:") return bytes;
   }
   throw std::runtime_error("/proc/self/io does not tell what was read");
+}
+
+// By all of this node, through the NFS mount that has the folder.
+double bytes_from_server(const std::string& folder) {
+  std::ifstream mounts("/proc/self/mountstats");
+  bool is_it = false;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string first;
+    words >> first;
+    if (first == "device") {  // SERVER mounted on POINT with fstype TYPE
+      std::string point;
+      std::string type;
+      std::string skipped;
+      words >> skipped >> skipped >> skipped >> point >> skipped >> skipped >> type;
+      is_it = type.starts_with("nfs") && (folder + "/").starts_with(point + "/");
+    }
+    if (first == "bytes:" && is_it) {
+      std::array<double, 5> counts{};  // read, written; the same past the cache; from the server
+      for (double& count : counts) words >> count;
+      if (words) return counts.back();
+    }
+  }
+  throw std::runtime_error(folder + " is on no NFS mount that tells what was read");
+}
+
+double bytes_read(const Job& job) {
+  return job.nodes == Nodes::kCold ? bytes_from_server(job.shared) : bytes_read_here();
+}
+
+void forget_caches() {
+  sync();  // what is not written yet stays
+  std::ofstream drop("/proc/sys/vm/drop_caches");
+  drop << "3\n" << std::flush;
+  if (!drop) {
+    throw std::runtime_error(
+        "/proc/sys/vm/drop_caches cannot be written, so this node forgets nothing");
+  }
+}
+
+double seconds_on_common_clock(const Job& job) {
+  return static_cast<double>(fvprefetch::contending::now_ns() + job.clock.ns) / 1e9;
 }
 
 std::vector<File> files_of(const std::string& snapshots) {
@@ -243,17 +320,19 @@ struct Way {
   std::function<std::string()> run;  ///< returns the folder that has the files then
 };
 
-void measure(const Job& job, const Way& way, int round) {
+void measure(const Job& job, fvprefetch::Collective& ranks, const Way& way, int round) {
   fs::remove_all("copy");
   fs::remove_all("stage");
   fs::create_directory("copy");
+  if (job.nodes == Nodes::kCold) forget_caches();
   MPI_Barrier(MPI_COMM_WORLD);
-  const double read_before = bytes_read();
+  const double read_before = bytes_read(job);
   const double cpu_before = cpu_seconds();
-  const double begin = MPI_Wtime();  // one machine, one clock
+  const double begin = seconds_on_common_clock(job);
   const std::string folder = way.run();
-  std::array<double, 2> mine{cpu_seconds() - cpu_before, bytes_read() - read_before};
-  const double end = MPI_Wtime();
+  const double end = seconds_on_common_clock(job);
+  std::array<double, 2> mine{cpu_seconds() - cpu_before, bytes_read(job) - read_before};
+  need(ranks.quiet_wait());  // who is done takes no core from those who are not
   std::array<double, 2> sums{};
   double first = 0;
   double last = 0;
@@ -269,27 +348,34 @@ void measure(const Job& job, const Way& way, int round) {
   }
 }
 
-void run(const std::string& shared, const std::string& nodes, const std::string& repo, int rounds) {
-  Job job;
-  MPI_Comm_rank(MPI_COMM_WORLD, &job.rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &job.size);
-  std::string folder = "models--" + repo;
-  folder.replace(folder.find('/'), 1, "--");
-  job.files = files_of(shared + "/hub/" + folder + "/snapshots");
-
-  // A node of its own for each rank.
-  setenv("SLURM_NODEID", std::to_string(job.rank).c_str(), 1);
-  const std::string own = nodes + "/" + std::to_string(job.rank);
+// Makes the working directory of this rank. Returns what is to be removed in the end.
+std::string enter_own_folder(const Job& job, const std::string& nodes) {
+  std::string own = nodes;
+  if (job.nodes == Nodes::kFolders) {
+    setenv("SLURM_NODEID", std::to_string(job.rank).c_str(), 1);  // a node of its own
+    own += "/" + std::to_string(job.rank);
+  }
   fs::create_directories(own);
   fs::current_path(own);
+  return own;
+}
+
+void run(const std::string& nodes, const std::string& repo, int rounds, Job job) {
+  MPI_Comm_rank(MPI_COMM_WORLD, &job.rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &job.size);
+  job.clock = fvprefetch::contending::measure_offset(MPI_COMM_WORLD);
+  std::string folder = "models--" + repo;
+  folder.replace(folder.find('/'), 1, "--");
+  job.files = files_of(job.shared + "/hub/" + folder + "/snapshots");
+  const std::string own = enter_own_folder(job, nodes);
 
   fvprefetch::Manifest manifest;
   manifest.entries.resize(1);
   manifest.entries[0].name = "m";
   manifest.entries[0].source = repo;
   fvprefetch::Options options;
-  options.cache_dir = shared + "/eval";
-  options.hf_cache_dir = shared + "/hub";
+  options.cache_dir = job.shared + "/eval";
+  options.hf_cache_dir = job.shared + "/hub";
   options.offline = true;
   options.environment = [](std::string_view) { return std::nullopt; };
   options.stage = kStage;
@@ -301,6 +387,7 @@ void run(const std::string& shared, const std::string& nodes, const std::string&
   if (job.rank == 0) there = fvprefetch::prefetch(manifest, options);
   if (there.error) throw std::runtime_error(fvprefetch::describe(*there.error));
   const auto ranks = need(fvprefetch::mpi::make_mpi_collective(MPI_COMM_WORLD));
+  if (ranks->nodes() != job.size) throw std::runtime_error("not one rank a node");
 
   std::vector<Way> ways{
       {"ours",
@@ -316,9 +403,12 @@ void run(const std::string& shared, const std::string& nodes, const std::string&
   if (job.files.size() == 1) {  // dbcast takes no folders
     ways.push_back({"dbcast's ring", [&] { return by_ring(job), std::string("copy"); }});
   }
+  if (job.files.size() == 1 && job.nodes == Nodes::kCold) {
+    ways.push_back({"sbcast", [&] { return by_sbcast(job), std::string("copy"); }});
+  }
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < ways.size(); ++i) {
-      measure(job, ways[(i + static_cast<std::size_t>(round)) % ways.size()], round);
+      measure(job, *ranks, ways[(i + static_cast<std::size_t>(round)) % ways.size()], round);
     }
   }
   fs::current_path("/");
@@ -329,14 +419,20 @@ void run(const std::string& shared, const std::string& nodes, const std::string&
 
 int main(int argc, char** argv) {
   MPI_Init(&argc, &argv);
-  if (argc == 5) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  const bool cold = words.size() == 5 && words.back() == "--cold";
+  const bool runs = words.size() == 4 || cold;
+  if (runs) {
     try {
-      run(argv[1], argv[2], argv[3], std::clamp(std::atoi(argv[4]), 1, 100));
+      Job job;
+      job.nodes = cold ? Nodes::kCold : Nodes::kFolders;
+      job.shared = words[0];
+      run(words[1], words[2], std::clamp(std::stoi(words[3]), 1, 100), std::move(job));
     } catch (const std::exception& error) {
       std::fprintf(stderr, "%s\n", error.what());
       MPI_Abort(MPI_COMM_WORLD, 1);
     }
   }
   MPI_Finalize();
-  return argc == 5 || argc == 1 ? 0 : 2;
+  return runs || words.empty() ? 0 : 2;
 }

@@ -14,12 +14,17 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cluster import Cluster, LeftOut
+
 MIB = 1 << 20
 COMMIT = "c" * 40
 SMALL_FILES, SMALL_SIZE = 1000, 10 << 10
 WARM_FILES = 10  # few, since it is not stat() that is to be measured
 RUN_LIMIT = 300  # seconds until one start of mpirun counts as hanging
+ROUND_LIMIT = 300  # and one round on the cluster's nodes
 OURS = "ours"
+CPU_UNSEEN = {"sbcast"}  # daemons do the work
 
 
 # --- the shared folder ----------------------------------------------------------------------------
@@ -85,35 +90,103 @@ def stage_case(args, work, name, content):
     rows = []
     for nodes in args.nodes:
         _, text = mpirun(work, nodes, args.build / "bench/stage_bench", work / "shared", work / "nodes", f"org/{name}", args.rounds)
-        rounds = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        ours = {r["round"]: r["wall"] for r in rounds if r["way"] == OURS}
-        for way in dict.fromkeys(r["way"] for r in rounds):
-            mine = [r for r in rounds if r["way"] == way]
-            rows.append(
-                {
-                    "case": name,
-                    "nodes": nodes,
-                    "way": way,
-                    "wall": statistics.median(r["wall"] for r in mine),
-                    "least": min(r["wall"] for r in mine),
-                    "most": max(r["wall"] for r in mine),
-                    "cpu": statistics.median(r["cpu"] for r in mine),
-                    "read": statistics.median(r["read"] for r in mine) / content,
-                    "to_ours": statistics.median(r["wall"] / ours[r["round"]] for r in mine),
-                    "rounds": mine,
-                }
-            )
-            show_stage(rows[-1])
+        rows += stage_rows_of(name, nodes, text, content)
+    return rows
+
+
+def stage_rows_of(case, nodes, text, content):
+    """From what the program stage_bench has printed."""
+    rows = []
+    rounds = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    ours = {r["round"]: r["wall"] for r in rounds if r["way"] == OURS}
+    for way in dict.fromkeys(r["way"] for r in rounds):
+        mine = [r for r in rounds if r["way"] == way]
+        rows.append(
+            {
+                "case": case,
+                "nodes": nodes,
+                "way": way,
+                "wall": statistics.median(r["wall"] for r in mine),
+                "least": min(r["wall"] for r in mine),
+                "most": max(r["wall"] for r in mine),
+                "cpu": None if way in CPU_UNSEEN else statistics.median(r["cpu"] for r in mine),
+                "read": statistics.median(r["read"] for r in mine) / content,
+                "to_ours": statistics.median(r["wall"] / ours[r["round"]] for r in mine),
+                "rounds": mine,
+            }
+        )
+        show_stage(rows[-1])
     return rows
 
 
 def show_stage(row):
     spread = f"{row['wall']:.3f} ({row['least']:.3f}-{row['most']:.3f})"
+    cpu = "-" if row["cpu"] is None else f"{row['cpu']:.2f}"
     print(
-        f"{row['case']:6} {row['nodes']:>5}  {row['way']:20} {spread:>24} {row['cpu']:>8.2f} "
-        f"{row['read']:>8.2f} {row['to_ours']:>8.2f}",
+        f"{row['case']:9} {row['nodes']:>5}  {row['way']:20} {spread:>24} {cpu:>8} {row['read']:>8.2f} {row['to_ours']:>8.2f}",
         flush=True,
     )
+
+
+# --- real nodes -----------------------------------------------------------------------------------
+
+
+def memory_of_machine():
+    """(all, what is free for programs) in MiB"""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {words[0]: int(words[1]) for words in lines}
+    return kib["MemTotal:"] >> 10, kib["MemAvailable:"] >> 10
+
+
+def nodes_that_fit(args):
+    """(how many, MiB of each)"""
+    # A node's own disk is in its memory, and of that the half; what it has read of the file is cached beside.
+    each = 3 * args.cluster_mib + 256
+    total, free = memory_of_machine()
+    # The nodes' memory is in a tmpfs, which takes half of the machine's.
+    fit = min(total // 2, free - 2048) // each
+    if fit < 2:
+        raise LeftOut(f"two nodes of {each} MiB do not fit in this machine's memory")
+    return min(args.cluster_nodes, fit), each
+
+
+def cluster_case(args):
+    """Rows of both kinds of content, on nodes of tests/cluster; none where that cannot be."""
+    try:
+        nodes, each = nodes_that_fit(args)
+        print(f"cluster: bringing up {nodes} of {args.cluster_nodes} nodes, {each} MiB each; big: {args.cluster_mib} MiB", flush=True)
+        cluster = Cluster("nfs", nodes, f"{each}M", "fvp-stage-bench-")
+        with cluster.up() as folder:
+            content = {
+                "big": add_repo(folder / "hub", "org/big", [args.cluster_mib * MIB]),
+                "small": add_repo(folder / "hub", "org/small", [SMALL_SIZE] * SMALL_FILES),
+            }
+            cluster.share(folder / "hub", "hub")
+            # On each node's own disk, so that no page of it comes from the server meanwhile.
+            cluster.share(args.build / "bench/stage_bench", "stage_bench")
+            on_nodes(cluster, nodes, folder, ["cp", "/shared/stage_bench", "/local/stage_bench"], ROUND_LIMIT)
+            rows = []
+            for name, size in content.items():
+                command = ["/local/stage_bench", "/shared", "/local/own", f"org/{name}", args.rounds, "--cold"]
+                text = on_nodes(cluster, nodes, folder, command, args.rounds * ROUND_LIMIT)
+                rows += stage_rows_of(f"nfs {name}", nodes, text, size)
+            return rows
+    except LeftOut as why:
+        print(f"cluster: left out: {why}", flush=True)
+        return []
+
+
+def on_nodes(cluster, nodes, folder, command, limit):
+    """What a process on each node prints."""
+    # Not pipes: a process that is left behind cannot keep us waiting for their end.
+    with open(folder / "out", "w+") as out, open(folder / "err", "w+") as err:
+        srun = ["srun", "-K1", "-D/", f"-N{nodes}", f"-n{nodes}", "--ntasks-per-node=1"]
+        code = cluster.call("run", *srun, *command, limit=limit, stdout=out, stderr=err)
+        out.seek(0)
+        err.seek(0)
+        if code != 0:
+            sys.exit(f"error: {command[0]} on the cluster: {code}:\n{err.read()[-2000:]}")
+        return out.read()
 
 
 def warm_case(args, work):
@@ -156,26 +229,45 @@ def warm_row(ranks, pairs):
 # --- goals ----------------------------------------------------------------------------------------
 
 
-def goals(stage_rows, warm_rows):
-    def find(case, nodes, way):
-        return next((r for r in stage_rows if (r["case"], r["nodes"], r["way"]) == (case, nodes, way)), None)
-
+def goals(args, stage_rows, warm_rows):
+    """What was not measured has no value, and is not met."""
     found = []
 
     def goal(text, value, limit):
-        found.append({"goal": text, "value": value, "limit": limit, "met": value <= limit})
+        found.append({"goal": text, "value": value, "limit": limit, "met": None if value is None else value <= limit})
 
-    if bcast := find("big", 4, "bcast"):
-        goal("one big file to 4 nodes, over MPI_Bcast with write", 1 / bcast["to_ours"], 0.75)
-    for row in stage_rows:
-        if row["way"] == OURS and row["case"] == "big":
-            goal(f"the big file, {row['nodes']} nodes: reads of its size", row["read"], 1.005)
-    for row in warm_rows:
-        if row["ranks"].startswith("8 "):
-            goal("warm, 8 ranks: seconds (limit: 1.1 x empty + 0.02)", row["ours"], 1.1 * row["empty"] + 0.02)
-        if row["ranks"] == "1, no mpirun":
-            goal("warm, one process, MPI build: seconds", row["ours"], 0.02)
+    def row(case, nodes, way):
+        return next((r for r in stage_rows if (r["case"], r["nodes"], r["way"]) == (case, nodes, way)), None)
+
+    def ours_over(case, nodes, way):
+        other = row(case, nodes, way)
+        return 1 / other["to_ours"] if other else None
+
+    def reads(case, nodes):
+        ours = row(case, nodes, OURS)
+        return ours["read"] if ours else None
+
+    def warm(ranks):
+        return next((r for r in warm_rows if r["ranks"] == ranks), None)
+
+    goal("one big file to 4 nodes, over MPI_Bcast with write", ours_over("big", 4, "bcast"), 0.75)
+    for nodes in args.nodes:
+        goal(f"the big file, {nodes} nodes: reads of its size", reads("big", nodes), 1.005)
+    goal("cluster: the big file to 4 nodes, over sbcast", ours_over("nfs big", 4, "sbcast"), 0.4)
+    goal("cluster: the big file to 4 nodes: reads of its size", reads("nfs big", 4), 1.005)
+    goal("cluster: small files to 4 nodes, over each reading", ours_over("nfs small", 4, "each reads"), 0.3)
+    eight, alone = warm("8 under mpirun"), warm("1, no mpirun")
+    limit = 1.1 * eight["empty"] + 0.02 if eight else None
+    goal("warm, 8 ranks: seconds (limit: 1.1 x empty + 0.02)", eight and eight["ours"], limit)
+    goal("warm, one process, MPI build: seconds", alone and alone["ours"], 0.02)
     return found
+
+
+def show_goal(goal):
+    if goal["value"] is None:
+        print(f"not measured: {goal['goal']}")
+    else:
+        print(f"{'met   ' if goal['met'] else 'MISSED'} {goal['goal']}: {goal['value']:.3f} (<= {goal['limit']:.3f})")
 
 
 # --- all of it ------------------------------------------------------------------------------------
@@ -189,11 +281,13 @@ def arguments():
     parser = argparse.ArgumentParser(prog="bench/stage_bench", description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where the shared folder and the nodes' are made (default: %(default)s)")
     parser.add_argument("--mib", type=int, default=1024, help="size of the big file (default: %(default)s)")
-    parser.add_argument("--nodes", type=numbers, default=[2, 4, 8], help="default: 2,4,8")
+    parser.add_argument("--nodes", type=numbers, default=[2, 4, 8], help="ranks of this machine (default: 2,4,8)")
     parser.add_argument("--rounds", type=int, default=3, help="of staging (default: %(default)s)")
     parser.add_argument("--warm-ranks", type=numbers, default=[2, 8, 64], help="default: 2,8,64; 1 is always measured")
     parser.add_argument("--warm-rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--cases", default="big,small,warm", help="some of big,small,warm")
+    parser.add_argument("--cluster-nodes", type=int, default=4, help="of tests/cluster, fewer where memory is short (default: %(default)s)")
+    parser.add_argument("--cluster-mib", type=int, default=256, help="size of the big file there (default: %(default)s)")
+    parser.add_argument("--cases", default="big,small,warm,cluster", help="some of big,small,warm,cluster")
     parser.add_argument("--build", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, required=True, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -222,19 +316,21 @@ def main():
             f"load {os.getloadavg()[0]:.1f}; big: one file of {args.mib} MiB; small: {SMALL_FILES} files of {SMALL_SIZE >> 10} KiB"
         )
         stage_rows = []
-        if "big" in cases or "small" in cases:
-            print(f"\n{'case':6} {'nodes':>5}  {'way':20} {'wall s':>24} {'CPU s':>8} {'reads':>8} {'to ours':>8}")
+        if {"big", "small", "cluster"} & set(cases):
+            print(f"\n{'case':9} {'nodes':>5}  {'way':20} {'wall s':>24} {'CPU s':>8} {'reads':>8} {'to ours':>8}")
         for name in ("big", "small"):
             if name in cases:
                 stage_rows += stage_case(args, work, name, content[name])
+        if "cluster" in cases:
+            stage_rows += cluster_case(args)
         warm_rows = []
         if "warm" in cases:
             print(f"\n{'warm run, ranks':16} {'ours ms':>10} {'empty MPI prog. ms':>18} {'added ms':>10}")
             warm_rows = warm_case(args, work)
-    found = goals(stage_rows, warm_rows)
+    found = goals(args, stage_rows, warm_rows)
     print()
     for goal in found:
-        print(f"{'met   ' if goal['met'] else 'MISSED'} {goal['goal']}: {goal['value']:.3f} (<= {goal['limit']:.3f})")
+        show_goal(goal)
     print(f"load at the end {os.getloadavg()[0]:.1f}")
     result = {"stage": stage_rows, "warm": warm_rows, "goals": found, "mib": args.mib}
     (args.output / "stage_bench.json").write_text(json.dumps(result, indent=1) + "\n")
