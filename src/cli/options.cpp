@@ -308,7 +308,7 @@ constexpr std::array kOptions{
                }},
     OptionSpec{"visible-check", "WHAT", Group::kHow, "of a hit on each node: one (file) or all",
                [](std::string_view v, Draft& d) { return hit_check(v, d.call.hits); }},
-    OptionSpec{"rank-timeout", "TIME", Group::kHow, "rank 0 silent for so long is dead (120s)",
+    OptionSpec{"rank-timeout", "TIME", Group::kHow, "a rank silent for so long is dead (120s)",
                [](std::string_view v, Draft& d) {
                  return duration(v, Zero::kRefused, d.call.rank_timeout);
                }},
