@@ -85,7 +85,7 @@ TEST_F(NarratorTest, CopyingToTheNodesHasARateOfItsOwn) {
   clock.advance(seconds(31));
   const auto speech = say(BytesArrived{500'000, 1'000'000, 0, 1});
   ASSERT_EQ(speech.lines.size(), 1U);
-  EXPECT_EQ(speech.lines[0], "copied to the nodes: 50 %, 0.5 of 1.0 MB");
+  EXPECT_EQ(speech.lines[0], "copied to the nodes: 50 %, 500.0 kB of 1.0 MB");
 }
 
 TEST_F(NarratorTest, AnUnknownSizeIsNotCalledZero) {
