@@ -46,7 +46,8 @@ struct ChainOptions {
   std::size_t frame_bytes = std::size_t{2} << 20U;
   std::size_t frames = 8;      ///< buffers, and so frames under way, of each rank
   std::size_t word_every = 8;  ///< frames
-  /// A neighbour that gives no sign of life for so long is lost.
+  /// A neighbour that gives no sign of life for so long is lost. Longer than a link takes for all
+  /// frames that are under way: a sign may be behind them.
   std::chrono::milliseconds patience{120'000};
 };
 

@@ -602,7 +602,8 @@ class NodeThatDies(SlowStaging, ClusterCase):
     """The last one: the node does not come back."""
 
     def test_in_the_middle_of_staging(self):
-        number = self.begin("first", "--rank-timeout", "3s")
+        # Longer than the link takes for the 16 MiB that are under way: a sign of life may be behind them.
+        number = self.begin("first", "--rank-timeout", "20s")
         self.addCleanup(run, ["scancel", number])
         subprocess.run(["pkill", "-KILL", "-f", "fvid=2( |$)"], check=True)
         died = time.monotonic()
