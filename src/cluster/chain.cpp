@@ -81,14 +81,20 @@ class Neighbour {
     return {};
   }
 
-  /// It has done something else that only the living do: signs may be behind long messages.
+  /// It has sent something else: its signs may be behind that.
   void does_something() { heard_at_ = SteadyClock::now(); }
 
   /// The last sign, as soon as may be.
-  void end_with(Sign last) {
-    next_ = last;
+  void end() {
+    next_ = Sign::kDone;
     said_at_ = {};
     next_turn_ = {};
+  }
+  /// The other last sign, at once; best effort, for it may be the neighbour that is lost.
+  void tell_that_it_is_broken() {
+    static constexpr Sign kBroken = Sign::kLost;
+    auto sent = ranks_.send(rank_, Mail::kSigns, std::as_bytes(std::span(&kBroken, 1)));
+    if (sent) last_ = *std::move(sent);
   }
   /// Both have given their last sign.
   [[nodiscard]] bool parted() const { return parted_ && said_ != Sign::kLives && !outgoing_; }
@@ -130,6 +136,7 @@ class Neighbour {
   SteadyClock::time_point said_at_ = SteadyClock::now();
   std::unique_ptr<Pending> incoming_;
   std::unique_ptr<Pending> outgoing_;
+  std::unique_ptr<Pending> last_;  // of a broken chain
 };
 
 struct Frame {
@@ -203,8 +210,7 @@ class Chain {
     for (std::thread& thread : threads) thread.join();
     if (!status) {
       for (Neighbour& neighbour : neighbours_) {
-        neighbour.end_with(Sign::kLost);
-        (void)neighbour.turn("");  // best effort: it may be the one that is lost
+        neighbour.tell_that_it_is_broken();
       }
       // What was asked for may still arrive: the buffers must outlive it, and so stay for good.
       static std::mutex keeping;
@@ -278,7 +284,7 @@ class Chain {
 
   // Until the neighbours are done, too: they may count on signs of life until then.
   Status part() {
-    for (Neighbour& neighbour : neighbours_) neighbour.end_with(Sign::kDone);
+    for (Neighbour& neighbour : neighbours_) neighbour.end();
     Nap nap;
     while (!std::all_of(neighbours_.begin(), neighbours_.end(),
                         [](const Neighbour& neighbour) { return neighbour.parted(); })) {
@@ -371,7 +377,6 @@ class Chain {
         FVP_TRY(const bool sent, oldest.outgoing->done());
         if (!sent) break;
         oldest.outgoing.reset();
-        neighbours_.back().does_something();
       }
       {
         const std::lock_guard lock(mutex_);

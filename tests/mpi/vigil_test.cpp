@@ -131,7 +131,6 @@ TEST(Vigil, ARankThatDiesInTheChainIsNamedAndEverybodyHearsOfIt) {
   ASSERT_GE(size, 3);  // one has to be no neighbour of the dead one
   const int dead = size - 1;
   ChainOptions options;
-  options.frame_bytes = 1000;
   options.frames = 3;
   options.patience = milliseconds(1000);
   if ((*ranks)->rank() == dead) {
