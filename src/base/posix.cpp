@@ -394,10 +394,8 @@ Result<std::vector<std::string>> list(const std::string& directory) {
   return names;
 }
 
-namespace {
-
 // A FIFO that somebody left in a shared cache must not hold us up, so nothing waits in open().
-Result<Opened> open_regular(const std::string& path) {
+Result<Opened> open_with_info(const std::string& path) {
   Opened file;
   file.fd =
       Fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
@@ -408,6 +406,8 @@ Result<Opened> open_regular(const std::string& path) {
   }
   return file;
 }
+
+namespace {
 
 Result<std::string> read_whole(const Fd& fd, const std::string& path, std::uint64_t limit) {
   std::string text;
@@ -430,7 +430,7 @@ Result<std::optional<std::string>> read_small(const std::string& path, std::uint
   // Looked at first: what is not there is the usual case, and no error.
   FVP_TRY(const auto info, stat(path));
   if (!info) return std::nullopt;
-  const Result<Opened> file = open_regular(path);
+  const Result<Opened> file = open_with_info(path);
   if (!file && file.error().code == ErrorCode::kNotFound) return std::nullopt;  // removed meanwhile
   if (!file) return fail(file.error());
   FVP_TRY(std::string text, read_whole(file->fd, path, limit));
@@ -546,12 +546,8 @@ Result<Fd> open_private(const std::string& path) {
   return fd;
 }
 
-Result<Opened> open_with_info(const std::string& path) {
-  return open_regular(path);
-}
-
 Result<Fd> open_read(const std::string& path) {
-  FVP_TRY(Opened file, open_regular(path));
+  FVP_TRY(Opened file, open_with_info(path));
   return std::move(file.fd);
 }
 

@@ -54,22 +54,25 @@ enum class Sign : std::uint32_t {
 // one has come, so that none is left over.
 class Neighbour {
  public:
-  Neighbour(Collective& ranks, int rank, const ChainOptions& options)
-      : ranks_(ranks), rank_(rank), patience_(options.patience) {}
+  Neighbour(Collective& ranks, int rank, const ChainEnd& end, const ChainOptions& options)
+      : ranks_(ranks), rank_(rank), patience_(options.patience) {
+    const auto at = static_cast<std::size_t>(rank);
+    name_ = "node " + (at < end.names.size() ? end.names[at] : "of rank " + std::to_string(rank));
+  }
 
   /// To be called again and again. Fails when the neighbour is lost, or says that another one is.
-  Status turn(const std::string& name) {
+  Status turn() {
     const auto now = SteadyClock::now();
     if (now < next_turn_) return {};
     next_turn_ = now + std::min<SteadyClock::duration>(patience_ / 100, kTurn);
     FVP_CHECK_OK(listen(now));
     if (heard_ == Sign::kLost) {
       Error error = peer_lost("", patience_);
-      error.message = "node " + name + " says that a node of the job is lost";
+      error.message = name_ + " says that a node of the job is lost";
       return fail(std::move(error));
     }
     if (!parted_ && now - heard_at_ > patience_) {
-      return fail(peer_lost("node " + name + " has given no sign of life", patience_));
+      return fail(peer_lost(name_ + " has given no sign of life", patience_));
     }
     if (outgoing_) {
       FVP_TRY(const bool sent, outgoing_->done());
@@ -126,6 +129,7 @@ class Neighbour {
 
   Collective& ranks_;
   int rank_;
+  std::string name_;
   std::chrono::milliseconds patience_;
   SteadyClock::time_point next_turn_;
   Sign heard_ = Sign::kLives;
@@ -186,8 +190,8 @@ class Chain {
         first_(ranks.rank() == 0),
         last_(ranks.rank() == ranks.size() - 1),
         spare_(first_ ? options.frame_bytes : 0) {
-    if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, options);
-    if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, options);
+    if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, end, options);
+    if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, end, options);
     const std::size_t count = std::max<std::size_t>(options.frames, 2);
     frames_.reserve(count);
     for (std::size_t i = 0; i < count; ++i) frames_.emplace_back(options.frame_bytes);
@@ -209,9 +213,7 @@ class Chain {
     changed_.notify_all();
     for (std::thread& thread : threads) thread.join();
     if (!status) {
-      for (Neighbour& neighbour : neighbours_) {
-        neighbour.tell_that_it_is_broken();
-      }
+      for (Neighbour& neighbour : neighbours_) neighbour.tell_that_it_is_broken();
       // What was asked for may still arrive: the buffers must outlive it, and so stay for good.
       static std::mutex keeping;
       static std::deque<std::pair<std::vector<Frame>, std::deque<Neighbour>>> kept;
@@ -270,16 +272,8 @@ class Chain {
   }
 
   Status turn_to_neighbours() {
-    int rank = first_ ? 1 : ranks_.rank() - 1;
-    for (Neighbour& neighbour : neighbours_) {
-      FVP_CHECK_OK(neighbour.turn(name_of(rank)));
-      rank += 2;
-    }
+    for (Neighbour& neighbour : neighbours_) FVP_CHECK_OK(neighbour.turn());
     return {};
-  }
-  [[nodiscard]] std::string name_of(int rank) const {
-    const auto at = static_cast<std::size_t>(rank);
-    return at < end_.names.size() ? end_.names[at] : "of rank " + std::to_string(rank);
   }
 
   // Until the neighbours are done, too: they may count on signs of life until then.

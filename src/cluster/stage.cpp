@@ -502,7 +502,6 @@ class Node {
     const bool sends = leaders_.rank() == 0;
     FVP_TRY(const std::vector<std::string> needs,
             leaders_.all_gather(sends && !opened_ ? "" : bits_to_text(wanted_, in)));
-    FVP_TRY(const std::vector<std::string> names, leaders_.all_gather(leaders_.node()));
     if (needs.front().empty()) {  // rank 0 does not even know which files there are
       if (in) outcome_.report.error = fail(ErrorCode::kInternal, "rank 0 cannot send").value();
       return {};
@@ -520,10 +519,11 @@ class Node {
     // All of this is the same on every leader.
     if (files.empty() || !goes_on(out)) return {};
 
-    Sender sender(depot_.get(), sends ? files : std::vector<std::uint32_t>());
-    Receiver receiver(depot_.get(), in ? wanted_ : std::vector<bool>());
     if (sends) plan(files);
+    Sender sender(depot_.get(), sends ? std::move(files) : std::vector<std::uint32_t>());
+    Receiver receiver(depot_.get(), in ? wanted_ : std::vector<bool>());
     ChainEnd end;
+    FVP_TRY(end.names, leaders_.all_gather(leaders_.node()));
     end.source = [&](std::span<std::byte> room) { return sender.fill(room); };
     end.takers = {[&](std::span<const std::byte> frame) { receiver.hash(frame); },
                   [&](std::span<const std::byte> frame) { receiver.write(frame); }};
@@ -532,7 +532,6 @@ class Node {
       return word(!in || receiver.out());
     };
     end.go_on = [&](const ChainWord& sum) { return sum.signal == 0 && goes_on(sum.out); };
-    end.names = names;
     const auto whole = run_chain(leaders_, end, options_.chain);
     receiver.end();
     told_.reset();
