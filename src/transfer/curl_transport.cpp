@@ -10,7 +10,9 @@
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/idle.h"
 #include "transfer/rate_bucket.h"
@@ -29,6 +31,9 @@ constexpr std::size_t kMaxHeadBytes = 256U << 10U;
 constexpr long kReceiveBuffer = 256L << 10U;
 // It is made anew for each request; of this size malloc has it at hand.
 constexpr long kSmallReceiveBuffer = 32L << 10U;
+// libcurl hands a body over by 16 KiB. Whoever writes it down pays for each piece by a system call,
+// which is dearer than copying it once more.
+constexpr std::size_t kDelivery = 256U << 10U;
 
 struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
@@ -141,32 +146,38 @@ struct Transfer {
   bool refused = false;
   std::exception_ptr thrown;  // by the sink; goes on from poll(), outside of libcurl's C frames
   std::array<char, CURL_ERROR_SIZE> words{};
+  std::vector<std::byte> undelivered;  // of the body, in this turn of the loop
   List headers;
   Easy easy;  // last: goes first, since it points to all of the above
 };
 
-// Runs what a callback does. libcurl is C: nothing may be thrown through it, so an exception is
-// parked and libcurl told to end the transfer.
+// Runs what a callback does; false ends the transfer. libcurl is C: nothing may be thrown through
+// it, so an exception is parked.
 template <typename F>
-std::size_t callback(Transfer& transfer, std::size_t bytes, F&& consume) noexcept {
-  constexpr std::size_t kEnd = 0;  // fewer than `bytes`: ends the transfer
+bool callback(Transfer& transfer, F&& consume) noexcept {
   try {
-    transfer.slow_bytes += bytes;
     const bool go_on = consume();
     // After the sink's work, not before: a slow disk is not a silent server.
     transfer.last_byte = real_clock().now();
-    return go_on ? bytes : kEnd;
+    return go_on;
   } catch (...) {
     transfer.thrown = std::current_exception();
-    return kEnd;
+    return false;
   }
+}
+
+// What libcurl is answered: fewer than `bytes` ends the transfer.
+std::size_t answer(bool go_on, std::size_t bytes) {
+  return go_on ? bytes : 0;
 }
 
 std::size_t on_header(char* data, std::size_t size, std::size_t count, void* user) noexcept {
   auto& transfer = *static_cast<Transfer*>(user);
-  return callback(transfer, size * count, [&] {
+  const std::size_t bytes = size * count;
+  transfer.slow_bytes += bytes;
+  const bool go_on = callback(transfer, [&] {
     if (transfer.head_delivered) return true;  // a trailer after a chunked body
-    switch (transfer.parser.feed({data, size * count}, transfer.head)) {
+    switch (transfer.parser.feed({data, bytes}, transfer.head)) {
       case HeadParser::Line::kMore:
         return true;
       case HeadParser::Line::kTooLong:
@@ -179,6 +190,26 @@ std::size_t on_header(char* data, std::size_t size, std::size_t count, void* use
     transfer.refused = !transfer.sink.on_head(transfer.head);
     return !transfer.refused;
   });
+  return answer(go_on, bytes);
+}
+
+bool deliver(Transfer& transfer, std::span<const std::byte> body) {
+  transfer.refused = !transfer.sink.on_body(body);
+  return !transfer.refused;
+}
+
+bool deliver_kept(Transfer& transfer) {
+  const bool go_on = deliver(transfer, transfer.undelivered);
+  transfer.undelivered.clear();
+  return go_on;
+}
+
+bool take(Transfer& transfer, std::span<const std::byte> piece) {
+  std::vector<std::byte>& kept = transfer.undelivered;
+  // All that was read: there is nothing to put it together with.
+  if (kept.empty() && piece.size() < CURL_MAX_WRITE_SIZE) return deliver(transfer, piece);
+  kept.insert(kept.end(), piece.begin(), piece.end());
+  return kept.size() + CURL_MAX_WRITE_SIZE <= kDelivery || deliver_kept(transfer);
 }
 
 std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) noexcept {
@@ -193,10 +224,9 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
     }
     transfer.bucket->take(bytes);
   }
-  return callback(transfer, bytes, [&] {
-    transfer.refused = !transfer.sink.on_body(std::as_bytes(std::span(data, bytes)));
-    return !transfer.refused;
-  });
+  transfer.slow_bytes += bytes;
+  const auto piece = std::as_bytes(std::span(data, bytes));
+  return answer(callback(transfer, [&] { return take(transfer, piece); }), bytes);
 }
 
 TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
@@ -325,6 +355,7 @@ class CurlTransport final : public Transport {
       }
       int running = 0;
       check(curl_multi_perform(multi_.get(), &running));
+      deliver_rest(completions);
       collect(completions);
       end_stalled(before, completions);
 
@@ -422,6 +453,20 @@ class CurlTransport final : public Transport {
     (void)curl_easy_setopt(easy.get(), CURLOPT_PROXY_CAPATH, directory_name);
   }
 
+  // What came in this turn and was too little for a delivery of its own.
+  void deliver_rest(std::vector<Completion>& completions) {
+    for (auto next = transfers_.begin(); next != transfers_.end();) {
+      Transfer& transfer = *(next++)->second;
+      if (transfer.undelivered.empty()) continue;
+      if (callback(transfer, [&] { return deliver_kept(transfer); })) continue;
+      if (const std::exception_ptr thrown = transfer.thrown) {
+        cancel(transfer.id);
+        pass_on(thrown, completions);
+      }
+      finish(transfer, TransportFailure::kRefusedBySink, {}, completions);
+    }
+  }
+
   // Takes over what libcurl has finished.
   void collect(std::vector<Completion>& completions) {
     std::exception_ptr thrown;
@@ -445,10 +490,12 @@ class CurlTransport final : public Transport {
              failure == TransportFailure::kNone ? std::string() : detail_of(code, transfer),
              completions);
     }
-    if (thrown) {
-      stillborn_ = std::move(completions);  // for the next call
-      std::rethrow_exception(thrown);
-    }
+    if (thrown) pass_on(thrown, completions);
+  }
+
+  [[noreturn]] void pass_on(const std::exception_ptr& thrown, std::vector<Completion>& completions) {
+    stillborn_ = std::move(completions);  // for the next call
+    std::rethrow_exception(thrown);
   }
 
   // libcurl tells a proxy that does not answer from a server that does not only by its words:

@@ -90,6 +90,9 @@ class ScriptedWorld final : public World {
   ScriptedTransport transport_{clock_};
 };
 
+// Less than a transport reads at a time, a few times as much, and far more.
+constexpr std::size_t kBodySizes[] = {8, 40U << 10U, 700'001};
+
 // Writes down what comes, and refuses or throws where it is told to.
 class Recorder : public BodySink {
  public:
@@ -295,9 +298,24 @@ TEST_P(TransportContract, EndsATransferWhoseSinkRefusesTheHead) {
 }
 
 TEST_P(TransportContract, EndsATransferWhoseSinkRefusesTheBody) {
-  sink.refuse_body = true;
-  const Completion completion = fetch("/a", with_length("the body"));
-  EXPECT_EQ(completion.failure, TransportFailure::kRefusedBySink);
+  for (const std::size_t size : kBodySizes) {
+    sink = Recorder();
+    sink.refuse_body = true;
+    const Completion completion =
+        fetch("/a" + std::to_string(size), with_length(std::string(size, 'x')));
+    EXPECT_EQ(completion.failure, TransportFailure::kRefusedBySink) << size;
+  }
+}
+
+TEST_P(TransportContract, DeliversEveryByteOfABodyInItsPlace) {
+  for (const std::size_t size : kBodySizes) {
+    sink = Recorder();
+    std::string body(size, '\0');
+    for (std::size_t i = 0; i < size; ++i) body[i] = static_cast<char>('a' + i / 1000 % 26);
+    EXPECT_EQ(fetch("/a" + std::to_string(size), with_length(body)).failure,
+              TransportFailure::kNone);
+    EXPECT_TRUE(sink.body == body) << size;
+  }
 }
 
 TEST_P(TransportContract, ForgetsACancelledTransfer) {
@@ -620,15 +638,19 @@ TEST_F(CurlTransportTest, RefusesAHeadWithoutEnd) {
 }
 
 TEST_F(CurlTransportTest, HandsOnWhatASinkThrows) {
-  sink.on_bytes = [] { throw std::runtime_error("of the sink"); };
-  transport->start(get(server.serve("/a", with_length("x"))), sink);
   const auto poll = [&] {
     const auto bound = real_clock().now() + seconds(60);
     while (transport->poll(bound, {}).empty() && real_clock().now() < bound) {
     }
   };
-  EXPECT_THROW(poll(), std::runtime_error);
-  EXPECT_TRUE(transport->poll(real_clock().now(), {}).empty());
+  for (const std::size_t size : kBodySizes) {
+    sink = Recorder();
+    sink.on_bytes = [] { throw std::runtime_error("of the sink"); };
+    const std::string path = "/a" + std::to_string(size);
+    transport->start(get(server.serve(path, with_length(std::string(size, 'x')))), sink);
+    EXPECT_THROW(poll(), std::runtime_error) << size;
+    EXPECT_TRUE(transport->poll(real_clock().now(), {}).empty());
+  }
 }
 
 TEST_F(CurlTransportTest, LosesNoCompletionWhenAnotherSinkThrows) {
