@@ -9,8 +9,8 @@
 #include <map>
 #include <mutex>
 #include <new>
-#include <stdexcept>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -493,7 +493,8 @@ class CurlTransport final : public Transport {
     if (thrown) pass_on(thrown, completions);
   }
 
-  [[noreturn]] void pass_on(const std::exception_ptr& thrown, std::vector<Completion>& completions) {
+  [[noreturn]] void pass_on(const std::exception_ptr& thrown,
+                            std::vector<Completion>& completions) {
     stillborn_ = std::move(completions);  // for the next call
     std::rethrow_exception(thrown);
   }
