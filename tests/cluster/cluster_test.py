@@ -14,6 +14,7 @@ import pathlib
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -334,6 +335,21 @@ class NameThatWasLookedFor(ClusterCase):
         ranks = job.srun(*MpiJob.SRUN, "sh", "-c", f"{FVPREFETCH} {job.manifest} > /dev/null && sha256sum {wanted}")
         self.assert_exit(0, ranks)
         self.assertEqual(ranks.out.splitlines(), [f"{LINEAR_HEAD.sha256}  {wanted}"] * 4)
+
+
+class CacheThatWasRemovedElsewhere(ClusterCase):
+    """The NFS client of a node goes on telling of a file for seconds after another node has removed it."""
+
+    def test_is_filled_again(self):
+        job = Job("CacheThatWasRemovedElsewhere")
+        first = job.fvprefetch(*MpiJob.SRUN)
+        self.assert_exit(0, first)
+        for cache in ("eval", "hub"):
+            shutil.rmtree(job.folder / cache)
+        again = job.fvprefetch(*MpiJob.SRUN)
+        self.assert_exit(0, again)
+        self.assertEqual(again.out, first.out)
+        self.assertIn(f"{len(manifest_entries(HUB.url))} fetched", again.err)
 
 
 class LockOnlyJob(ColdJob):
