@@ -162,19 +162,37 @@ struct Frame {
 };
 
 // How the calling thread waits: MPI moves only when it is tested, so it is tested again at once as
-// long as something moves, and at longer and longer intervals when nothing does.
+// long as something moves, and at longer and longer intervals when nothing does. Where a test takes
+// long, a virtual machine say, it must not take all the time that others could use.
 class Nap {
  public:
   void nothing_moved() {
     ++idle_;
-    if (idle_ < 50) return std::this_thread::yield();
-    const auto pause = std::chrono::microseconds(std::min<std::size_t>(idle_, 500));
-    real_clock().sleep_until(real_clock().now() + pause, {});
+    const Clock::TimePoint now = real_clock().now();
+    // A turn that was interrupted is no measure.
+    turn_ = std::min(turn_ + turn_ / 8, now - awake_since_);
+    if (idle_ < kAtOnce && turn_ < kQuick) {
+      std::this_thread::yield();
+    } else {
+      const auto growing = std::chrono::microseconds(std::min<std::size_t>(idle_, 500));
+      const auto share = std::min<Clock::TimePoint::duration>(4 * turn_, kLongest);
+      real_clock().sleep_until(now + std::max<Clock::TimePoint::duration>(growing, share), {});
+    }
+    awake_since_ = real_clock().now();
   }
-  void moved() { idle_ = 0; }
+  void moved() {
+    idle_ = 0;
+    awake_since_ = real_clock().now();
+  }
 
  private:
+  static constexpr std::size_t kAtOnce = 50;
+  static constexpr std::chrono::microseconds kQuick{50};
+  static constexpr std::chrono::milliseconds kLongest{2};
+
   std::size_t idle_ = 0;
+  Clock::TimePoint awake_since_ = real_clock().now();
+  Clock::TimePoint::duration turn_ = kLongest;  // what a turn of the loop takes
 };
 
 // Frames are numbered from 0; number n lies in the buffer n % frames. Of each rank:

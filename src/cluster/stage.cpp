@@ -17,6 +17,7 @@
 #include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
+#include "cluster/read_ahead.h"
 #include "prefetch/depot.h"
 #include "prefetch/error_json.h"
 #include "prefetch/run.h"
@@ -41,21 +42,21 @@ struct Header {
 };
 static_assert(sizeof(Header) == 16);
 
-// Rank 0's end: reads the files one after the other.
+// Rank 0's end: sends the files one after the other.
 class Sender {
  public:
   /// `files`: numbers of those to send.
   Sender(const Depot* depot, std::vector<std::uint32_t> files)
-      : depot_(depot), files_(std::move(files)) {}
+      : depot_(depot), files_(std::move(files)), ahead_(as_they_lie(depot, files_)) {}
 
   std::size_t fill(std::span<std::byte> room) {
     room_ = room;
     used_ = 0;
     const std::size_t first = next_;
-    while (next_ < files_.size() || fd_) {
+    while (next_ < files_.size() || open_) {
       if (room_.size() - used_ < kLeast) break;
-      if (!fd_ && next_ - first == kMostFilesInAFrame) break;
-      const auto step = guard([&]() -> Status { return fd_ ? read_on() : open_next(); });
+      if (!open_ && next_ - first == kMostFilesInAFrame) break;
+      const auto step = guard([&]() -> Status { return open_ ? read_on() : open_next(); });
       if (!step) bad(step.error());
     }
     return used_;
@@ -69,31 +70,47 @@ class Sender {
   /// Opening small ones takes longer than to send them: the nodes need not wait for a full frame.
   static constexpr std::size_t kMostFilesInAFrame = 32;
 
+  static std::vector<ReadAhead::File> as_they_lie(const Depot* depot,
+                                                  const std::vector<std::uint32_t>& files) {
+    std::vector<ReadAhead::File> list;
+    for (const std::uint32_t file : files) {
+      list.push_back({depot->files()[file].from, depot->files()[file].spec.size});
+    }
+    return list;
+  }
+
   Status open_next() {
     file_ = files_[next_++];
     const Depot::File& file = depot_->files()[file_];
-    FVP_TRY(posix::Opened opened, posix::open_with_info(file.from));
-    size_ = file.spec.size.value_or(opened.info.size);
-    if (opened.info.size != size_) return changed(opened.info.size);
+    std::uint64_t there = 0;
+    if (auto read = ahead_.next()) {
+      FVP_TRY(whole_, *std::move(read));
+      there = whole_.size();
+    } else {
+      FVP_TRY(posix::Opened opened, posix::open_with_info(file.from));
+      there = opened.info.size;
+      fd_ = std::move(opened.fd);
+    }
+    size_ = file.spec.size.value_or(there);
+    if (there != size_) return changed(there);
     hasher_.reset();
     if (!file.spec.digest) hasher_.emplace(Digest::Kind::kSha256, size_);
     offset_ = 0;
-    fd_ = std::move(opened.fd);
+    open_ = true;
     return {};
   }
 
   Status read_on() {
-    const Depot::File& file = depot_->files()[file_];
     if (offset_ == size_) {
       const std::string hex = hasher_ ? hasher_->finish() : "";
       put(Kind::kEnd, hex);
-      fd_ = posix::Fd();
+      close();
       return {};
     }
     const std::size_t at = used_ + sizeof(Header);
     const std::size_t most = std::min<std::uint64_t>(room_.size() - at, size_ - offset_);
     const std::span<std::byte> piece = room_.subspan(at, most);
-    FVP_TRY(const std::size_t length, posix::read_at(fd_, offset_, piece, file.from));
+    FVP_TRY(const std::size_t length, read_piece(piece));
     if (length == 0) return changed(offset_);
     if (hasher_) hasher_->update(piece.first(length));
     put_header(Kind::kData, length);
@@ -101,6 +118,18 @@ class Sender {
     offset_ += length;
     bytes_read_ += length;
     return {};
+  }
+
+  Result<std::size_t> read_piece(std::span<std::byte> piece) {
+    if (fd_) return posix::read_at(fd_, offset_, piece, depot_->files()[file_].from);
+    std::copy_n(whole_.begin() + static_cast<std::ptrdiff_t>(offset_), piece.size(), piece.begin());
+    return piece.size();
+  }
+
+  void close() {
+    open_ = false;
+    fd_ = posix::Fd();
+    whole_.clear();
   }
 
   Status changed(std::uint64_t size) const {
@@ -111,7 +140,7 @@ class Sender {
 
   void bad(const Error& error) {
     put(Kind::kBad, to_json(failed_report(error)));
-    fd_ = posix::Fd();
+    close();
   }
 
   void put_header(Kind kind, std::uint64_t length) {
@@ -129,11 +158,14 @@ class Sender {
 
   const Depot* depot_;  // not null where there are files
   const std::vector<std::uint32_t> files_;
+  ReadAhead ahead_;
   std::size_t next_ = 0;
   std::span<std::byte> room_;
   std::size_t used_ = 0;
   std::uint32_t file_ = 0;
-  posix::Fd fd_;
+  bool open_ = false;
+  posix::Fd fd_;                  // of one that is read piece by piece
+  std::vector<std::byte> whole_;  // of one that was read ahead
   std::uint64_t size_ = 0;
   std::uint64_t offset_ = 0;
   std::optional<Hasher> hasher_;

@@ -21,10 +21,11 @@ using nlohmann::json;
 
 Result<CargoEntry> load_hub(const HubSource& source, const Session& session,
                             const EntryReport& report) {
-  // The commit that the report names, wherever its branch has gone meanwhile.
+  // The commit that the report names, wherever its branch has gone meanwhile. Whether its files are
+  // there was looked at for the report; who reads them finds what has gone since.
   Told told;
   told.commit = report.commit;
-  FVP_TRY(Survey survey, look(source, session, Hashing::kForbidden, told));
+  FVP_TRY(Survey survey, list_hub(source, session, told));
   if (survey.unlisted()) {  // a cache that somebody else made: its blobs' names tell enough
     FVP_TRY(survey.files, files_in_snapshot(source, session, report.commit));
     survey.commit = report.commit;
@@ -32,10 +33,6 @@ Result<CargoEntry> load_hub(const HubSource& source, const Session& session,
         std::all_of(survey.files.begin(), survey.files.end(),
                     [](const FileSpec& file) { return file.size && file.digest; });
     if (!told_all) return fail(ErrorCode::kNotFound, "the cache does not tell its digests");
-    survey.need = Survey::Need::kNothing;
-  }
-  if (survey.need != Survey::Need::kNothing) {
-    return fail(ErrorCode::kNotFound, "it is not complete any more");
   }
   const HubStore store = session.store(source.repo);
   CargoEntry entry;
