@@ -24,6 +24,8 @@ WARM_FILES = 10  # few, since it is not stat() that is to be measured
 RUN_LIMIT = 300  # seconds until one start of mpirun counts as hanging
 ROUND_LIMIT = 300  # and one round on the cluster's nodes
 OURS = "ours"
+FAR_MS = 1  # that a metadata server under load takes for an answer; that of the cluster takes 0.1
+HEAD = "10.77.0.10"  # of the cluster, as the nodes see it
 CPU_UNSEEN = {"sbcast"}  # daemons do the work
 
 
@@ -31,13 +33,13 @@ CPU_UNSEEN = {"sbcast"}  # daemons do the work
 
 
 def add_repo(hub, repo, sizes):
-    """A repository as the Hub cache has it: blobs named by their sha256, links in a snapshot."""
+    """A repository as a download leaves it: blobs named by their sha256, links in a snapshot, the list of its files."""
     root = hub / f"models--{repo.replace('/', '--')}"
     snapshot = root / "snapshots" / COMMIT
     for folder in (root / "blobs", root / "refs", snapshot):
         folder.mkdir(parents=True)
     (root / "refs" / "main").write_text(COMMIT)
-    noise = os.urandom(16 * MIB)
+    noise, listed = os.urandom(16 * MIB), {}
     for number, size in enumerate(sizes):
         digest, partial = hashlib.sha256(), root / "blobs" / "partial"
         head = number.to_bytes(8, "big")  # every file is another one
@@ -47,7 +49,12 @@ def add_repo(hub, repo, sizes):
                 digest.update(piece)
                 out.write(piece)
         partial.rename(root / "blobs" / digest.hexdigest())
-        (snapshot / f"file-{number:04}.bin").symlink_to(f"../../blobs/{digest.hexdigest()}")
+        name = f"file-{number:04}.bin"
+        (snapshot / name).symlink_to(f"../../blobs/{digest.hexdigest()}")
+        lfs = {"lfs_sha256": digest.hexdigest(), "lfs_size": size}
+        listed[name] = {"size": size, "blob_id": f"{number:040x}"} | lfs
+    (root / "trees").mkdir()
+    (root / "trees" / f"{COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": listed}))
     return sum(sizes)
 
 
@@ -165,15 +172,29 @@ def cluster_case(args):
             # On each node's own disk, so that no page of it comes from the server meanwhile.
             cluster.share(args.build / "bench/stage_bench", "stage_bench")
             on_nodes(cluster, nodes, folder, ["cp", "/shared/stage_bench", "/local/stage_bench"], ROUND_LIMIT)
-            rows = []
-            for name, size in content.items():
+
+            def measure(case, name):
                 command = ["/local/stage_bench", "/shared", "/local/own", f"org/{name}", args.rounds, "--cold"]
                 text = on_nodes(cluster, nodes, folder, command, args.rounds * ROUND_LIMIT)
-                rows += stage_rows_of(f"nfs {name}", nodes, text, size)
+                return stage_rows_of(case, nodes, text, content[name])
+
+            rows = measure("nfs big", "big") + measure("nfs small", "small")
+            if move_away(cluster, nodes):
+                rows += measure("nfs far", "small")
+            else:
+                print("cluster: `nfs far` is left out: the nodes' kernel has no netem", flush=True)
             return rows
     except LeftOut as why:
         print(f"cluster: left out: {why}", flush=True)
         return []
+
+
+def move_away(cluster, nodes):
+    """What a node sends arrives later from now on, at the server and at other nodes."""
+    device = f"$(ip -o route get {HEAD} | grep -o 'dev [^ ]*' | cut -c5-)"
+    script = f"modprobe sch_netem && tc qdisc replace dev {device} root netem delay {FAR_MS}ms"
+    srun = ["srun", "-K1", "-D/", f"-N{nodes}", f"-n{nodes}", "--ntasks-per-node=1"]
+    return cluster.call("run", *srun, "bash", "-c", script, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
 def on_nodes(cluster, nodes, folder, command, limit):
@@ -253,9 +274,11 @@ def goals(args, stage_rows, warm_rows):
     goal("one big file to 4 nodes, over MPI_Bcast with write", ours_over("big", 4, "bcast"), 0.75)
     for nodes in args.nodes:
         goal(f"the big file, {nodes} nodes: reads of its size", reads("big", nodes), 1.005)
+    goal("cluster: the big file to 4 nodes, over MPI_Bcast with write", ours_over("nfs big", 4, "bcast"), 0.75)
     goal("cluster: the big file to 4 nodes, over sbcast", ours_over("nfs big", 4, "sbcast"), 0.4)
     goal("cluster: the big file to 4 nodes: reads of its size", reads("nfs big", 4), 1.005)
     goal("cluster: small files to 4 nodes, over each reading", ours_over("nfs small", 4, "each reads"), 0.3)
+    goal(f"the same, {FAR_MS} ms from the server", ours_over("nfs far", 4, "each reads"), 0.3)
     eight, alone = warm("8 under mpirun"), warm("1, no mpirun")
     limit = 1.1 * eight["empty"] + 0.02 if eight else None
     goal("warm, 8 ranks: seconds (limit: 1.1 x empty + 0.02)", eight and eight["ours"], limit)

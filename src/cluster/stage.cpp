@@ -518,7 +518,7 @@ class Node {
     FVP_CHECK_OK(depot_->open());
     opened_ = true;
     if (leaders_.size() == 1 && options_.takes) {
-      FVP_TRY(alone_, depot_->keep_others_out(options_.must_stop));
+      FVP_TRY(alone_, depot_->keep_others_out(options_.must_stop, options_.observer));
     }
     wanted_.resize(depot_->files().size(), false);
     if (options_.takes) {

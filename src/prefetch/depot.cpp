@@ -107,7 +107,8 @@ Status Depot::add(std::size_t number) {
   return {};
 }
 
-Result<std::unique_ptr<HeldLock>> Depot::keep_others_out(const StopCheck& must_stop) {
+Result<std::unique_ptr<HeldLock>> Depot::keep_others_out(const StopCheck& must_stop,
+                                                         Observer* observer) {
   const layout::UrlFile eval(cargo_.place.eval_cache, "");
   const std::unique_ptr<Lock> lock =
       session_->locks().plain(layout::lock_beside(eval.locks(), "unload"), 0666);
@@ -124,6 +125,13 @@ Result<std::unique_ptr<HeldLock>> Depot::keep_others_out(const StopCheck& must_s
     if (step.timed_out) {
       return fail(ErrorCode::kLockTimeout, "waited for " + lock->describe_holder() +
                                                ", which copies to " + cargo_.place.eval_cache);
+    }
+    if (step.say && observer != nullptr) {
+      LockWaited event;
+      event.path = cargo_.place.eval_cache;
+      event.holder = lock->describe_holder();
+      event.waited = wait.waited(session_->clock().now());
+      observer->on_event(event);
     }
     session_->clock().sleep_until(step.next_try, {});
   }

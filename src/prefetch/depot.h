@@ -37,8 +37,10 @@ class Depot {
   /// Keeps other processes of this node from unloading into the same caches at the same time, for
   /// as long as it is held; for a process that unloads for itself alone, since one that others wait
   /// for must not wait for others. Waits for the one that does, 30 minutes when it does not get on.
-  /// nullptr: there are no locks there; published by rename it is right all the same.
-  [[nodiscard]] Result<std::unique_ptr<HeldLock>> keep_others_out(const StopCheck& must_stop);
+  /// Tells `observer`, which may be nullptr, on whom. nullptr: there are no locks there; published
+  /// by rename it is right all the same.
+  [[nodiscard]] Result<std::unique_ptr<HeldLock>> keep_others_out(const StopCheck& must_stop,
+                                                                  Observer* observer);
 
   struct File {
     std::size_t entry = 0;  ///< the first that wants it, as a number in Cargo::entries

@@ -1,5 +1,6 @@
 """Copies on the nodes' own disks, by --stage."""
 
+import fcntl
 import json
 import os
 
@@ -102,6 +103,22 @@ class Stage(nodes.OnNodes):
         self.assertIn("while staging to", err)
         self.stage([0, 1, 2], "--min-nodes", "3", code=9)
         self.stage([0, 1, 2], "--min-nodes", "2")
+
+    def test_one_process_says_that_it_waits_for_another_one(self):
+        self.assert_ok(self.fvp(self.path))
+        lock = self.node(0) / "job/eval/.fvprefetch/locks/unload.lock"
+        lock.parent.mkdir(parents=True)
+        with open(lock, "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            process = self.start(self.path, "--stage", self.node(0) / "job")
+            said = []
+            while "waiting for " not in (said[-1] if said else ""):
+                said.append(process.stderr.readline())
+                self.assertTrue(said[-1], "".join(said))  # the end
+            self.assertIn(f"held by pid {os.getpid()}", said[-1])
+        _, rest = process.communicate(timeout=harness.PATIENCE)
+        self.assertEqual(process.returncode, 0, "".join(said) + rest)
+        self.assert_whole(0)
 
     def test_one_process_stages_too(self):
         done = self.fvp(self.path, "--stage", self.node(0) / "job")
