@@ -25,7 +25,6 @@ RUN_LIMIT = 300  # seconds until one start of mpirun counts as hanging
 ROUND_LIMIT = 300  # and one round on the cluster's nodes
 OURS = "ours"
 FAR_MS = 1  # that a metadata server under load takes for an answer; that of the cluster takes 0.1
-HEAD = "10.77.0.10"  # of the cluster, as the nodes see it
 CPU_UNSEEN = {"sbcast"}  # daemons do the work
 
 
@@ -191,7 +190,8 @@ def cluster_case(args):
 
 def move_away(cluster, nodes):
     """What a node sends arrives later from now on, at the server and at other nodes."""
-    device = f"$(ip -o route get {HEAD} | grep -o 'dev [^ ]*' | cut -c5-)"
+    server = "$(findmnt -no SOURCE /shared | cut -d: -f1)"
+    device = f"$(ip -o route get {server} | grep -o 'dev [^ ]*' | cut -c5-)"
     script = f"modprobe sch_netem && tc qdisc replace dev {device} root netem delay {FAR_MS}ms"
     srun = ["srun", "-K1", "-D/", f"-N{nodes}", f"-n{nodes}", "--ntasks-per-node=1"]
     return cluster.call("run", *srun, "bash", "-c", script, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0

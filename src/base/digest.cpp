@@ -118,6 +118,14 @@ Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind, const S
               "find out which program writes there; fvprefetch replaces files by rename only");
 }
 
+Result<std::optional<HashedFile>> hash_if_there(const std::string& path, Digest::Kind kind,
+                                                const StopCheck& must_stop) {
+  auto hashed = hash_file(path, kind, must_stop);
+  if (!hashed && hashed.error().code == ErrorCode::kNotFound) return std::nullopt;
+  if (!hashed) return fail(std::move(hashed).error());
+  return *std::move(hashed);
+}
+
 bool agrees(const Digest& expected, std::string_view actual) {
   std::string hex = expected.hex;
   std::transform(hex.begin(), hex.end(), hex.begin(), [](char c) {

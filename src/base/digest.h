@@ -52,6 +52,12 @@ using ReadMeter = std::function<void(std::uint64_t bytes)>;
 [[nodiscard]] Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind,
                                            const StopCheck& must_stop, const ReadMeter& meter = {});
 
+/// The same of a file that another node may have removed: stat() may tell of it for seconds more.
+/// nullopt: it is not there.
+[[nodiscard]] Result<std::optional<HashedFile>> hash_if_there(const std::string& path,
+                                                              Digest::Kind kind,
+                                                              const StopCheck& must_stop);
+
 /// Whether `actual` (full hex) agrees with `expected` (full, or a prefix for kSha256).
 [[nodiscard]] bool agrees(const Digest& expected, std::string_view actual);
 

@@ -370,7 +370,10 @@ void look_afresh(const std::string& directory) {
   if (!folder.local) folder.local = is_local(directory);
   if (*folder.local) return;
   DIR* const stream = ::opendir(directory.c_str());
-  if (stream == nullptr) return;  // not there: nothing remembered either
+  if (stream == nullptr) {  // not there: no node remembers it, nor do we
+    folder.local.reset();
+    return;
+  }
   (void)::readdir(stream);
   ::closedir(stream);
 }
@@ -444,14 +447,10 @@ Result<std::string> read_stream(const std::string& path, std::uint64_t limit) {
 }
 
 Status make_directories(const std::string& path) {
-  // Look first: where nothing may be written, mkdir of what is there says EROFS or EACCES.
-  FVP_TRY(auto there, stat(path));
-  if (there) {
-    // Perhaps from this node's memory: NFS has a directory that another node has removed for a
-    // while.
-    look_afresh(path);
-    FVP_TRY(there, stat(path));
-  }
+  // Look first: where nothing may be written, mkdir of what is there says EROFS or EACCES. And not
+  // into this node's memory: for a while NFS has a directory there that another node has removed.
+  look_afresh(path);
+  FVP_TRY(const auto there, stat(path));
   if (there && there->directory) return {};
   if (there) return fail(errno_error(ENOTDIR, "make directory", path));
 

@@ -5,7 +5,6 @@
 #include <system_error>
 #include <utility>
 
-#include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
 
@@ -16,7 +15,6 @@ constexpr std::size_t kThreads = 8;
 // What lies ready, or is on its way, and was not taken.
 constexpr std::size_t kMostFiles = 64;
 constexpr std::uint64_t kMostBytes = 8U << 20U;
-constexpr std::chrono::milliseconds kIdle{50};
 
 Result<std::vector<std::byte>> read(const std::string& path, std::uint64_t size) {
   FVP_TRY(const posix::Opened opened, posix::open_with_info(path));
@@ -80,11 +78,7 @@ std::optional<Result<std::vector<std::byte>>> ReadAhead::next() {
   const std::optional<std::uint64_t> size = files_[next_++].size;
   if (size.value_or(kSmall + 1) > kSmall || threads_.empty()) return std::nullopt;
   std::unique_lock lock(mutex_);
-  while (!done_.wait_for(lock, kIdle, [this] { return !reads_.empty() && reads_.front(); })) {
-    lock.unlock();
-    idle();
-    lock.lock();
-  }
+  done_.wait(lock, [this] { return !reads_.empty() && reads_.front(); });
   auto bytes = std::move(reads_.front());
   reads_.pop_front();
   bytes_ -= *size;

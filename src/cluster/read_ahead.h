@@ -34,8 +34,8 @@ class ReadAhead {
   static constexpr std::uint64_t kSmall = 256U << 10U;
 
   /// The bytes of the next file, in the order of the list, or why they cannot be had; nullopt: it
-  /// is the caller's to read. Blocks on the file system, and comes by idle() meanwhile. Bytes that
-  /// are more or fewer than they should be are given as they are. At most once for each file.
+  /// is the caller's to read. Blocks on the file system. Bytes that are more or fewer than they
+  /// should be are given as they are. At most once for each file.
   [[nodiscard]] std::optional<Result<std::vector<std::byte>>> next();
 
  private:

@@ -15,10 +15,11 @@ namespace {
 constexpr const char* kPinHint =
     "pin the revision that the manifest was made for, or correct the manifest";
 
-/// A network file system may tell for seconds of a file that another node has removed; who opens it
-/// learns the truth.
-bool is_gone(const Error& error) {
-  return error.code == ErrorCode::kNotFound;
+/// Of a file that stat() tells of: a network file system may do so for seconds after another node
+/// has removed it. Who opens it learns the truth.
+bool was_removed(const std::string& path) {
+  const auto fd = posix::open_read(path);
+  return !fd && fd.error().code == ErrorCode::kNotFound;
 }
 
 /// A file as select() wants it, of which only this is known.
@@ -190,16 +191,12 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
 
   const HubStore store = session.store(source.repo);
   const bool receipt = survey.verified_by == "receipt";
-  // Who removes a cache removes the receipt, too, and that one was opened.
-  const auto was_removed = [receipt](const std::string& path) {
-    if (receipt) return false;
-    const auto fd = posix::open_read(path);
-    return !fd && is_gone(fd.error());
-  };
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
     const FileSpec& file = survey.files[i];
     const std::string path = store.paths().pointer(survey.commit, file.path);
-    if (!store.has_file(survey.commit, file) || was_removed(path) || session.rejects(path)) {
+    // Who removes a cache removes the receipt, too, and that one was opened.
+    const bool there = store.has_file(survey.commit, file) && (receipt || !was_removed(path));
+    if (!there || session.rejects(path)) {
       survey.missing.push_back(i);
     } else if (!source.files.empty() && !receipt) {
       // Once, as for a URL with a sha256: other clients name blobs by what they hope to have got.
@@ -376,17 +373,14 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
     return verdict;
   }
   if (!pinned || hashing == Hashing::kForbidden) {
-    if (const auto fd = posix::open_read(store.paths().path()); !fd && is_gone(fd.error())) {
-      return std::nullopt;
-    }
+    if (was_removed(store.paths().path())) return std::nullopt;
     verdict.good = true;
     verdict.verified_by = source.file.size ? "size" : "present";
     verdict.unchecked = pinned;
     return verdict;
   }
-  const auto hashed = hash_file(store.paths().path(), Digest::Kind::kSha256, must_stop);
-  if (!hashed && is_gone(hashed.error())) return std::nullopt;
-  if (!hashed) return fail(hashed.error());
+  FVP_TRY(const auto hashed, hash_if_there(store.paths().path(), Digest::Kind::kSha256, must_stop));
+  if (!hashed) return std::nullopt;
   FVP_TRY(const auto now, store.lookup());
   if (!now || !same_file(*now, hashed->info)) return std::nullopt;
   verdict.info = hashed->info;
@@ -417,18 +411,15 @@ Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing
 
 Result<bool> has_digest(const FileSpec& file, const std::string& path, const StopCheck& must_stop) {
   if (!file.digest) return true;
-  const auto actual = hash_file(path, file.digest->kind, must_stop);
-  if (!actual && is_gone(actual.error())) return false;
-  if (!actual) return fail(actual.error());
-  return agrees(*file.digest, actual->hex);
+  FVP_TRY(const auto actual, hash_if_there(path, file.digest->kind, must_stop));
+  return actual && agrees(*file.digest, actual->hex);
 }
 
 Result<Pin> check_pin(const std::string& sha256, const FileSpec& file, const std::string& path,
                       const StopCheck& must_stop) {
   if (!needs_own_check(sha256, file)) return Pin::kAgrees;
-  const auto actual = hash_file(path, Digest::Kind::kSha256, must_stop);
-  if (!actual && is_gone(actual.error())) return Pin::kBroken;
-  if (!actual) return fail(actual.error());
+  FVP_TRY(const auto actual, hash_if_there(path, Digest::Kind::kSha256, must_stop));
+  if (!actual) return Pin::kBroken;
   if (actual->hex == sha256) return Pin::kAgrees;
   if (!file.digest) return Pin::kOther;
   FVP_TRY(const bool own, has_digest(file, path, must_stop));

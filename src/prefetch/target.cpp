@@ -79,9 +79,8 @@ Result<bool> HubTarget::trusts_blob() {
   FVP_TRY(const auto now, posix::stat(final_path()));
   if (!now) return false;
   if (!judged_ || !same_file(*judged_, *now)) {
-    const auto hashed = hash_file(final_path(), digest->kind, session_.stop_check());
-    if (!hashed && hashed.error().code == ErrorCode::kNotFound) return false;  // removed just now
-    if (!hashed) return fail(hashed.error());
+    FVP_TRY(const auto hashed, hash_if_there(final_path(), digest->kind, session_.stop_check()));
+    if (!hashed) return false;
     judged_ = hashed->info;
     judged_good_ = agrees(*digest, hashed->hex);
   }

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import threading
 
 import harness
 import nodes
@@ -111,6 +112,9 @@ class Stage(nodes.OnNodes):
         with open(lock, "w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             process = self.start(self.path, "--stage", self.node(0) / "job")
+            hangs = threading.Timer(harness.PATIENCE, process.kill)
+            self.addCleanup(hangs.cancel)
+            hangs.start()
             said = []
             while "waiting for " not in (said[-1] if said else ""):
                 said.append(process.stderr.readline())
