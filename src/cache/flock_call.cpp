@@ -96,6 +96,13 @@ bool FlockCalls::queues(std::uint64_t id, const std::string& directory) {
   return habits_.may_queue && device(id, directory).local;
 }
 
+std::chrono::milliseconds FlockCalls::shortly(std::uint64_t id, const std::string& directory) {
+  constexpr std::chrono::milliseconds kServer{50};
+  constexpr std::chrono::milliseconds kOneKernel{1'000};
+  const std::lock_guard guard(mutex_);
+  return device(id, directory).local ? kOneKernel : kServer;
+}
+
 void FlockCalls::answered(std::uint64_t id) {
   const std::lock_guard guard(mutex_);
   devices_[id].has_answered = true;

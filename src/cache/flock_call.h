@@ -54,6 +54,11 @@ class FlockCalls {
   };
   [[nodiscard]] Way way(std::uint64_t device, const std::string& directory);
   [[nodiscard]] bool queues(std::uint64_t device, const std::string& directory);
+  /// So long is waited, on the thread that asks, for a call that is made on another: most answer at
+  /// once. Where one kernel has the file system only a busy machine takes longer, and that must not
+  /// change the order of what is fetched; where there is a server, others are asked meanwhile.
+  [[nodiscard]] std::chrono::milliseconds shortly(std::uint64_t device,
+                                                  const std::string& directory);
   /// What a call that was made on `device` came to.
   void answered(std::uint64_t device);
   void hung(std::uint64_t device);

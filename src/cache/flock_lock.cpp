@@ -196,8 +196,6 @@ class Flock final : public Lock {
   [[nodiscard]] std::string kind() const override { return "flock"; }
 
  private:
-  /// So long is waited here for a call that is made on another thread: most answer at once.
-  static constexpr std::chrono::milliseconds kShortly{50};
   static constexpr std::chrono::seconds kWorthALine{1};
 
   /// The locked file; an empty Fd when somebody else has it, or nothing is known yet.
@@ -228,7 +226,8 @@ class Flock final : public Lock {
       }
     }
     if (!call_) return posix::Fd();
-    const auto result = call_->result(queued_ ? std::chrono::milliseconds(0) : kShortly);
+    const auto result = call_->result(queued_ ? std::chrono::milliseconds(0)
+                                              : calls_.shortly(file_.device, posix::parent(path_)));
     if (!result) {
       if (queued_ || Clock::TimePoint::clock::now() - asked_ < calls_.patience())
         return posix::Fd();

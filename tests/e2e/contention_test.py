@@ -132,6 +132,12 @@ class Contention(harness.EndToEnd):
     def test_a_lease_that_goes_while_it_is_looked_at_is_gone(self):
         self.race(self.shimmed("forgetting_read"), "--lock", "lease")
 
+    def test_a_lock_call_that_answers_late_does_not_change_the_order(self):
+        absent = {"name": "absent", "source": self.hub.file_url("absent.pth")}
+        path = self.manifest([{"name": "w", "source": self.url}, absent])
+        self.assert_ok(self.fvp(path, "--max-active", "1", env=self.shimmed("late_flock")), 5)
+        self.assert_once()
+
     def test_flock_alone_fails_where_there_is_none(self):
         done = self.fvp(self.path, "--lock", "flock", env=self.shimmed("failing_flock", FVP_SHIM_ERRNO="37"))
         self.assert_ok(done, 1)

@@ -30,13 +30,13 @@ class FullDisk(harness.EndToEnd):
         self.addCleanup(subprocess.run, ["umount", self.disk], check=True)
 
     def manifest_of_both(self, pinned):
-        entries = [
-            {"name": "good", "source": self.hub.file_url("good")},
-            {"name": "big", "source": self.hub.file_url("big")},
-        ]
+        """The good one is there already: of two that are missing a busy machine may begin with either."""
+        good = {"name": "good", "source": self.hub.file_url("good")}
+        big = {"name": "big", "source": self.hub.file_url("big")}
         if pinned:
-            entries[1]["sha256"] = harness.sha256(self.data)
-        return self.manifest(entries)
+            big["sha256"] = harness.sha256(self.data)
+        self.assert_ok(self.fvp(self.manifest([good]), "--cache-dir", self.disk))
+        return self.manifest([good, big])
 
     def run_into_it(self, manifest, *options, env=None):
         done = self.fvp(
