@@ -33,6 +33,8 @@ class Clock {
   [[nodiscard]] virtual TimePoint now() const = 0;
   /// Returns at `until`, soon after `stop` was asked, or when `wake` was called.
   virtual void sleep_until(TimePoint until, const std::stop_token& stop, Wake* wake) = 0;
+  /// Processor time that the calling thread has used; always 0: it is not measured.
+  [[nodiscard]] virtual std::chrono::nanoseconds thread_time() const { return {}; }
   void sleep_until(TimePoint until, const std::stop_token& stop) {
     sleep_until(until, stop, nullptr);
   }

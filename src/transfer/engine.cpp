@@ -103,6 +103,7 @@ struct Engine::Impl {
   void tune() {
     Tuner::Sample sample;
     sample.now = clock_.now();
+    sample.worked = clock_.thread_time();
     sample.bytes = ended_bytes_;
     sample.all_deliver = true;
     std::chrono::nanoseconds least_latency = std::chrono::seconds(1);

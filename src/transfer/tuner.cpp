@@ -26,6 +26,10 @@ constexpr double kBrokenIn = 0.5;
 // A link that breaks in all the time must not be tried all the time.
 constexpr milliseconds kBetweenTrials(500);
 
+double growth_that_pays(int from, int to) {
+  return std::pow(kPays, std::max(std::log2(static_cast<double>(to) / from), 1.0));
+}
+
 }  // namespace
 
 int Tuner::wanted(const Sample& sample) {
@@ -61,8 +65,7 @@ int Tuner::wanted(const Sample& sample) {
     case Phase::kBaseline:
       return try_more(sample, rate);
     case Phase::kTrial: {
-      const double doublings = std::log2(static_cast<double>(running_) / paid_);
-      if (rate < rate_ * std::pow(kPays, std::max(doublings, 1.0))) {
+      if (rate < rate_ * growth_that_pays(paid_, running_)) {
         if (running_ <= 4 * paid_) return settle(sample);
         since_.reset();  // fewer may pay
         return 4 * paid_;
@@ -83,6 +86,14 @@ int Tuner::wanted(const Sample& sample) {
 void Tuner::measure_anew(const Sample& sample) {
   since_ = sample.now;
   bytes_before_ = sample.bytes;
+  worked_before_ = sample.worked;
+}
+
+// All connections share one thread: what it does not sleep is all that can be gained.
+bool Tuner::can_pay(const Sample& sample, int connections) const {
+  const double passed = std::chrono::duration<double>(sample.now - *since_).count();
+  const double worked = std::chrono::duration<double>(sample.worked - worked_before_).count();
+  return worked * growth_that_pays(running_, connections) <= passed;
 }
 
 int Tuner::try_more(const Sample& sample, double rate) {
@@ -94,10 +105,12 @@ int Tuner::try_more(const Sample& sample, double rate) {
     if (sample.now - *since_ >= kLongestWindow) measure_anew(sample);
     return running_;
   }
+  const bool far = sample.latency >= kLongWay && factor_ == 4;
+  const int more = std::min(sample.most, (far ? kAllAtOnce : factor_) * running_);
+  if (!can_pay(sample, more)) return settle(sample);
   phase_ = Phase::kTrial;
   since_.reset();
-  const bool far = sample.latency >= kLongWay && factor_ == 4;
-  return std::min(sample.most, (far ? kAllAtOnce : factor_) * running_);
+  return more;
 }
 
 int Tuner::settle(const Sample& sample) {

@@ -23,6 +23,7 @@ class Link {
     for (milliseconds passed(0); passed < time; passed += kStep) {
       sample_.now += kStep;
       sample_.bytes += static_cast<std::uint64_t>(rate_(sample_.running) * 0.02);
+      sample_.worked += std::chrono::duration_cast<std::chrono::nanoseconds>(kStep * busy);
       sample_.most = std::max(most, sample_.running);
       sample_.running = tuner_.wanted(sample_);
       highest = std::max(highest, sample_.running);
@@ -36,11 +37,12 @@ class Link {
   int most = 8;
   int highest = 1;
   int trials = 0;
+  double busy = 0;  // the thread that serves it
 
  private:
   std::function<double(int)> rate_;
   Tuner tuner_;
-  Tuner::Sample sample_{Clock::TimePoint(std::chrono::hours(1)), 0, 1, 8, true, {}};
+  Tuner::Sample sample_{Clock::TimePoint(std::chrono::hours(1)), 0, 1, 8, true, {}, {}};
 };
 
 constexpr double kRate = 40e6;
@@ -69,6 +71,27 @@ TEST(Tuner, GoesBackWhereMoreBringLess) {
   Link link([](int connections) { return kRate / connections; });
   link.run(seconds(1));
   EXPECT_EQ(link.running(), 1);
+}
+
+TEST(Tuner, DoesNotTryWhatItsThreadCouldNotServe) {
+  Link link([](int) { return kRate; });
+  link.busy = 0.8;
+  link.run(seconds(1));
+  EXPECT_EQ(link.highest, 1);
+}
+
+TEST(Tuner, TriesFewerWhereItsThreadCouldServeThose) {
+  Link link([](int) { return kRate; });
+  link.busy = 0.8;
+  link.run(seconds(7));
+  EXPECT_EQ(link.highest, 2);
+}
+
+TEST(Tuner, TriesWhereItsThreadSleepsLongEnough) {
+  Link link([](int connections) { return connections * kRate; });
+  link.busy = 0.7;
+  link.run(seconds(1));
+  EXPECT_EQ(link.running(), 8);
 }
 
 TEST(Tuner, StaysBelowWhatIsOfUse) {
