@@ -35,6 +35,70 @@ constexpr long kSmallReceiveBuffer = 32L << 10U;
 // which is dearer than copying it once more.
 constexpr std::size_t kDelivery = 256U << 10U;
 
+// So many deliveries may be kept by those who got them: 8 MiB, however many transfers there are.
+constexpr std::size_t kMostKept = 32;
+
+using Block = std::vector<std::byte>;
+
+/// Room for deliveries, used again and again. It comes back on any thread, and may do so after the
+/// transport is gone.
+class Blocks : public std::enable_shared_from_this<Blocks> {
+ public:
+  /// A block on loan: it comes back when nobody holds this any more.
+  class Loan {
+   public:
+    Loan(std::shared_ptr<Blocks> owner, Block block)
+        : owner_(std::move(owner)), block_(std::move(block)) {}
+    ~Loan() { owner_->take_back(std::move(block_)); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+    [[nodiscard]] std::span<const std::byte> data() const { return block_; }
+
+   private:
+    std::shared_ptr<Blocks> owner_;
+    Block block_;
+  };
+
+  /// An empty one, with room for a delivery.
+  [[nodiscard]] Block get() {
+    Block block;
+    {
+      const std::lock_guard guard(mutex_);
+      if (!spare_.empty()) {
+        block = std::move(spare_.back());
+        spare_.pop_back();
+      }
+    }
+    block.reserve(kDelivery);
+    return block;
+  }
+
+  [[nodiscard]] std::shared_ptr<const Loan> lend(Block block) {
+    auto loan = std::make_shared<const Loan>(shared_from_this(), std::move(block));
+    const std::lock_guard guard(mutex_);
+    ++lent_;
+    return loan;
+  }
+
+  /// Who gets what is lent may keep it.
+  [[nodiscard]] bool may_be_kept() {
+    const std::lock_guard guard(mutex_);
+    return lent_ <= kMostKept;
+  }
+
+ private:
+  void take_back(Block block) {
+    block.clear();
+    const std::lock_guard guard(mutex_);
+    --lent_;
+    if (spare_.size() < kMostKept) spare_.push_back(std::move(block));
+  }
+
+  std::mutex mutex_;  // guards what follows
+  std::vector<Block> spare_;
+  std::size_t lent_ = 0;
+};
+
 struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
 };
@@ -125,13 +189,18 @@ class HeadParser {
 };
 
 struct Transfer {
-  Transfer(TransferId transfer_id, const Request& request, BodySink& transfer_sink)
-      : id(transfer_id), sink(transfer_sink), stall_timeout(request.stall_timeout) {
+  Transfer(TransferId transfer_id, const Request& request, BodySink& transfer_sink,
+           Blocks& transfer_blocks)
+      : id(transfer_id),
+        sink(transfer_sink),
+        blocks(transfer_blocks),
+        stall_timeout(request.stall_timeout) {
     head.url = request.url;
   }
 
   TransferId id;
   BodySink& sink;
+  Blocks& blocks;
   std::chrono::milliseconds stall_timeout;
   Clock::TimePoint last_byte = real_clock().now();
   // The body that came since `slow_since`, to tell a server that only pretends to send.
@@ -146,7 +215,7 @@ struct Transfer {
   bool refused = false;
   std::exception_ptr thrown;  // by the sink; goes on from poll(), outside of libcurl's C frames
   std::array<char, CURL_ERROR_SIZE> words{};
-  std::vector<std::byte> undelivered;  // of the body, in this turn of the loop
+  Block undelivered;  // of the body, in this turn of the loop
   List headers;
   Easy easy;  // last: goes first, since it points to all of the above
 };
@@ -193,23 +262,25 @@ std::size_t on_header(char* data, std::size_t size, std::size_t count, void* use
   return answer(go_on, bytes);
 }
 
-bool deliver(Transfer& transfer, std::span<const std::byte> body) {
-  transfer.refused = !transfer.sink.on_body(body);
+bool deliver(Transfer& transfer, const BodyPiece& piece) {
+  transfer.refused = !transfer.sink.on_body(piece);
   return !transfer.refused;
 }
 
-bool deliver_kept(Transfer& transfer) {
-  const bool go_on = deliver(transfer, transfer.undelivered);
-  transfer.undelivered.clear();
-  return go_on;
+bool deliver_collected(Transfer& transfer) {
+  const auto loan = transfer.blocks.lend(std::exchange(transfer.undelivered, {}));
+  return deliver(transfer, {loan->data(), transfer.blocks.may_be_kept() ? loan : nullptr});
 }
 
 bool take(Transfer& transfer, std::span<const std::byte> piece) {
-  std::vector<std::byte>& kept = transfer.undelivered;
-  // All that was read: there is nothing to put it together with.
-  if (kept.empty() && piece.size() < CURL_MAX_WRITE_SIZE) return deliver(transfer, piece);
-  kept.insert(kept.end(), piece.begin(), piece.end());
-  return kept.size() + CURL_MAX_WRITE_SIZE <= kDelivery || deliver_kept(transfer);
+  Block& collected = transfer.undelivered;
+  if (collected.empty()) {
+    // All that was read: there is nothing to put it together with.
+    if (piece.size() < CURL_MAX_WRITE_SIZE) return deliver(transfer, {piece, nullptr});
+    collected = transfer.blocks.get();
+  }
+  collected.insert(collected.end(), piece.begin(), piece.end());
+  return collected.size() + CURL_MAX_WRITE_SIZE <= kDelivery || deliver_collected(transfer);
 }
 
 std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) noexcept {
@@ -319,7 +390,7 @@ class CurlTransport final : public Transport {
       return id;
     }
     open();
-    auto transfer = std::make_unique<Transfer>(id, request, sink);
+    auto transfer = std::make_unique<Transfer>(id, request, sink, *blocks_);
     if (bucket_) transfer->bucket = &*bucket_;
     transfer->easy.reset(made(curl_easy_init()));
     configure(*transfer, request);
@@ -458,7 +529,7 @@ class CurlTransport final : public Transport {
     for (auto next = transfers_.begin(); next != transfers_.end();) {
       Transfer& transfer = *(next++)->second;
       if (transfer.undelivered.empty()) continue;
-      if (callback(transfer, [&] { return deliver_kept(transfer); })) continue;
+      if (callback(transfer, [&] { return deliver_collected(transfer); })) continue;
       if (const std::exception_ptr thrown = transfer.thrown) {
         cancel(transfer.id);
         pass_on(thrown, completions);
@@ -591,8 +662,9 @@ class CurlTransport final : public Transport {
   std::uint64_t requests_ = 0;
   std::vector<Completion> stillborn_;  // completions that wait for the next poll
   Share share_;
-  Multi multi_;                                                // after share_: goes first
-  std::map<TransferId, std::unique_ptr<Transfer>> transfers_;  // after multi_
+  Multi multi_;  // after share_: goes first
+  const std::shared_ptr<Blocks> blocks_ = std::make_shared<Blocks>();
+  std::map<TransferId, std::unique_ptr<Transfer>> transfers_;  // after multi_ and blocks_
 };
 
 }  // namespace

@@ -19,7 +19,8 @@ class Keeper final : public BodySink {
     enough_ = head_only_ && head.status / 100 == 2;
     return !enough_ && head.content_length().value_or(0) <= kMaxBody;
   }
-  bool on_body(std::span<const std::byte> data) override {
+  bool on_body(const BodyPiece& piece) override {
+    const std::span<const std::byte> data = piece.data;
     if (data.size() > kMaxBody - body_.size()) return false;
     body_.append(reinterpret_cast<const char*>(data.data()), data.size());
     return true;

@@ -83,8 +83,8 @@ std::string_view digest_name(Digest::Kind kind) {
 bool Stream::on_head(const ResponseHead& head) {
   return file_.on_head(*this, head);
 }
-bool Stream::on_body(std::span<const std::byte> data) {
-  return file_.on_body(*this, data);
+bool Stream::on_body(const BodyPiece& piece) {
+  return file_.on_body(*this, piece);
 }
 
 File::File(Download download, Partial::Workers workers, Clock& clock)
@@ -311,7 +311,8 @@ bool File::go_on(Stream& stream, const ResponseHead& head) {
   return true;
 }
 
-bool File::on_body(Stream& stream, std::span<const std::byte> data) {
+bool File::on_body(Stream& stream, const BodyPiece& body) {
+  const std::span<const std::byte> data = body.data;
   const auto* const text = reinterpret_cast<const char*>(data.data());
   switch (stream.phase_) {
     case Stream::Phase::kHead:
@@ -329,26 +330,26 @@ bool File::on_body(Stream& stream, std::span<const std::byte> data) {
   }
   bytes_received_ += data.size();
   stream.delivers_ = true;
-  return write(stream, data);
+  return write(stream, body);
 }
 
-bool File::write(Stream& stream, std::span<const std::byte> data) {
+bool File::write(Stream& stream, BodyPiece body) {
   Range& piece = stream.piece_;
-  if (data.size() > piece.end - piece.begin) {
+  if (body.data.size() > piece.end - piece.begin) {
     if (!stream.ranged_ && spec().size == piece.end) {
       return refuse(stream, mismatch("has more than the expected " + std::to_string(*spec().size) +
                                      " bytes"));
     }
-    data = data.first(piece.end - piece.begin);  // the rest is another stream's
+    body = body.part(0, piece.end - piece.begin);  // the rest is another stream's
   }
+  const std::span<const std::byte> data = body.data;
   if (piece.begin == beginning_.size() && piece.begin < kSniffBytes) {
     look_at(reinterpret_cast<const char*>(data.data()), data.size());
     if (beginning_.size() == kSniffBytes && is_unwelcome()) return refuse(stream, mismatch({}));
   }
   // A byte that is there stays: the digest may have passed it.
   for (const Range& range : partial_.done().missing({piece.begin, piece.begin + data.size()})) {
-    auto status =
-        partial_.write(range.begin, data.subspan(range.begin - piece.begin, range.size()));
+    auto status = partial_.write(range.begin, body.part(range.begin - piece.begin, range.size()));
     if (!status) return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
   }
   piece.begin += data.size();

@@ -46,7 +46,7 @@ class Stream final : public BodySink {
  public:
   Stream(File& file, Range piece) : file_(file), piece_(piece) {}
   bool on_head(const ResponseHead& head) override;
-  bool on_body(std::span<const std::byte> data) override;
+  bool on_body(const BodyPiece& piece) override;
 
   [[nodiscard]] const Range& piece() const { return piece_; }
   /// Has brought bytes of the file.
@@ -152,10 +152,10 @@ class File {
   [[nodiscard]] std::vector<Range> busy() const;
 
   bool on_head(Stream& stream, const ResponseHead& head);
-  bool on_body(Stream& stream, std::span<const std::byte> data);
+  bool on_body(Stream& stream, const BodyPiece& body);
   bool start_over(Stream& stream, const ResponseHead& head);
   bool go_on(Stream& stream, const ResponseHead& head);
-  bool write(Stream& stream, std::span<const std::byte> data);
+  bool write(Stream& stream, BodyPiece body);
   static bool refuse(Stream& stream, Outcome outcome);
 
   [[nodiscard]] Outcome mismatch(const std::string& what) const;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 namespace fvprefetch {
@@ -21,6 +23,11 @@ struct FrontDigest::State {
   State(posix::Fd file, std::string file_path, Digest::Kind kind, std::uint64_t size)
       : fd(std::move(file)), path(std::move(file_path)), hasher(kind, size) {}
 
+  struct AtHand {
+    std::uint64_t offset;
+    BodyPiece piece;
+  };
+
   // Of the task only, while `running`.
   posix::Fd fd;
   std::string path;
@@ -33,6 +40,9 @@ struct FrontDigest::State {
   std::atomic<bool> running{false};
   std::atomic<bool> given_up{false};
 
+  std::mutex mutex;
+  std::deque<AtHand> at_hand;  // under mutex; in order, each from where the file was there
+
   static void run(Worker& worker, const std::shared_ptr<State>& state) {
     state->turn();
     state->running = false;
@@ -43,12 +53,20 @@ struct FrontDigest::State {
     }
   }
 
+  std::optional<BodyPiece> next_at_hand(std::uint64_t at, std::uint64_t& most);
+
   void turn() {
     buffer.resize(kPiece);
     for (std::uint64_t left = kTurn; left > 0 && !error && !given_up;) {
       const std::uint64_t at = hashed;
-      const std::uint64_t piece = std::min<std::uint64_t>({front - at, kPiece, left});
+      std::uint64_t piece = std::min<std::uint64_t>({front - at, kPiece, left});
       if (piece == 0) return;
+      if (const auto bytes = next_at_hand(at, piece)) {
+        hasher.update(bytes->data);
+        left -= std::min<std::uint64_t>(left, bytes->data.size());
+        hashed = at + bytes->data.size();
+        continue;
+      }
       const auto length = posix::read_at(fd, at, std::span(buffer).first(piece), path);
       if (!length || *length == 0) {
         error = length ? fail(ErrorCode::kInternal, path + " ended while it was read").value()
@@ -62,6 +80,20 @@ struct FrontDigest::State {
   }
 };
 
+// What begins at `at`; else `most` is how much may be read until something does.
+std::optional<BodyPiece> FrontDigest::State::next_at_hand(std::uint64_t at, std::uint64_t& most) {
+  const std::lock_guard guard(mutex);
+  while (!at_hand.empty() && at_hand.front().offset < at) at_hand.pop_front();
+  if (at_hand.empty()) return std::nullopt;
+  if (at_hand.front().offset > at) {
+    most = std::min(most, at_hand.front().offset - at);
+    return std::nullopt;
+  }
+  BodyPiece piece = std::move(at_hand.front().piece);
+  at_hand.pop_front();
+  return piece;
+}
+
 FrontDigest::FrontDigest(Worker& worker, posix::Fd fd, std::string path, Digest::Kind kind,
                          std::uint64_t size)
     : worker_(worker),
@@ -69,6 +101,12 @@ FrontDigest::FrontDigest(Worker& worker, posix::Fd fd, std::string path, Digest:
 
 FrontDigest::~FrontDigest() {
   state_->given_up = true;
+}
+
+void FrontDigest::take(std::uint64_t offset, const BodyPiece& piece) {
+  if (!piece.kept) return;
+  const std::lock_guard guard(state_->mutex);
+  state_->at_hand.push_back({offset, piece});
 }
 
 void FrontDigest::advance(std::uint64_t front) {

@@ -1,6 +1,6 @@
 // The digest of a file that is being written: it follows the part that is there without a hole, on
-// the worker, reading it again from the page cache. What is hashed is thus what lies in the file,
-// and memory does not grow however far it falls behind.
+// the worker. Of what has just come, in order, the bytes are at hand; all else it reads again from
+// the page cache, so that memory does not grow however far it falls behind.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "base/posix.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/plan.h"
+#include "transfer/transport.h"
 #include "transfer/worker.h"
 
 namespace fvprefetch {
@@ -26,6 +27,9 @@ class FrontDigest {
   FrontDigest(const FrontDigest&) = delete;
   FrontDigest& operator=(const FrontDigest&) = delete;
 
+  /// `piece` was written to `offset`, up to where the file was there. (advance() has still to be
+  /// called.) Where it may be kept it is, and not read again.
+  void take(std::uint64_t offset, const BodyPiece& piece);
   /// The file is there up to `front`.
   void advance(std::uint64_t front);
   /// All is there, and `size` bytes are all: the hex digest, or nullopt while it is being made. Not

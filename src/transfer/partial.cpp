@@ -269,13 +269,16 @@ Status Partial::restart(const std::string& address, std::string etag,
   return {};
 }
 
-Status Partial::write(std::uint64_t offset, std::span<const std::byte> data) {
+Status Partial::write(std::uint64_t offset, const BodyPiece& piece) {
+  const std::span<const std::byte> data = piece.data;
   FVP_CHECK_OK(posix::write_at(fd_, offset, data, place_.data));
+  const bool at_front = offset == journal_.done.front();
   journal_.done.add({offset, offset + data.size()});
   if (passing_ && offset == passed_) {
     passing_->update(data);
     passed_ += data.size();
   }
+  if (digest_ && at_front) digest_->take(offset, piece);
   follow_front();
   if (!has_journal() || !resumable()) return {};
   unrecorded_ += data.size();

@@ -27,6 +27,7 @@
 #include "transfer/engine.h"
 #include "transfer/front_digest.h"
 #include "transfer/journal.h"
+#include "transfer/transport.h"
 #include "transfer/worker.h"
 
 namespace fvprefetch {
@@ -73,7 +74,7 @@ class Partial {
   /// Makes the file, or empties it. The bytes to come are those of this answer.
   [[nodiscard]] Status restart(const std::string& address, std::string etag,
                                std::optional<std::uint64_t> total);
-  [[nodiscard]] Status write(std::uint64_t offset, std::span<const std::byte> data);
+  [[nodiscard]] Status write(std::uint64_t offset, const BodyPiece& piece);
   /// A later answer told how long the file is.
   void set_total(std::uint64_t total) { journal_.total = total; }
   /// What lies there is of no use any more.

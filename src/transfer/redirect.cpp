@@ -38,9 +38,9 @@ class Journey final : public BodySink {
     return redirected_ || sink_.on_head(head);
   }
 
-  bool on_body(std::span<const std::byte> data) override {
-    if (!redirected_) return sink_.on_body(data);
-    discarded_ += data.size();
+  bool on_body(const BodyPiece& piece) override {
+    if (!redirected_) return sink_.on_body(piece);
+    discarded_ += piece.data.size();
     return discarded_ <= kMaxDiscarded;
   }
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -67,12 +68,24 @@ struct ResponseHead {
   [[nodiscard]] std::optional<std::uint64_t> content_length() const;
 };
 
+/// A piece of a body.
+struct BodyPiece {
+  std::span<const std::byte> data;  ///< there until on_body() returns
+  /// Where it is not nullptr, who holds it, on whatever thread, may read `data` on. Not for long: a
+  /// transport lends a few of these at a time.
+  std::shared_ptr<const void> kept;
+
+  [[nodiscard]] BodyPiece part(std::uint64_t from, std::uint64_t size) const {
+    return {data.subspan(from, size), kept};
+  }
+};
+
 /// Receives a response. Returning false from either function ends the transfer (kRefusedBySink).
 class BodySink {
  public:
   virtual ~BodySink() = default;
   virtual bool on_head(const ResponseHead& head) = 0;
-  virtual bool on_body(std::span<const std::byte> data) = 0;
+  virtual bool on_body(const BodyPiece& piece) = 0;
 };
 
 using TransferId = std::uint64_t;

@@ -102,16 +102,20 @@ class Recorder : public BodySink {
     heads.push_back(head);
     return !refuse_head;
   }
-  bool on_body(std::span<const std::byte> data) override {
+  bool on_body(const BodyPiece& piece) override {
+    const auto data = piece.data;
     EXPECT_FALSE(completed) << "a body after the completion";
     EXPECT_FALSE(heads.empty()) << "a body before the head";
     EXPECT_FALSE(data.empty());
+    if (keeps && piece.kept) kept.emplace_back(body.size(), piece);
     body.append(reinterpret_cast<const char*>(data.data()), data.size());
     if (on_bytes) on_bytes();
     return !refuse_body;
   }
   std::vector<ResponseHead> heads;
   std::string body;
+  bool keeps = false;
+  std::vector<std::pair<std::size_t, BodyPiece>> kept;  // and where in the body they were
   bool refuse_head = false;
   bool refuse_body = false;
   bool completed = false;
@@ -635,6 +639,31 @@ TEST_F(CurlTransportTest, RefusesAHeadWithoutEnd) {
   for (int i = 0; i < 1200; ++i) bytes += "X-Filler: " + std::string(1000, 'x') + "\r\n";
   EXPECT_EQ(fetch_bytes(bytes).failure, TransportFailure::kProtocol);
   EXPECT_TRUE(sink.heads.empty());
+}
+
+TEST_F(CurlTransportTest, LendsSomePiecesToWhoKeepsThemAlsoAfterItsEnd) {
+  std::string body(20U << 20U, '\0');
+  for (std::size_t i = 0; i < body.size(); ++i) body[i] = static_cast<char>('a' + i / 1000 % 26);
+  const auto check = [&] {
+    std::size_t bytes = 0;
+    for (const auto& [offset, piece] : sink.kept) {
+      bytes += piece.data.size();
+      const auto expected = std::as_bytes(std::span(body)).subspan(offset, piece.data.size());
+      EXPECT_TRUE(std::equal(piece.data.begin(), piece.data.end(), expected.begin())) << offset;
+    }
+    EXPECT_GT(bytes, 0U);
+    EXPECT_LE(bytes, 8U << 20U);
+  };
+  for (int round = 0; round < 2; ++round) {
+    sink = Recorder();  // what the last one had goes back
+    sink.keeps = true;
+    const Request request = get(server.serve("/a" + std::to_string(round), with_length(body)));
+    EXPECT_EQ(fetch(request).failure, TransportFailure::kNone);
+    EXPECT_TRUE(sink.body == body);
+    check();
+  }
+  transport.reset();
+  check();
 }
 
 TEST_F(CurlTransportTest, HandsOnWhatASinkThrows) {

@@ -221,7 +221,8 @@ class ScriptedTransport : public Transport {
       if (has_body && !now.body.empty()) {
         transfer.body_bytes += now.body.size();
         const auto bytes = std::as_bytes(std::span(now.body.data(), now.body.size()));
-        if (!transfer.sink->on_body(bytes)) return complete(TransportFailure::kRefusedBySink);
+        if (!transfer.sink->on_body({bytes, nullptr}))
+          return complete(TransportFailure::kRefusedBySink);
       }
       if (now.call) now.call();
       return std::nullopt;

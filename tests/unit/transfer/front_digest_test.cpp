@@ -54,6 +54,25 @@ TEST_F(FrontDigestTest, IsThatOfTheWholeFileHoweverItGrew) {
   EXPECT_EQ(finish(*digest, all.size()), sha256_hex(all));
 }
 
+TEST_F(FrontDigestTest, DoesNotReadAgainWhatItMayKeep) {
+  const std::string in_file(9'000'000, 'f');
+  write(0, in_file);
+  const auto digest = follow(Digest::Kind::kSha256, 0);
+  std::string hashed = in_file;
+  std::weak_ptr<const std::string> last;
+  // There is something to read before, between and behind them.
+  for (const std::uint64_t at : {100'000U, 2'000'000U, 3'000'000U, 7'000'000U}) {
+    const auto kept = std::make_shared<const std::string>(1'000'000, 'k');
+    digest->take(at, {std::as_bytes(std::span(*kept)), kept});
+    digest->advance(at + kept->size());
+    hashed.replace(at, kept->size(), *kept);
+    last = kept;
+  }
+  digest->take(8'000'000, {std::as_bytes(std::span(in_file)).first(1'000), nullptr});
+  EXPECT_EQ(finish(*digest, hashed.size()), sha256_hex(hashed));
+  EXPECT_TRUE(last.expired());
+}
+
 TEST_F(FrontDigestTest, NeedsNoAdvanceBeforeTheEnd) {
   const std::string all(3'000'001, 'x');
   write(0, all);

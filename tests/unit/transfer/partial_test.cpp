@@ -89,8 +89,8 @@ class PartialTest : public ::testing::Test {
     ASSERT_TRUE(IsOk(left->restart(kUrl, etag, kText.size())));
     ASSERT_TRUE(IsOk(left->write(0, bytes_of(kText.substr(0, bytes)))));
   }
-  static std::span<const std::byte> bytes_of(std::string_view text) {
-    return std::as_bytes(std::span(text.data(), text.size()));
+  static BodyPiece bytes_of(std::string_view text) {
+    return {std::as_bytes(std::span(text.data(), text.size())), nullptr};
   }
   void change_journal(const std::string& tag, const std::function<void(Journal&)>& change) {
     auto journal = parse_journal(content(place(tag).journal));

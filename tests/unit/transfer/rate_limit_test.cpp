@@ -22,7 +22,7 @@ class Ignorer : public BodySink {
     status = head.status;
     return true;
   }
-  bool on_body(std::span<const std::byte> /*data*/) override { return true; }
+  bool on_body(const BodyPiece& /*piece*/) override { return true; }
   int status = 0;
 };
 

@@ -21,8 +21,8 @@ class Recorder : public BodySink {
     heads.push_back(head);
     return true;
   }
-  bool on_body(std::span<const std::byte> data) override {
-    body.append(reinterpret_cast<const char*>(data.data()), data.size());
+  bool on_body(const BodyPiece& piece) override {
+    body.append(reinterpret_cast<const char*>(piece.data.data()), piece.data.size());
     return true;
   }
   std::vector<ResponseHead> heads;
