@@ -150,8 +150,11 @@ class Job:
         self.environment = {"HF_ENDPOINT": HUB.url, "HF_HUB_CACHE": self.folder / "hub",
                             "FASTVIDEO_EVAL_CACHE": self.folder / "eval"}
 
+    def start(self, *command, **environment):
+        return on_cluster.Running(command, self.environment | environment)
+
     def run(self, *command, **environment):
-        return run(command, self.environment | environment)
+        return self.start(*command, **environment).wait()
 
     def srun(self, *words):
         return self.run("srun", "--nodes=2", *words)
@@ -620,6 +623,25 @@ class JobThatIsRequeued(ClusterCase):
         self.assert_exit(0, job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader))
 
 
+class FileServerThatRestarts(ClusterCase):
+    def test_in_the_middle_of_a_download(self):
+        if on_cluster.OPTIONS.flavour != "nfs":
+            self.skipTest("GlusterFS has no server of its own here")
+        job = Job("FileServerThatRestarts")
+        HUB.reset()
+        running = job.start("srun", "--nodes=2", *MpiJob.SRUN, FVPREFETCH, job.manifest)
+        self.addCleanup(running.kill)
+        deadline = time.monotonic() + on_cluster.STEP_TIMEOUT
+        while HUB.stats()["body_bytes"] < SHARD_1.size // 2:
+            self.assertLess(time.monotonic(), deadline, running.err)
+            time.sleep(0.05)
+        subprocess.run(["pkill", "-KILL", "-x", "ganesha.nfsd"], check=True)  # it is started again at once
+        self.assert_exit(0, running.wait())
+        self.assert_each_body_sent_once(HUB.stats())
+        reader = job.reader_command(self.paths_in(running.out))
+        self.assert_exit(0, job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader))
+
+
 class NodeThatDies(SlowStaging, ClusterCase):
     """The last one: the node does not come back."""
 
@@ -643,7 +665,8 @@ class NodeThatDies(SlowStaging, ClusterCase):
 
 def load_tests(loader, tests, pattern):
     cases = [MpiJob, StagedJob, NameThatWasLookedFor, JobWithoutPmi, JobWithPmi2, SixteenProcessesWithoutPmi, Doctor, FailingEntry,
-             BatchScripts, StagingThatIsCancelled, JobThatIsRequeued, NodeThatDies]
+             BatchScripts, StagingThatIsCancelled, JobThatIsRequeued, FileServerThatRestarts,
+             NodeThatDies]
     return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in cases)
 
 

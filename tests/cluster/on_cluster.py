@@ -75,10 +75,10 @@ class Running:
         try:
             return Outcome(self.process.wait(timeout=timeout), self.out, self.err)
         except subprocess.TimeoutExpired:
-            queue = subprocess.run(["squeue", "--steps"], capture_output=True, text=True, timeout=30).stdout
+            state = state_of_cluster()
             subprocess.run(["scancel", "--user=root"], timeout=30)
             self.kill()
-        raise AssertionError(f"still running after {timeout} s: {' '.join(self.command)}\n{queue}"
+        raise AssertionError(f"still running after {timeout} s: {' '.join(self.command)}\n{state}"
                              f"{Outcome(-1, self.out, self.err)}")
 
     def kill(self):
@@ -90,11 +90,18 @@ def run(command, environment=()):
     return Running(command, environment).wait()
 
 
+def state_of_cluster():
+    """What tells a job that hangs from nodes or a server that do."""
+    commands = [["squeue"], ["squeue", "--steps"], ["sinfo", "--Node", "--long"], ["pgrep", "-l", "ganesha|gluster|slurmctld"]]
+    return "".join(subprocess.run(command, capture_output=True, text=True, timeout=30).stdout for command in commands)
+
+
 def wait_for_job(job_id):
     """The state of the job, or of each task of the array. Not by sbatch --wait, which looks at 2, 10 and 42 s."""
     deadline = time.monotonic() + STEP_TIMEOUT
     while run(["squeue", "--noheader", f"--jobs={job_id}"]).out:
         if time.monotonic() > deadline:
+            print(f"job {job_id} is still running after {STEP_TIMEOUT} s\n{state_of_cluster()}", flush=True)
             run(["scancel", job_id])
             return ["still running"]
         time.sleep(0.5)
@@ -145,6 +152,19 @@ def bring_up(nodes):
     return wanted if code == 0 else None, code == EXIT_NO_UML
 
 
+def show_ends(logs):
+    """Not all can fetch the files of the machine that the test failed on."""
+    for log in sorted(path for path in logs.glob("*") if path.is_file()):
+        lines = log.read_text(errors="replace").splitlines()[-15:]
+        print("\n".join([f"--- the end of {log}", *(line[:200] for line in lines)]), flush=True)
+
+
+def crashes_of_server():
+    """How often the NFS server crashed and was started again (see `serve_nfs` in `head`)."""
+    log = pathlib.Path(os.environ["FVC_ROOT"]) / "log" / "ganesha"
+    return log.read_text(errors="replace").count(f"status {128 + signal.SIGSEGV}") if log.exists() else 0
+
+
 def outer_main(script, name, nodes, programs, modules, arguments):
     problems = list(what_is_missing(programs, modules))
     if problems:
@@ -166,14 +186,17 @@ def outer_main(script, name, nodes, programs, modules, arguments):
             return "FAILED: the cluster did not come up"
         cases = cluster("run", sys.executable, script, "--on-the-head", *arguments, "--flavour", flavour)
         failed = cases.returncode != 0
+        crashes = crashes_of_server()
     finally:
         if failed:
             cluster("logs", logs)
-            print(f"logs are in {logs}", flush=True)
+            show_ends(logs)
         cluster("down")
     what = {"nfs": "user-mode Linux nodes with NFSv4.1", "gluster": "GlusterFS nodes on one kernel"}[flavour]
     if no_uml:
         what += ", since this machine does not boot user-mode Linux"
+    if crashes:
+        what += f", whose server crashed {crashes} times and came back"
     if failed:
         return f"FAILED on {what}"
     if no_uml and not accepted:
