@@ -22,6 +22,9 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTick{200};
 /// How soon a file that was published is noticed while others arrive.
 constexpr milliseconds kPublishTick{5};
+/// A file that is published in memory takes a tenth of this; one that a disk or a server has to
+/// answer for takes longer, and is not waited for by the next.
+constexpr milliseconds kPublishPatience{1};
 /// A lock that is held for longer says by whom; who waits for one asks after 2 s.
 constexpr milliseconds kTellHolder{500};
 
@@ -32,7 +35,8 @@ class FetchLoop {
       : session_(session),
         listener_(listener),
         lock_report_(lock_report),
-        publisher_(session.in_real_time() ? make_worker(max_active()) : make_inline_worker()) {
+        publisher_(session.in_real_time() ? make_worker(max_active(), kPublishPatience)
+                                          : make_inline_worker()) {
     for (FetchJob& job : jobs) {
       Slot slot;
       slot.job = std::move(job);

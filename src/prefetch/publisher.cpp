@@ -23,6 +23,7 @@ void Publisher::flush() {
 }
 
 std::vector<std::pair<std::size_t, Status>> Publisher::take() {
+  worker_->spur();
   const std::lock_guard lock(mutex_);
   open_ -= results_.size();
   return std::exchange(results_, {});

@@ -1,6 +1,7 @@
 #include "transfer/worker.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -13,7 +14,7 @@ namespace {
 
 class ThreadWorker final : public Worker {
  public:
-  explicit ThreadWorker(std::size_t threads) : most_(threads) {}
+  ThreadWorker(std::size_t threads, Patience patience) : most_(threads), patience_(patience) {}
   ~ThreadWorker() override {
     {
       const std::lock_guard guard(mutex_);
@@ -26,49 +27,89 @@ class ThreadWorker final : public Worker {
   ThreadWorker& operator=(const ThreadWorker&) = delete;
 
   void post(std::function<void()> task) override {
+    bool wake = false;
     {
       const std::lock_guard guard(mutex_);
-      tasks_.push_back(std::move(task));
-      if (threads_.size() < std::min(most_, running_ + tasks_.size())) {
-        threads_.emplace_back([this] { run(); });
-      }
+      tasks_.push_back({std::move(task), std::chrono::steady_clock::now()});
+      wake = (running_ + called_ == 0 || is_overdue()) && call_one();
     }
-    posted_.notify_one();  // with the mutex free, or the thread would wake up only to wait for it
+    if (wake) posted_.notify_one();  // with the mutex free, or it would wake up only to wait for it
+  }
+
+  void spur() override {
+    const std::lock_guard guard(mutex_);
+    if (is_overdue() && call_one()) posted_.notify_one();
   }
 
   void wait(Clock::TimePoint until, const std::stop_token& stop) override {
     std::unique_lock guard(mutex_);
     // A time that is "never" overflows in some implementations of wait_until.
     const auto bound = std::min(until, std::chrono::steady_clock::now() + std::chrono::hours(1));
-    (void)task_ended_.wait_until(guard, stop, bound, [this] { return ended_; });
+    while (!ended_ && !stop.stop_requested()) {
+      const Clock::TimePoint now = std::chrono::steady_clock::now();
+      if (now >= bound) break;
+      // When it is over, what is queued now is overdue.
+      const bool may_call = !tasks_.empty() && running_ + called_ < most_;
+      const auto next = may_call ? std::min(bound, now + patience_) : bound;
+      (void)task_ended_.wait_until(guard, stop, next, [this] { return ended_; });
+      if (is_overdue() && call_one()) posted_.notify_one();
+    }
     ended_ = false;
   }
 
  private:
+  struct Task {
+    std::function<void()> run;
+    Clock::TimePoint posted;
+  };
+
+  // The next three: under the mutex.
+
+  [[nodiscard]] bool is_overdue() const {
+    return !tasks_.empty() && std::chrono::steady_clock::now() >= tasks_.front().posted + patience_;
+  }
+
+  /// Whether a sleeping thread must be woken for it; begins one where there is none.
+  [[nodiscard]] bool call_one() {
+    if (running_ + called_ == most_) return false;
+    ++called_;
+    if (threads_.size() >= running_ + called_) return true;
+    threads_.emplace_back([this] { run(); });
+    return false;
+  }
+
   void run() {
     std::unique_lock guard(mutex_);
-    for (;;) {
-      posted_.wait(guard, [this] { return stopped_ || !tasks_.empty(); });
+    while (true) {
+      posted_.wait(guard, [this] { return stopped_ || called_ > 0; });
       if (stopped_) return;
-      std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      ++running_;
-      guard.unlock();
-      task();
-      task = nullptr;  // what it holds goes before anybody hears of its end
-      guard.lock();
-      --running_;
-      ended_ = true;
-      task_ended_.notify_one();
+      --called_;
+      while (!tasks_.empty() && !stopped_) take(guard);
     }
   }
 
+  void take(std::unique_lock<std::mutex>& guard) {
+    std::function<void()> task = std::move(tasks_.front().run);
+    tasks_.pop_front();
+    ++running_;
+    if (is_overdue() && call_one()) posted_.notify_one();
+    guard.unlock();
+    task();
+    task = nullptr;  // what it holds goes before anybody hears of its end
+    guard.lock();
+    --running_;
+    ended_ = true;
+    task_ended_.notify_one();
+  }
+
   std::size_t most_;
+  Patience patience_;
   std::mutex mutex_;                        // guards what follows
   std::condition_variable posted_;          // one of the threads has something to do
   std::condition_variable_any task_ended_;  // for wait(): also ended by a stop token
-  std::deque<std::function<void()>> tasks_;
+  std::deque<Task> tasks_;
   std::size_t running_ = 0;
+  std::size_t called_ = 0;  // threads that were woken and have not looked yet
   bool ended_ = false;
   bool stopped_ = false;
   std::vector<std::thread> threads_;
@@ -82,8 +123,8 @@ class InlineWorker final : public Worker {
 
 }  // namespace
 
-std::unique_ptr<Worker> make_worker(std::size_t threads) {
-  return std::make_unique<ThreadWorker>(threads);
+std::unique_ptr<Worker> make_worker(std::size_t threads, Patience patience) {
+  return std::make_unique<ThreadWorker>(threads, patience);
 }
 
 std::unique_ptr<Worker> make_inline_worker() {

@@ -4,6 +4,7 @@
 // A seam: tests run tasks at once, so that nothing depends on which thread was faster.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -19,13 +20,20 @@ class Worker {
   /// Runs `task`, which does not throw; begins it after those posted before. From any thread, tasks
   /// included; never blocks. Whoever posts keeps the queue short.
   virtual void post(std::function<void()> task) = 0;
+  /// Has another thread begin what has waited for longer than it should; post() and wait() do so,
+  /// too. Never blocks.
+  virtual void spur() {}
   /// Returns when a task has ended since the last call, at `until`, or when `stop` is asked.
   virtual void wait(Clock::TimePoint until, const std::stop_token& stop) = 0;
 };
 
+/// How long a task may wait for a thread that is at work before another one begins it. To wake a
+/// thread costs about as much as the shortest tasks take.
+using Patience = std::chrono::milliseconds;
+
 /// Up to `threads` of its own, begun when there are tasks for them; with one, tasks run in order.
 /// The destructor waits for those that run and drops the others.
-[[nodiscard]] std::unique_ptr<Worker> make_worker(std::size_t threads = 1);
+[[nodiscard]] std::unique_ptr<Worker> make_worker(std::size_t threads = 1, Patience patience = {});
 
 /// post() runs the task.
 [[nodiscard]] std::unique_ptr<Worker> make_inline_worker();

@@ -2,11 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <latch>
 #include <map>
 #include <memory>
+#include <semaphore>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "support/matchers.h"
@@ -49,6 +53,42 @@ TEST(Publisher, WorksOnAsManyAtOnceAsItHasThreads) {
     });
   }
   EXPECT_EQ(all_of(publisher).size(), std::size_t{kThreads});
+}
+
+TEST(Publisher, LeavesAllToOneThreadThatKeepsUp) {
+  constexpr std::size_t kTasks = 100;
+  Publisher publisher(make_worker(4, std::chrono::hours(1)));
+  std::set<std::thread::id> threads;  // of one thread, or ThreadSanitizer has something to say
+  for (std::size_t i = 0; i < kTasks; ++i) {
+    publisher.submit(i, [&threads] {
+      threads.insert(std::this_thread::get_id());
+      return Status{};
+    });
+  }
+  EXPECT_EQ(all_of(publisher).size(), kTasks);
+  EXPECT_EQ(threads.size(), 1U);
+}
+
+TEST(Publisher, DoesNotLeaveWorkBehindWhatTakesLong) {
+  for (const bool by_waiting : {true, false}) {
+    std::binary_semaphore has_begun{0};
+    std::binary_semaphore next_has_begun{0};
+    Publisher publisher(make_worker(2, std::chrono::milliseconds(1)));
+    publisher.submit(1, [&has_begun, &next_has_begun]() -> Status {
+      has_begun.release();
+      if (next_has_begun.try_acquire_for(std::chrono::seconds(10))) return {};
+      return fail(ErrorCode::kInternal, "nobody has begun the next");
+    });
+    ASSERT_TRUE(has_begun.try_acquire_for(std::chrono::seconds(10)));
+    publisher.submit(2, [&next_has_begun] {
+      next_has_begun.release();
+      return Status{};
+    });
+    while (!by_waiting && publisher.open() > 0) {
+      for (const auto& [key, status] : publisher.take()) EXPECT_TRUE(IsOk(status));
+    }
+    for (const auto& [key, status] : all_of(publisher)) EXPECT_TRUE(IsOk(status));
+  }
 }
 
 class NotedLock final : public HeldLock {
