@@ -77,7 +77,7 @@ class Bench:
 
     def serve(self):
         """`near` on loopback, with and without TLS, and with HTTP/2."""
-        plain, cdn, tls, h2 = (servers.free_port() for _ in range(4))
+        plain, cdn, tls, h2 = servers.free_ports(4)
         self.near = f"http://127.0.0.1:{plain}"
         self.near_tls, self.near_h2 = f"https://127.0.0.1:{tls}", f"https://127.0.0.1:{h2}"
         listen = [f"127.0.0.1:{plain}", f"127.0.0.1:{cdn}", f"127.0.0.1:{tls} ssl", f"127.0.0.1:{h2} ssl http2"]

@@ -38,6 +38,8 @@ def run_once(bench, contender, out, hash_files):
     for i, step in enumerate(contender.steps(out)):
         argv += (["--then"] if i else []) + step
     env = by.base_environment(bench.work) | {k: str(v) for k, v in contender.env.items()}
+    env["TMPDIR"] = str(out / "tmp")  # FastVideo's locks lie there; they go with the rest of it
+    (out / "tmp").mkdir(exist_ok=True)
     with open(log, "wb") as text:
         process = subprocess.Popen(
             [str(a) for a in argv], env=env, cwd=bench.work, stdin=subprocess.DEVNULL, stdout=text, stderr=text,

@@ -133,10 +133,13 @@ def hub_config(www, groups, cdn):
     return "\n  ".join(lines), "\n    ".join(api) + resolve
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count):
+    """Held together until all are known: one that was let go could be given again."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def make_certificate(folder):
