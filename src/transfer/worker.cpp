@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,7 +39,7 @@ class ThreadWorker final : public Worker {
 
   void spur() override {
     const std::lock_guard guard(mutex_);
-    if (is_overdue() && call_one()) posted_.notify_one();
+    call_for_overdue();
   }
 
   void wait(Clock::TimePoint until, const std::stop_token& stop) override {
@@ -52,7 +53,7 @@ class ThreadWorker final : public Worker {
       const bool may_call = !tasks_.empty() && running_ + called_ < most_;
       const auto next = may_call ? std::min(bound, now + patience_) : bound;
       (void)task_ended_.wait_until(guard, stop, next, [this] { return ended_; });
-      if (is_overdue() && call_one()) posted_.notify_one();
+      call_for_overdue();
     }
     ended_ = false;
   }
@@ -63,7 +64,7 @@ class ThreadWorker final : public Worker {
     Clock::TimePoint posted;
   };
 
-  // The next three: under the mutex.
+  // The next five: under the mutex.
 
   [[nodiscard]] bool is_overdue() const {
     return !tasks_.empty() && std::chrono::steady_clock::now() >= tasks_.front().posted + patience_;
@@ -72,10 +73,25 @@ class ThreadWorker final : public Worker {
   /// Whether a sleeping thread must be woken for it; begins one where there is none.
   [[nodiscard]] bool call_one() {
     if (running_ + called_ == most_) return false;
+    const bool sleeps = threads_.size() > running_ + called_;
+    if (!sleeps && !begin_thread()) return false;
     ++called_;
-    if (threads_.size() >= running_ + called_) return true;
-    threads_.emplace_back([this] { run(); });
-    return false;
+    return sleeps;
+  }
+
+  /// False: no more can be had, and the others will come to what waits.
+  [[nodiscard]] bool begin_thread() {
+    try {
+      threads_.emplace_back([this] { run(); });
+      return true;
+    } catch (const std::system_error&) {
+      if (threads_.empty()) throw;
+      return false;
+    }
+  }
+
+  void call_for_overdue() {
+    if (is_overdue() && call_one()) posted_.notify_one();
   }
 
   void run() {
@@ -92,7 +108,7 @@ class ThreadWorker final : public Worker {
     std::function<void()> task = std::move(tasks_.front().run);
     tasks_.pop_front();
     ++running_;
-    if (is_overdue() && call_one()) posted_.notify_one();
+    call_for_overdue();
     guard.unlock();
     task();
     task = nullptr;  // what it holds goes before anybody hears of its end
