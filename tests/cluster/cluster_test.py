@@ -175,6 +175,9 @@ class Job:
             "paths": files_at(paths) if paths else {}}))
         return [on_cluster.python(), READER, expected]
 
+    def read_offline(self, paths=None):
+        return self.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *self.reader_command(paths))
+
 
 HUB = None  # set by setUpModule
 
@@ -210,6 +213,13 @@ class ClusterCase(unittest.TestCase):
                 sent[name] = sent.get(name, 0) + counts["body_bytes"]
         self.assertEqual(sent, {file.path: file.size for file in WANTED})
 
+    def wait_until_it_downloads(self):
+        """In the middle of the first large file."""
+        deadline = time.monotonic() + on_cluster.STEP_TIMEOUT
+        while HUB.stats()["body_bytes"] < SHARD_1.size // 2:
+            self.assertLess(time.monotonic(), deadline, "nothing is downloaded")
+            time.sleep(0.05)
+
     def assert_both_nodes_report(self, text):
         """The lines of offline_reader.py."""
         for node in NODES:
@@ -239,9 +249,8 @@ class ColdJob:
         self.assertEqual(len(self.cold.out.splitlines()), len(self.paths_in(self.cold.out)), str(self.cold))
 
     def test_python_loads_every_file_offline_on_both_nodes(self):
-        reader = self.job.reader_command(self.paths_in(self.cold.out))
         HUB.reset()
-        outcome = self.job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader)
+        outcome = self.job.read_offline(self.paths_in(self.cold.out))
         self.assert_exit(0, outcome)
         self.assert_both_nodes_report(outcome.out)
         self.assertEqual(HUB.stats()["requests"], 0)
@@ -603,10 +612,8 @@ class JobThatIsRequeued(ClusterCase):
                             f"--output={job.folder}/output", script)
         self.assert_exit(0, submitted)
         number = submitted.out.strip()
+        self.wait_until_it_downloads()
         deadline = time.monotonic() + on_cluster.STEP_TIMEOUT
-        while HUB.stats()["body_bytes"] < SHARD_1.size // 2:
-            self.assertLess(time.monotonic(), deadline, "nothing is downloaded")
-            time.sleep(0.05)
         self.assert_exit(0, run(["scontrol", "requeue", number]))
         while "PENDING" not in run(["scontrol", "--oneliner", "show", "job", number]).out:
             self.assertLess(time.monotonic(), deadline, "it is not put back into the queue")
@@ -619,8 +626,7 @@ class JobThatIsRequeued(ClusterCase):
         self.assertGreaterEqual(sent, total)
         # What had been written is not sent again; what a connection had in flight may be.
         self.assertLess(sent, total + SHARD_1.size // 2)
-        reader = job.reader_command()
-        self.assert_exit(0, job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader))
+        self.assert_exit(0, job.read_offline())
 
 
 class FileServerThatRestarts(ClusterCase):
@@ -631,15 +637,11 @@ class FileServerThatRestarts(ClusterCase):
         HUB.reset()
         running = job.start("srun", "--nodes=2", *MpiJob.SRUN, FVPREFETCH, job.manifest)
         self.addCleanup(running.kill)
-        deadline = time.monotonic() + on_cluster.STEP_TIMEOUT
-        while HUB.stats()["body_bytes"] < SHARD_1.size // 2:
-            self.assertLess(time.monotonic(), deadline, running.err)
-            time.sleep(0.05)
+        self.wait_until_it_downloads()
         subprocess.run(["pkill", "-KILL", "-x", "ganesha.nfsd"], check=True)  # it is started again at once
         self.assert_exit(0, running.wait())
         self.assert_each_body_sent_once(HUB.stats())
-        reader = job.reader_command(self.paths_in(running.out))
-        self.assert_exit(0, job.srun("--mpi=none", "--ntasks-per-node=1", "env", "HF_HUB_OFFLINE=1", *reader))
+        self.assert_exit(0, job.read_offline(self.paths_in(running.out)))
 
 
 class NodeThatDies(SlowStaging, ClusterCase):

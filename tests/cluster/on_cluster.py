@@ -92,7 +92,8 @@ def run(command, environment=()):
 
 def state_of_cluster():
     """What tells a job that hangs from nodes or a server that do."""
-    commands = [["squeue"], ["squeue", "--steps"], ["sinfo", "--Node", "--long"], ["pgrep", "-l", "ganesha|gluster|slurmctld"]]
+    commands = [["squeue"], ["squeue", "--steps"], ["sinfo", "--Node", "--long"],
+                ["pgrep", "-l", "ganesha|gluster|slurmctld"]]
     return "".join(subprocess.run(command, capture_output=True, text=True, timeout=30).stdout for command in commands)
 
 
