@@ -76,6 +76,7 @@ FileInfo to_info(const struct ::stat& status) {
   info.device = status.st_dev;
   info.inode = status.st_ino;
   info.links = status.st_nlink;
+  info.user = status.st_uid;
   info.executable = (status.st_mode & S_IXUSR) != 0;
   return info;
 }

@@ -52,6 +52,7 @@ struct FileInfo {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   std::uint64_t links = 0;
+  std::uint64_t user = 0;   ///< its owner's id
   bool executable = false;  ///< for its owner
 };
 

@@ -67,6 +67,7 @@ struct Told {
   std::optional<int> size;
   std::optional<int> local_rank;
   std::string run;
+  std::string rank_variable;
   bool pmix = false;         // a PMIx server should be there
   bool pmi = false;          // a PMI-1 or PMI-2 server should be there
   bool in_step = false;      // Slurm's step variables are set, whoever started us
@@ -129,6 +130,11 @@ std::string traits(const Variables& env) {
   return all;
 }
 
+void told_by(Told& told, const Variables& env, const char* rank_variable) {
+  told.rank_variable = rank_variable;
+  told.rank = env.number(rank_variable);
+}
+
 Told look(const Variables& env) {
   Told told;
   told.pmix = has_pmix(env);
@@ -139,26 +145,26 @@ Told look(const Variables& env) {
   const auto step_tasks = env.number("SLURM_STEP_NUM_TASKS");
   if (env.number("OMPI_COMM_WORLD_SIZE")) {
     told.launcher = "openmpi";
-    told.rank = env.number("OMPI_COMM_WORLD_RANK");
+    told_by(told, env, "OMPI_COMM_WORLD_RANK");
     told.size = env.number("OMPI_COMM_WORLD_SIZE");
     told.local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK");
     told.run = pmix_run(env);
   } else if (env.number("PMI_SIZE") && (env.has("MPI_LOCALNRANKS") || env.has("HYDI_CONTROL_FD"))) {
     told.launcher = "hydra";
-    told.rank = env.number("PMI_RANK");
+    told_by(told, env, "PMI_RANK");
     told.size = env.number("PMI_SIZE");
     told.local_rank = env.number("MPI_LOCALRANKID");
     told.run = slurm_run(env);
     told.pmix = false;  // of the step that carries hydra's proxies, not ours
   } else if (env.number("FLUX_JOB_SIZE") && env.number("FLUX_TASK_RANK")) {
     told.launcher = "flux";
-    told.rank = env.number("FLUX_TASK_RANK");
+    told_by(told, env, "FLUX_TASK_RANK");
     told.size = env.number("FLUX_JOB_SIZE");
     told.local_rank = env.number("FLUX_TASK_LOCAL_ID");
     told.run = env.text("FLUX_JOB_ID");
   } else if (step && !is_pseudo_step(*step) && step_tasks) {
     told.launcher = "slurm";
-    told.rank = env.number("SLURM_PROCID");
+    told_by(told, env, "SLURM_PROCID");
     told.size = step_tasks;
     told.local_rank = env.number("SLURM_LOCALID");
     told.run = slurm_run(env);
@@ -167,17 +173,17 @@ Told look(const Variables& env) {
     look_at_slurm_servers(env, told);  // a shell of its own; what matters is only MpiWish::kOn
   } else if (env.has("PALS_APINFO") || env.has("PALS_RANKID")) {
     told.launcher = "pals";
-    told.rank = env.number("PALS_RANKID");
+    told_by(told, env, "PALS_RANKID");
     told.size = env.number("PMI_SIZE");
     told.local_rank = env.number("PALS_LOCAL_RANKID");
     told.run = env.text("PALS_APID");
   } else if (env.number("PMI_SIZE") && env.number("PMI_RANK")) {
     told.launcher = "hydra";
-    told.rank = env.number("PMI_RANK");
+    told_by(told, env, "PMI_RANK");
     told.size = env.number("PMI_SIZE");
   } else if (env.has("PMIX_NAMESPACE") && env.number("PMIX_RANK")) {
     told.launcher = "pmix";
-    told.rank = env.number("PMIX_RANK");
+    told_by(told, env, "PMIX_RANK");
     told.run = pmix_run(env);
   }
   return told;
@@ -227,7 +233,7 @@ MpiFamily built_mpi_family() {
 }
 
 Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available,
-                     MpiFamily family) {
+                     MpiFamily family, const Starter& starter) {
   const Variables variables(env);
   const Told told = look(variables);
   Launch launch;
@@ -237,13 +243,41 @@ Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_availa
   launch.local_rank = told.local_rank;
   launch.run = told.run;
   launch.run_traits = traits(variables);
+  launch.starter = starter;
   launch.mode = told.several() ? Launch::Mode::kLockOnly : Launch::Mode::kAlone;
 
   const bool wanted = wish == MpiWish::kOn || (wish == MpiWish::kAuto && told.several());
   if (!wanted) return launch;
+  if (starter.kind == Starter::Kind::kMpiProgram) {
+    launch.remark = "this process is below " + starter.name +
+                    ", which runs MPI, and a second MPI_Init would end the job";
+    if (wish == MpiWish::kOn) {
+      launch.advice =
+          "MPI cannot start: " + launch.remark +
+          "; leave out --mpi on, or call the library (fvprefetch/mpi.h) in that program";
+    }
+    return launch;
+  }
+  if (starter.kind == Starter::Kind::kScript && wish != MpiWish::kOn) {
+    launch.remark = "MPI is not used, since " + starter.name +
+                    " started this process, not the launcher itself: another program of the task "
+                    "may need MPI; the ranks share one download by files in the cache";
+    return launch;
+  }
   launch.advice = obstacle(told, mpi_available, family);
   if (launch.advice.empty()) launch.mode = Launch::Mode::kMpi;
   return launch;
+}
+
+Launch launch_of_this_process(const EnvironmentLookup& env, MpiWish wish, bool mpi_available) {
+  const Variables variables(env);
+  const Told told = look(variables);
+  Starter starter;
+  if (!told.rank_variable.empty()) {
+    starter = find_starter(real_processes(),
+                           told.rank_variable + "=" + variables.text(told.rank_variable));
+  }
+  return decide_launch(env, wish, mpi_available, built_mpi_family(), starter);
 }
 
 std::optional<std::string> size_mismatch(const Launch& launch, int mpi_size) {

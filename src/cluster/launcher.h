@@ -1,4 +1,5 @@
-// May this process call MPI_Init? Decided from the environment alone, before MPI is even loaded:
+// May this process call MPI_Init? Decided from the environment and from who started it
+// (cluster/starter), before MPI is even loaded:
 // under `srun --mpi=none` Open MPI 4 ends the process inside MPI_Init, Open MPI 5 makes every
 // process rank 0 of 1, and a process without a launcher needs no MPI at all. Pure.
 //
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "cluster/starter.h"
 #include "fvprefetch/prefetch.h"
 
 namespace fvprefetch {
@@ -37,17 +39,27 @@ struct Launch {
   std::string run;
   /// What differs when such a name is given again: as the launcher tells it, for no one to read.
   std::string run_traits;
+  Starter starter;  ///< kLauncher, too, where no launcher is known of
   /// Why MPI cannot start although it would be used, and what to do, as one line for people.
   /// Empty when MPI starts, is not needed, or was not wished for (kOff).
   std::string advice;
+  /// Why MPI is not used although it could be: a line for people who ask (--verbose). Else empty.
+  std::string remark;
+
+  [[nodiscard]] bool by_launcher() const { return starter.kind == Starter::Kind::kLauncher; }
 };
 
-/// MPI is used when the launcher tells of several processes (or of an unknown number), and for
-/// MpiWish::kOn even by a single one. With kOn any mode but kMpi means that the wish cannot be
-/// met, and `advice` says why.
+/// MPI is used when the launcher tells of several processes (or of an unknown number) and has
+/// started this one itself, and for MpiWish::kOn by any but one below an MPI program. With kOn any
+/// mode but kMpi means that the wish cannot be met, and `advice` says why. Pure.
 /// `mpi_available`: this build has MPI. `family`: of that MPI.
 [[nodiscard]] Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_available,
-                                   MpiFamily family = built_mpi_family());
+                                   MpiFamily family = built_mpi_family(),
+                                   const Starter& starter = {});
+
+/// The same of this process, with who has started it.
+[[nodiscard]] Launch launch_of_this_process(const EnvironmentLookup& env, MpiWish wish,
+                                            bool mpi_available);
 
 /// After MPI_Init: a line for people when MPI sees fewer ranks than the launcher started (every
 /// process is rank 0 of 1), or one where nobody started any, else nullopt. More ranks are fine: a
