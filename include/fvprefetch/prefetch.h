@@ -48,6 +48,13 @@ enum class Scope {
   kNode     ///< each node's own: filled from rank 0's where they are not the same after all
 };
 
+/// What a node looks at of a snapshot that was there before the job. (Of what the job brought it
+/// always looks at every file.)
+enum class HitCheck {
+  kOneFile,  ///< enough to see that the node has the place
+  kAll
+};
+
 /// Looks up an environment variable; tests pass a table of their own.
 using EnvironmentLookup = std::function<std::optional<std::string>(std::string_view)>;
 
@@ -97,6 +104,12 @@ struct Options {
 
   // For a job of several ranks (mpi.h, and the command under a launcher); prefetch() alone does not
   // look at them.
+
+  /// A rank of which no heartbeat is heard for so long is lost (kNetwork, reason "peer_lost").
+  std::chrono::milliseconds rank_timeout{120'000};
+  /// Longest wait for files to show on all nodes (kNotVisible).
+  std::chrono::milliseconds visible_timeout{60'000};
+  HitCheck visible_check = HitCheck::kOneFile;
 
   Scope scope = Scope::kAuto;
   /// Copies what is there to each node's own disk, below this absolute path: DIR/hub is a Hub cache

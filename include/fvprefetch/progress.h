@@ -1,7 +1,8 @@
 // What a run tells while it works. The library itself prints nothing: it calls an Observer.
 //
-// Threads: events come one after the other, from the thread that called prefetch() or verify() (on
-// rank 0). An observer must return quickly and must not call back into fvprefetch.
+// Threads: events come one after the other: from the thread that called prefetch() or verify(), in
+// an MPI job (mpi.h) from a second thread while that one waits. An observer must return quickly and
+// must not call back into fvprefetch.
 #pragma once
 
 #include <chrono>
@@ -75,6 +76,11 @@ struct LockWaited {
   std::uint64_t bytes_done = 0;  ///< of the holder's download, as far as it can be seen
   std::optional<std::uint64_t> bytes_total;
 };
+/// Something other than a lock is waited for. After 2 s, then every 30 s.
+struct Waiting {
+  std::string what;  ///< "node `n7` to see `/cache/a.pth`: it is not there"
+  std::chrono::milliseconds waited{0};
+};
 /// Something worth telling once that does not fail the run.
 struct Warned {
   std::string entry;  ///< may be empty
@@ -88,7 +94,7 @@ struct EntryDone {
 };
 
 using Event = std::variant<FetchPlanned, FileStarted, BytesArrived, FileFinished, FileRetried,
-                           LockWaited, Warned, EntryDone>;
+                           LockWaited, Waiting, Warned, EntryDone>;
 
 class Observer {
  public:

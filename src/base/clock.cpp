@@ -5,8 +5,6 @@
 #include <ctime>
 #include <thread>
 
-#include "base/idle.h"
-
 namespace fvprefetch {
 namespace {
 
@@ -21,7 +19,6 @@ class RealClock final : public Clock {
     // for a lock for hours must not be seen in `top`.
     constexpr auto kNap = std::chrono::milliseconds(100);
     while (!stop.stop_requested()) {
-      idle();
       const TimePoint at = now();
       if (at >= until) return;
       const auto nap = std::min<Clock::TimePoint::duration>(kNap, until - at);

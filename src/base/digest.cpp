@@ -6,7 +6,6 @@
 #include <array>
 #include <vector>
 
-#include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
 
@@ -97,7 +96,6 @@ Result<HashedFile> hash_file(const std::string& path, Digest::Kind kind, const S
     FVP_TRY(const posix::FileInfo info, posix::stat(fd, path));
     Hasher hasher(kind, info.size);
     for (std::uint64_t offset = 0; offset <= info.size;) {  // one that grows on has changed
-      idle();
       if (must_stop) {
         if (std::optional<Error> stop = must_stop()) return fail(*std::move(stop));
       }

@@ -21,6 +21,8 @@ constexpr std::string_view kLeaseSuffix = ".lease";
 constexpr std::string_view kLeaseRecordSuffix = ".lease-record";
 constexpr std::string_view kRecordSuffix = ".json";
 constexpr std::string_view kTakenSuffix = ".taken";
+constexpr std::string_view kManifestSuffix = ".manifest";
+constexpr std::string_view kWithoutMpiSuffix = ".without-mpi";
 constexpr std::size_t kTagDigits = 8;
 constexpr std::size_t kLongestSegment = 255;
 
@@ -272,12 +274,32 @@ std::string StepFiles::taken(int rank) const {
   return join({directory_, step_}).append(".").append(std::to_string(rank)).append(kTakenSuffix);
 }
 
+std::string StepFiles::manifest() const {
+  return join({directory_, step_}).append(kManifestSuffix);
+}
+std::string StepFiles::without_mpi(int rank) const {
+  return join({directory_, step_})
+      .append(".")
+      .append(std::to_string(rank))
+      .append(kWithoutMpiSuffix);
+}
+bool StepFiles::is_taken(std::string_view file_name) const {
+  return is_of_rank(file_name, kTakenSuffix);
+}
+bool StepFiles::is_without_mpi(std::string_view file_name) const {
+  return is_of_rank(file_name, kWithoutMpiSuffix);
+}
+bool StepFiles::is_of_rank(std::string_view file_name, std::string_view suffix) const {
+  return file_name.starts_with(step_ + ".") && file_name.ends_with(suffix);
+}
+
 std::string steps(std::string_view root) {
   return join({root, ".fvprefetch", "steps"});
 }
 
 bool is_step_file(std::string_view file_name) {
-  for (const std::string_view suffix : {kRecordSuffix, kTakenSuffix}) {
+  for (const std::string_view suffix :
+       {kRecordSuffix, kTakenSuffix, kManifestSuffix, kWithoutMpiSuffix}) {
     if (!file_name.ends_with(suffix)) continue;
     file_name.remove_suffix(suffix.size());
     return safe_blob_name(file_name);

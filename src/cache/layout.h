@@ -153,13 +153,22 @@ class StepFiles {
   [[nodiscard]] std::string record() const;
   [[nodiscard]] std::string lock() const;  ///< is never made; the lease lies beside it
   [[nodiscard]] std::string taken(int rank) const;
+  /// A manifest that one process has read for all.
+  [[nodiscard]] std::string manifest() const;
+  /// That rank has no MPI, and why.
+  [[nodiscard]] std::string without_mpi(int rank) const;
+  /// Names in directory() of the ranks that have one of these.
+  [[nodiscard]] bool is_taken(std::string_view file_name) const;
+  [[nodiscard]] bool is_without_mpi(std::string_view file_name) const;
 
  private:
+  [[nodiscard]] bool is_of_rank(std::string_view file_name, std::string_view suffix) const;
+
   std::string directory_;
   std::string step_;
 };
 [[nodiscard]] std::string steps(std::string_view root);
-/// Whether `file_name` is one that StepFiles::record() or taken() gives.
+/// Whether `file_name` is one that StepFiles gives, but for the lock.
 [[nodiscard]] bool is_step_file(std::string_view file_name);
 
 /// The directory inside `directory` that `doctor` has to itself.

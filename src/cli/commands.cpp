@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
@@ -26,10 +28,13 @@
 #include "cli/staged.h"
 #include "cli/text.h"
 #include "cli/verification_json.h"
+#include "cluster/attended.h"
 #include "cluster/distribute.h"
 #include "cluster/file_barrier.h"
 #include "cluster/scope.h"
 #include "cluster/stage.h"
+#include "prefetch/session.h"
+#include "source/manifest_input.h"
 
 #ifndef FVPREFETCH_VERSION
 #define FVPREFETCH_VERSION "unknown"
@@ -38,7 +43,15 @@
 namespace fvprefetch::cli {
 namespace {
 
-enum class Speaker { kForTheJob, kForItself, kSilent };
+// What a process tells people on stderr.
+enum class Speaker {
+  kForTheJob,
+  kForItself,  ///< its own errors, and what it waits for
+  kSilent
+};
+
+/// Where results go: a descriptor of their own (take_standard_output()).
+int results_fd = STDOUT_FILENO;
 
 Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker,
                  const EnvironmentLookup& env) {
@@ -46,6 +59,7 @@ Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speak
   manner.verbose = call.verbose;
   // A process that does not speak for the job says what it does only when asked to.
   manner.quiet = call.quiet || (speaker != Speaker::kForTheJob && !call.verbose);
+  manner.waits = !call.quiet && speaker == Speaker::kForItself;
   switch (call.progress) {
     case ProgressWish::kAuto:
       manner.progress = terminal.interactive && !environment::without_progress_bars(env)
@@ -68,26 +82,47 @@ Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speak
 
 // Prints `text` and says so when that fails; the exit code is `code`, or the failure's when `code`
 // is success.
-int print(std::string_view text, int code, Console& console) {
+int print(std::string_view text, int code, Console& console, const StopCheck& must_stop = {}) {
   console.clear_bar();
-  const Status printed = write_results(STDOUT_FILENO, text);
+  const Status printed = write_results(results_fd, text, must_stop);
   if (printed) return code;
   console.error(printed.error());
   return code == 0 ? exit_code(printed.error().code) : code;
 }
 
+bool is_first_rank(const Launch& launch) {
+  return launch.rank.value_or(0) == 0;
+}
+
 // The end of a command that could not begin. Every process of the job comes here with the same
-// error; the one that speaks says it.
-int refuse(const Error& error, bool json, const EnvironmentLookup& env) {
+// error; those that print results say it.
+int refuse(const Error& error, bool json, const EnvironmentLookup& env,
+           PrintMode mode = PrintMode::kAuto) {
   const int code = exit_code(error.code);
-  if (told_rank(env).value_or(0) != 0) return code;
+  const Launch launch = launch_without_mpi(env);
+  const bool first = is_first_rank(launch);
+  if (!first && launch.by_launcher()) return code;
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
-  if (json) (void)write_results(STDOUT_FILENO, to_json(failed_report(error)) + "\n");
+  if (json && prints_results(mode, launch, first)) {
+    (void)write_results(results_fd, to_json(failed_report(error)) + "\n");
+  }
   console.error(error);
   return code;
 }
 
-Result<Manifest> manifest_of(const Invocation& call) {
+// Standard input and pipes are waited for as `options` say.
+InputWait input_wait(const Options& options, Clock::TimePoint begin) {
+  InputWait wait;
+  wait.must_stop = [&options, begin] { return why_stop(options, begin, real_clock().now()); };
+  wait.on_wait = [&options](const std::string& what, std::chrono::milliseconds waited) {
+    if (options.observer != nullptr) options.observer->on_event(Waiting{what, waited});
+  };
+  return wait;
+}
+
+using ReadText = std::function<Result<std::string>()>;
+
+Result<Manifest> manifest_of(const Invocation& call, const ReadText& read) {
   if (call.command == Command::kEnsure) {
     Entry entry;
     entry.name = call.name;
@@ -97,29 +132,37 @@ Result<Manifest> manifest_of(const Invocation& call) {
     FVP_CHECK_OK(validate(entry));
     return Manifest{"<command line>", {std::move(entry)}};
   }
-  auto manifest = load_manifest(call.target);
+  auto manifest = [&]() -> Result<Manifest> {
+    FVP_TRY(const std::string text, read());
+    return parse_manifest(text, manifest_origin(call.target));
+  }();
   if (!manifest && manifest.error().code == ErrorCode::kNotFound && call.command_implied) {
     if (auto mistyped = mistyped_command(call.target)) return fail(*std::move(mistyped));
   }
   return manifest;
 }
 
+Result<Manifest> manifest_of(const Invocation& call, const InputWait& wait = {}) {
+  return manifest_of(call, [&] { return read_manifest_text(call.target, wait); });
+}
+
 // What the library needs of the process that it works in; all three must outlive it.
-Options options_of(const Invocation& call, Console& console, const EnvironmentLookup& env,
+Options options_of(const Invocation& call, Observer* observer, const EnvironmentLookup& env,
                    const Signals& signals) {
   Options options = call.options;
-  options.observer = &console;
+  options.observer = observer;
   options.environment = env;
   options.stop = signals.token();
   options.stop_signal = [&signals] { return signals.number(); };
   return options;
 }
 
-// `plan`, `status`, `verify`, `lock` and `prune` are the work of one process. Another rank of the
-// same step would only send the same requests again; it looks whether the manifest can be read, so
-// as to end as rank 0 does then. nullopt: this process is the one.
+// `plan`, `status`, `verify`, `lock` and `prune` are the work of one process. Another rank that the
+// launcher has started would only send the same requests again; it looks whether the manifest can
+// be read, so as to end as rank 0 does then. nullopt: this process is the one.
 std::optional<int> end_of_silent_rank(const Invocation& call, const EnvironmentLookup& env) {
-  if (told_rank(env).value_or(0) == 0) return std::nullopt;
+  const Launch launch = launch_without_mpi(env);
+  if (is_first_rank(launch) || !launch.by_launcher()) return std::nullopt;
   if (call.target == "-" || call.target.empty()) return 0;
   const auto manifest = manifest_of(call);
   return manifest ? 0 : exit_code(manifest.error().code);
@@ -130,58 +173,100 @@ std::string result_of(const Report& report, const Invocation& call) {
   return call.command == Command::kEnsure ? path_text(report) : results_text(report);
 }
 
+// What a process tells people: the first one for the job; one that works for itself, whose result
+// may be its own; of those that the launcher has started, one a node says on whom it waits.
+Speaker speaker_of(const Job& job) {
+  if (job.is_first()) return Speaker::kForTheJob;
+  if (!job.works_for_itself()) return Speaker::kSilent;
+  const bool waits = !job.launch().by_launcher() || job.launch().local_rank.value_or(0) == 0;
+  return waits ? Speaker::kForItself : Speaker::kSilent;
+}
+
+// All that a run uses. It is left behind with a thread that does not end (run_attended()): then the
+// process ends at once, and nothing of this is destroyed.
+struct FetchRun {
+  FetchRun(const Invocation& invocation, const EnvironmentLookup& environment)
+      : call(invocation), env(environment) {}
+
+  const Invocation& call;
+  const EnvironmentLookup& env;
+  const Clock::TimePoint begin = real_clock().now();
+  Signals signals;  // before any other thread, MPI's included
+  std::optional<Console> console;
+  Options options;
+  Manifest manifest;        // of the rank that works
+  bool of_another = false;  // without MPI: the report is another rank's, which speaks of it itself
+
+  // On the second thread of the rank that works.
+  Report work(const Launch& launch) {
+    const InputWait wait = input_wait(options, begin);
+    const auto read = [&] { return read_manifest_text(call.target, wait); };
+    const bool shares_input = call.target == "-" && has_file_barrier(launch) &&
+                              has_standard_input_of_task(launch.starter);
+    auto loaded = manifest_of(call, [&]() -> Result<std::string> {
+      return shares_input ? manifest_in_step(launch, options, read) : read();
+    });
+    if (!loaded) return failed_report(loaded.error());
+    manifest = *std::move(loaded);
+    if (!has_file_barrier(launch)) return prefetch(manifest, options);
+    FileBarrierOptions how;
+    how.visible_timeout = options.visible_timeout;
+    StepResult result = prefetch_in_step(manifest, options, launch, how);
+    of_another = result.shared;
+    return std::move(result.report);
+  }
+};
+
+// A thread that was left behind uses what `owned` holds, and what static destructors destroy.
+template <typename Owned>
+int end_of(std::unique_ptr<Owned> owned, int code) {
+  if (left_behind() == 0) return code;
+  (void)owned.release();
+  ::_exit(code);
+}
+
 // `fetch` and `ensure`.
 int fetch(const Invocation& call, const EnvironmentLookup& env) {
   if (call.command == Command::kEnsure) {  // pure: the same on every rank, so no MPI is needed
-    if (const auto entry = manifest_of(call); !entry) return refuse(entry.error(), call.json, env);
+    if (const auto entry = manifest_of(call); !entry) {
+      return refuse(entry.error(), call.json, env, call.print);
+    }
   }
-  Signals signals;  // before any other thread, MPI's included
-  const Clock::TimePoint begin = real_clock().now();
-  auto job = Job::open(call.mpi, env);
-  if (!job) return refuse(job.error(), call.json, env);
-
-  const Speaker speaker = job->speaks()             ? Speaker::kForTheJob
-                          : job->works_for_itself() ? Speaker::kForItself
-                                                    : Speaker::kSilent;
+  auto run = std::make_unique<FetchRun>(call, env);
+  Signals& signals = run->signals;
+  Options& options = run->options;
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
-  Console console(STDERR_FILENO, terminal, manner_of(call, terminal, speaker, env), real_clock());
+  options = options_of(call, nullptr, env, signals);
+  auto job = Job::open(call, options, signals);
+  if (!job) return refuse(job.error(), call.json, env, call.print);
+
+  const Speaker speaker = speaker_of(*job);
+  run->console.emplace(STDERR_FILENO, terminal, manner_of(call, terminal, speaker, env),
+                       real_clock());
+  Console& console = *run->console;
   if (speaker == Speaker::kForTheJob) {
     for (const std::string& notice : job->notices()) console.note(notice);
   }
+  options.observer = &console;
 
-  const Options options = options_of(call, console, env, signals);
-  Manifest manifest;        // of the rank that works
-  bool of_another = false;  // without MPI: the report is another rank's, which speaks of it itself
-  const auto work = [&] {
-    auto loaded = manifest_of(call);
-    if (!loaded) return failed_report(loaded.error());
-    manifest = *std::move(loaded);
-    if (!has_file_barrier(job->launch())) return prefetch(manifest, options);
-    FileBarrierOptions how;
-    how.visible_timeout = call.visible_timeout;
-    StepResult result = prefetch_in_step(manifest, options, job->launch(), how);
-    of_another = result.shared;
-    return std::move(result.report);
-  };
-  DistributeOptions distribution;
-  distribution.visible_timeout = call.visible_timeout;
+  DistributeOptions distribution = distribute_options(options, run->begin);
   distribution.launcher = job->launch().launcher;
-  distribution.hits = call.hits;
-  Vigil& vigil = distribution.vigil;
-  vigil.patience = call.rank_timeout;
-  vigil.signal = [&] { return signals.token().stop_requested() ? signals.number() : 0; };
-  vigil.on_signal = [&](int number) { signals.raise(number); };
+  distribution.attendance.vigil.on_signal = [&](int number) { signals.raise(number); };
+  const StageOptions staging = stage_options(options, distribution.attendance);
   distribution.fill = [&](Report found) {
     return fill_own_caches(
-        job->ranks(), std::move(found), [&]() -> const Manifest& { return manifest; }, options,
-        stage_options(options, vigil, begin));
+        job->ranks(), std::move(found),
+        [raw = run.get()]() -> const Manifest& { return raw->manifest; }, options, staging);
   };
-  const Report shared = distribute(job->ranks(), work, distribution);
+  const Report shared = distribute(
+      job->ranks(), [raw = run.get(), launch = job->launch()] { return raw->work(launch); },
+      distribution);
   Report report = shared;
   if (!options.stage.empty()) {
     report = stage(
-        job->ranks(), shared, [&] { return stage_order(manifest, options, shared); },
-        stage_options(options, vigil, begin));
+        job->ranks(), shared,
+        [raw = run.get(), shared] { return stage_order(raw->manifest, raw->options, shared); },
+        staging);
   }
 
   int code = exit_code(report.code());
@@ -190,20 +275,26 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
                                           job->ranks().node());
     job->abort(code);
   }
+  if (prints_results(call.print, job->launch(), job->is_first())) {
+    code = print(result_of(report, call), code, console, distribution.attendance.must_stop);
+  }
   if (speaker == Speaker::kForTheJob) {
-    code = print(result_of(report, call), code, console);
     for (const std::string& line : failure_lines(report)) console.failure(line);
     if (!report.entries.empty()) console.note(summary_text(shared));
     for (const std::string& line : stage_lines(report)) console.note(line);
     if (report.error) console.error(*report.error);
-  } else if (speaker == Speaker::kForItself && report.error && !of_another) {
+  } else if (job->works_for_itself() && report.error && !run->of_another) {
     // Most of its errors are everybody's, and told in full by the rank that speaks.
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
                                           " on " + posix::host_name());
   }
-  // A stdout that failed on rank 0 is everybody's failure. When the communicator broke, the report
-  // says so already.
-  return job->ranks().max(code).value_or(code);
+  // A stdout that failed on one rank is everybody's failure. When the communicator broke, the
+  // report says so already.
+  if (job->ranks().await_work(distribution.attendance.vigil)) {
+    code = job->ranks().max(code).value_or(code);
+  }
+  if (left_behind() > 0) const Job ended = *std::move(job);  // MPI_Finalize
+  return end_of(std::move(run), code);
 }
 
 // How `plan`, `status` and `verify` end: the exit code.
@@ -236,8 +327,21 @@ struct Alone {
       : terminal(probe_terminal(STDERR_FILENO, env)),
         console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                 real_clock()),
-        options(options_of(call, console, env, signals)) {}
+        options(options_of(call, &console, env, signals)) {}
 
+  [[nodiscard]] Result<Manifest> manifest(const Invocation& call) const {
+    return manifest_of(call, input_wait(options, begin));
+  }
+  /// `work` on a second thread, so that a signal ends it whatever it is doing.
+  template <typename Work>
+  [[nodiscard]] auto run(Work work) const {
+    Attendance attendance;
+    attendance.must_stop = [this] { return why_stop(options, begin, real_clock().now()); };
+    const auto self = make_self_collective({});
+    return attended(*self, attendance, std::move(work));
+  }
+
+  const Clock::TimePoint begin = real_clock().now();
   const Signals signals;
   const Terminal terminal;
   Console console;
@@ -245,22 +349,33 @@ struct Alone {
 };
 
 // `plan`, `status` and `verify`.
-int inspect(const Invocation& call, const EnvironmentLookup& env) {
-  if (const auto code = end_of_silent_rank(call, env)) return *code;
-  Alone alone(call, env);
+int inspect(const Invocation& call, Alone& alone) {
   Console& console = alone.console;
   const Options& options = alone.options;
 
-  const auto manifest = manifest_of(call);
+  const auto manifest = alone.manifest(call);
   if (call.command == Command::kVerify) {
     Verification found;
-    if (!manifest) found.error = manifest.error();
-    return tell_verification(manifest ? verify(*manifest, options) : found, call, console);
+    if (manifest) {
+      auto done = alone.run([manifest = *manifest, &options]() -> Result<Verification> {
+        return verify(manifest, options);
+      });
+      if (done) {
+        found = *std::move(done);
+      } else {
+        found.error = done.error();
+      }
+    } else {
+      found.error = manifest.error();
+    }
+    return tell_verification(found, call, console);
   }
   if (!manifest) return tell_plan(Plan{{}, manifest.error()}, call, console);
-  return tell_plan(
-      call.command == Command::kPlan ? plan(*manifest, options) : status(*manifest, options), call,
-      console);
+  const bool planning = call.command == Command::kPlan;
+  auto done = alone.run([manifest = *manifest, &options, planning]() -> Result<Plan> {
+    return planning ? plan(manifest, options) : status(manifest, options);
+  });
+  return tell_plan(done ? *std::move(done) : Plan{{}, done.error()}, call, console);
 }
 
 // Where `lock` writes; "-" is stdout.
@@ -292,16 +407,14 @@ Status write_whole(const std::string& path, std::string_view text) {
 }
 
 // `lock`.
-int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
-  if (const auto code = end_of_silent_rank(call, env)) return *code;
-  Alone alone(call, env);
+int lock_manifest(const Invocation& call, Alone& alone) {
   Console& console = alone.console;
   const Options& options = alone.options;
 
   const std::string path = output_of(call);
   const auto locked = [&]() -> Result<Manifest> {
-    FVP_TRY(const Manifest manifest, manifest_of(call));
-    FVP_TRY(Manifest pinned, lock(manifest, options));
+    FVP_TRY(const Manifest manifest, alone.manifest(call));
+    FVP_TRY(Manifest pinned, alone.run([manifest, &options] { return lock(manifest, options); }));
     if (path != "-") FVP_CHECK_OK(write_whole(path, manifest_text(pinned)));
     return pinned;
   }();
@@ -323,20 +436,21 @@ int lock_manifest(const Invocation& call, const EnvironmentLookup& env) {
 }
 
 // `prune`.
-int clean_up(const Invocation& call, const EnvironmentLookup& env) {
-  if (const auto code = end_of_silent_rank(call, env)) return *code;
-  Alone alone(call, env);
+int clean_up(const Invocation& call, Alone& alone) {
   Console& console = alone.console;
   const Options& options = alone.options;
 
+  auto pruned = alone.run([&]() -> Result<Pruning> {
+    if (call.target.empty()) return prune(options);
+    FVP_TRY(const Manifest manifest, alone.manifest(call));
+    return prune(manifest, options);
+  });
   Pruning done;
-  if (call.target.empty()) {
-    done = prune(options);
-  } else if (const auto manifest = manifest_of(call); manifest) {
-    done = prune(*manifest, options);
+  if (pruned) {
+    done = *std::move(pruned);
   } else {
     done.dry_run = options.dry_run;
-    done.error = manifest.error();
+    done.error = pruned.error();
   }
   const std::string text = call.json ? pruning_to_json(done) + "\n" : pruning_text(done);
   const int code = print(text, exit_code(done.code()), console);
@@ -344,6 +458,21 @@ int clean_up(const Invocation& call, const EnvironmentLookup& env) {
   for (const std::string& line : failure_lines(done)) console.failure(line);
   if (done.error) console.error(*done.error);
   return code;
+}
+
+// The commands that one rank does for all.
+int run_alone(const Invocation& call, const EnvironmentLookup& env) {
+  if (const auto code = end_of_silent_rank(call, env)) return *code;
+  auto alone = std::make_unique<Alone>(call, env);
+  int code = 0;
+  if (call.command == Command::kLock) {
+    code = lock_manifest(call, *alone);
+  } else if (call.command == Command::kPrune) {
+    code = clean_up(call, *alone);
+  } else {
+    code = inspect(call, *alone);
+  }
+  return end_of(std::move(alone), code);
 }
 
 // What `env` prints and `exec` sets. A mistake in the manifest had better show here than in the
@@ -362,12 +491,13 @@ void tell_notices(const StagedVariables& exports, const Invocation& call, Consol
   for (const std::string& notice : exports.notices) console.note(notice);
 }
 
-// `env`: as everywhere, of a launcher's ranks only the first prints.
+// `env`: as everywhere, of the ranks that the launcher has started only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
   const auto found = exports_of(call, env);
-  if (!found) return refuse(found.error(), call.json, env);
-  if (told_rank(env).value_or(0) != 0) return 0;
+  if (!found) return refuse(found.error(), call.json, env, call.print);
+  const Launch launch = launch_without_mpi(env);
+  if (!prints_results(call.print, launch, is_first_rank(launch))) return 0;
   tell_notices(*found, call, console);
   const Variables& variables = found->variables;
   if (!call.json) return print(exports_text(variables), 0, console);
@@ -415,25 +545,29 @@ int execute(const Invocation& call, const EnvironmentLookup& env) {
 int diagnose_job(const Invocation& call, const EnvironmentLookup& env) {
   const auto second = second_process_for(call, env);  // before the first thread
   const Signals signals;
-  auto job = Job::open(call.mpi, env);
-  const bool speaks = job ? job->speaks() : told_rank(env).value_or(0) == 0;
+  Options options = options_of(call, nullptr, env, signals);
+  auto job = Job::open(call, options, signals);
+  const Launch launch = job ? job->launch() : launch_without_mpi(env);
+  const bool first = job ? job->is_first() : is_first_rank(launch);
+  const bool speaks = first || !launch.by_launcher();
   const Terminal terminal = probe_terminal(STDERR_FILENO, env);
   Console console(STDERR_FILENO, terminal,
                   manner_of(call, terminal, speaks ? Speaker::kForTheJob : Speaker::kSilent, env),
                   real_clock());
+  options.observer = &console;
   if (job && job->ranks().nodes() > 1) {
     console.note("trying locks between the nodes; over NFS that takes a minute");
   }
-  const Options options = options_of(call, console, env, signals);
-
   Diagnosis found = examine_job(call, options, job, second.get());
   if (signals.token().stop_requested()) found.error = interrupted(signals.number());
   int code = exit_code(found.code());
   if (speaks) {
-    const Start start{job ? job->launch() : decide_launch(env, call.mpi, true),
-                      job ? job->mpi_library() : ""};
-    code = print(call.json ? diagnosis_to_json(found, start) + "\n" : diagnosis_text(found, start),
-                 code, console);
+    const Start start{launch, job ? job->mpi_library() : ""};
+    if (prints_results(call.print, launch, first)) {
+      code =
+          print(call.json ? diagnosis_to_json(found, start) + "\n" : diagnosis_text(found, start),
+                code, console);
+    }
     if (found.error) console.error(*found.error);
   } else if (job && job->works_for_itself() && found.error) {
     console.error_line(*found.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
@@ -442,9 +576,10 @@ int diagnose_job(const Invocation& call, const EnvironmentLookup& env) {
   return job ? job->ranks().max(code).value_or(code) : code;
 }
 
-// Texts that depend on nothing; under a launcher once is enough.
+// Texts that depend on nothing; from the launcher's own processes once is enough.
 int say(std::string_view text, const EnvironmentLookup& env) {
-  if (told_rank(env).value_or(0) != 0) return 0;
+  const Launch launch = launch_without_mpi(env);
+  if (!prints_results(PrintMode::kAuto, launch, is_first_rank(launch))) return 0;
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
   const bool ends = text.empty() || text.back() == '\n';
   return print(std::string(text) + (ends ? "" : "\n"), 0, console);
@@ -461,6 +596,11 @@ int run(const std::vector<std::string>& arguments) {
     const bool json = std::find(arguments.begin(), ours, "--json") != ours;
     return refuse(call.error(), json, env);
   }
+  posix::Fd results;
+  if (call->command != Command::kExec) {  // CMD inherits descriptor 1
+    results = take_standard_output();
+    if (results) results_fd = results.get();
+  }
   switch (call->command) {
     case Command::kFetch:
     case Command::kEnsure:
@@ -468,11 +608,9 @@ int run(const std::vector<std::string>& arguments) {
     case Command::kPlan:
     case Command::kStatus:
     case Command::kVerify:
-      return inspect(*call, env);
     case Command::kLock:
-      return lock_manifest(*call, env);
     case Command::kPrune:
-      return clean_up(*call, env);
+      return run_alone(*call, env);
     case Command::kEnv:
       return exports(*call, env);
     case Command::kExec:

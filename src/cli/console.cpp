@@ -194,6 +194,7 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
             verbosely(retried_text(e));
           },
           [&](const LockWaited& e) { on(e, now, speech); },
+          [&](const Waiting& e) { on(e, now, speech); },
           [&](const Warned& e) {
             std::string text =
                 e.entry.empty() ? e.message : fmt::format("`{}`: {}", e.entry, e.message);
@@ -202,7 +203,9 @@ Narrator::Speech Narrator::on_event(const Event& event, Clock::TimePoint now, st
           [&](const EntryDone& e) { verbosely(done_text(e)); },
       },
       event);
-  if (manner_.quiet) return {};
+  const bool wait =
+      std::holds_alternative<LockWaited>(event) || std::holds_alternative<Waiting>(event);
+  if (manner_.quiet && !(manner_.waits && wait)) return {};
   return speech;
 }
 
@@ -258,6 +261,13 @@ void Narrator::on(const LockWaited& event, Clock::TimePoint now, Speech& speech)
   said_waiting_ = now;
   speech.lines.push_back(wait_text(event, waiting_.size() - 1));
   waiting_.clear();
+}
+
+void Narrator::on(const Waiting& event, Clock::TimePoint now, Speech& speech) {
+  if (!manner_.verbose && !due(said_other_waiting_, now, kLineEvery)) return;
+  said_other_waiting_ = now;
+  speech.lines.push_back(
+      fmt::format("waiting for {}, for {} so far", event.what, duration_text(event.waited)));
 }
 
 // Of those that are new, of those that began again, and no longer of those that have ended.

@@ -33,6 +33,7 @@ struct Manner {
   ProgressStyle progress = ProgressStyle::kLog;
   bool quiet = false;    ///< nothing but errors
   bool verbose = false;  ///< a line for every file
+  bool waits = false;    ///< quiet, but says for what it waits
 };
 
 /// Bytes per second over the last 15 s or so.
@@ -75,6 +76,7 @@ class Narrator {
   void on(const FetchPlanned& event, Clock::TimePoint now, Speech& speech);
   void on(const BytesArrived& event, Clock::TimePoint now, std::size_t columns, Speech& speech);
   void on(const LockWaited& event, Clock::TimePoint now, Speech& speech);
+  void on(const Waiting& event, Clock::TimePoint now, Speech& speech);
   [[nodiscard]] Totals totals() const;
   [[nodiscard]] std::string progress_line() const;
   [[nodiscard]] std::string file_line(const ArrivingFile& file, Clock::TimePoint now) const;
@@ -94,6 +96,7 @@ class Narrator {
   std::set<std::string> waiting_;  ///< paths since the last line about waiting
   std::optional<Clock::TimePoint> said_progress_;
   std::optional<Clock::TimePoint> said_waiting_;
+  std::optional<Clock::TimePoint> said_other_waiting_;  ///< than for locks
   std::optional<Clock::TimePoint> drew_bar_;
 };
 

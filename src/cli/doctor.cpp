@@ -13,7 +13,7 @@ namespace {
 
 DiagnoseOptions options_of(const Invocation& call, const std::stop_token& stop) {
   DiagnoseOptions how;
-  how.self_test.visible_timeout = call.visible_timeout;
+  how.self_test.visible_timeout = call.options.visible_timeout;
   how.self_test.stop = stop;
   return how;
 }
@@ -26,7 +26,7 @@ Finding about_launcher(Severity severity, Error error) {
 
 std::unique_ptr<SecondProcess> second_process_for(const Invocation& call,
                                                   const EnvironmentLookup& env) {
-  const Launch launch = decide_launch(env, call.mpi, FVPREFETCH_HAS_MPI != 0);
+  const Launch launch = launch_of_this_process(env, call.mpi, FVPREFETCH_HAS_MPI != 0);
   if (launch.mode == Launch::Mode::kMpi || launch.rank.value_or(0) != 0) return nullptr;
   Options options = call.options;
   options.environment = env;
@@ -49,7 +49,7 @@ Diagnosis examine_job(const Invocation& call, const Options& options, Result<Job
       how.findings.push_back(about_launcher(Severity::kWarning, std::move(error)));
     }
     // Without MPI each process looks at its own node; the locks are tried by the first alone.
-    if (job->works_for_itself() && !job->speaks()) how.locks = DiagnoseOptions::Locks::kLeave;
+    if (job->works_for_itself() && !job->is_first()) how.locks = DiagnoseOptions::Locks::kLeave;
   }
   const bool alone = !job || job->ranks().size() == 1;
   if (!alone) return diagnose(job->ranks(), options, how);

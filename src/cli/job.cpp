@@ -1,36 +1,119 @@
 #include "cli/job.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <utility>
 
+#include "base/digest.h"
 #include "base/posix.h"
 #include "base/try.h"
+#include "cli/init_watch.h"
 #include "cli/mpi_module.h"
+#include "cluster/file_barrier.h"
+#include "cluster/task_claim.h"
+#include "source/manifest_input.h"
 
 #ifndef FVPREFETCH_HAS_MPI
 #define FVPREFETCH_HAS_MPI 0
 #endif
+#ifndef FVPREFETCH_VERSION
+#define FVPREFETCH_VERSION "unknown"
+#endif
 
 namespace fvprefetch::cli {
+namespace {
 
-Result<Job> Job::open(MpiWish wish, const EnvironmentLookup& env) {
+// What has to be the same on all ranks: the version, and what the command was given.
+std::string greeting_of(const Invocation& call) {
+  std::string given = call.target;
+  if (call.command == Command::kEnsure) {
+    for (const std::string& word : {call.name, call.filename, call.revision}) given += '\n' + word;
+  }
+  return std::string(FVPREFETCH_VERSION) + '\n' + given;
+}
+
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+std::string second_line(const std::string& text) {
+  const std::size_t begin = text.find('\n') + 1;
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+// Only a manifest's path may differ, when the files are the same.
+std::string digest_of_manifest(const Invocation& call, const Options& options) {
+  if (call.command == Command::kEnsure || call.target == "-") return call.target;
+  InputWait wait;
+  wait.must_stop = [&options]() -> std::optional<Error> {
+    if (!options.stop.stop_requested()) return std::nullopt;
+    return interrupted(options.stop_signal ? options.stop_signal() : SIGTERM);
+  };
+  const auto text = read_manifest_text(call.target, wait);
+  return text ? sha256_hex(*text) : text.error().message;
+}
+
+Status check_greetings(Collective& ranks, const Invocation& call, const Options& options) {
+  const std::vector<std::string>& all = ranks.greetings();
+  if (std::adjacent_find(all.begin(), all.end(), std::not_equal_to<>()) == all.end()) return {};
+  // The same on every rank from here on.
+  const auto other = std::find_if(all.begin(), all.end(),
+                                  [&](const std::string& one) { return one != all.front(); });
+  const std::string who = "rank " + std::to_string(other - all.begin());
+  if (first_line(*other) != first_line(all.front())) {
+    return fail(
+        ErrorCode::kUsage,
+        who + " runs fvprefetch " + first_line(*other) + ", rank 0 " + first_line(all.front()),
+        "start the same fvprefetch on every node");
+  }
+  FVP_TRY(const std::vector<std::string> digests,
+          ranks.all_gather(digest_of_manifest(call, options)));
+  const bool same_files =
+      std::adjacent_find(digests.begin(), digests.end(), std::not_equal_to<>()) == digests.end();
+  if (same_files) return {};
+  return fail(ErrorCode::kUsage,
+              who + " was given `" + second_line(*other) + "`, rank 0 `" +
+                  second_line(all.front()) + "`, and all ranks return one result",
+              "give every rank the same; for one of its own, start each with --mpi off");
+}
+
+}  // namespace
+
+Result<Job> Job::open(const Invocation& call, const Options& options, const Signals& signals) {
   Job job;
-  job.launch_ = decide_launch(env, wish, FVPREFETCH_HAS_MPI != 0);
-  if (job.launch_.mode == Launch::Mode::kMpi) {
-    FVP_CHECK_OK(job.start_mpi(wish, env));
-  } else if (wish == MpiWish::kOn) {
-    return fail(ErrorCode::kLauncher, job.launch_.advice.empty()
-                                          ? "MPI was required, and there is none here"
-                                          : job.launch_.advice);
-  } else if (!job.launch_.advice.empty()) {
-    job.go_on_without_mpi(job.launch_.advice);
+  job.launch_ = launch_of_this_process(options.environment, call.mpi, has_mpi());
+  Launch& launch = job.launch_;
+  if (launch.mode == Launch::Mode::kMpi && launch.launcher != "none" &&
+      claim_mpi(launch.starter.task) == MpiUse::kRepeated) {
+    launch.mode = Launch::Mode::kLockOnly;
+    launch.remark =
+        "another process of this task has used MPI, and a second MPI_Init would end "
+        "the job";
+    if (call.mpi == MpiWish::kOn) launch.advice = "MPI cannot start: " + launch.remark;
+  }
+  if (launch.mode == Launch::Mode::kMpi) {
+    FVP_CHECK_OK(job.start_mpi(call, options, signals));
+  } else if (call.mpi == MpiWish::kOn) {
+    return fail(ErrorCode::kLauncher,
+                launch.advice.empty() ? "MPI was required, and there is none here" : launch.advice);
+  } else if (!launch.advice.empty()) {
+    job.go_on_without_mpi(launch.advice);
+  } else if (!launch.remark.empty()) {
+    std::string lost;
+    if (!call.options.stage.empty()) {
+      lost = "; each process copies to --stage for itself, so that each node reads the caches";
+    } else if (call.options.scope == Scope::kNode) {
+      lost = "; caches of each node's own (--scope node) are not filled from rank 0's";
+    }
+    if (call.verbose || !lost.empty()) job.notices_.push_back(launch.remark + lost);
   }
   if (job.ranks_ == nullptr) job.ranks_ = make_self_collective(posix::host_name());
   return job;
 }
 
-Status Job::start_mpi(MpiWish wish, const EnvironmentLookup& env) {
+Status Job::start_mpi(const Invocation& call, const Options& options, const Signals& signals) {
   const auto without = [&](const Error& error) -> Status {
-    if (wish == MpiWish::kOn) {
+    if (call.mpi == MpiWish::kOn) {
       return fail(ErrorCode::kLauncher, describe(error), std::string(hint(error)));
     }
     // Only a hint of its own: the table's is for those who required MPI.
@@ -38,28 +121,40 @@ Status Job::start_mpi(MpiWish wish, const EnvironmentLookup& env) {
                       (error.hint.empty() ? "" : "; " + error.hint));
     return {};
   };
+  // A module that is missing may be so on this node alone.
+  const auto module_missing = [&](const Error& error) -> Status {
+    FVP_CHECK_OK(without(error));
+    note_without_mpi(launch_, options, describe(error));
+    return {};
+  };
 
-  const auto path = find_mpi_module(env, executable_directory());
-  if (!path) return without(path.error());
+  const auto path = find_mpi_module(options.environment, executable_directory());
+  if (!path) return module_missing(path.error());
   const auto module = load_mpi_module(*path);
-  if (!module) return without(module.error());
+  if (!module) return module_missing(module.error());
 
   module_ = *module;  // from here on finalize() is due, whatever comes
-  auto ranks = module_->open();
+  auto ranks = [&] {
+    const InitWatch watch(launch_, options, signals, call.quiet);
+    return module_->open(greeting_of(call));
+  }();
   if (!ranks) return without(ranks.error());
   ranks_ = *std::move(ranks);
 
   // Every process as rank 0 of 1: MPI runs, and unites nobody.
   if (const auto mismatch = size_mismatch(launch_, ranks_->size())) {
-    if (wish == MpiWish::kOn) return fail(ErrorCode::kLauncher, *mismatch);
+    if (call.mpi == MpiWish::kOn) return fail(ErrorCode::kLauncher, *mismatch);
     go_on_without_mpi(*mismatch);
     ranks_.reset();
-  } else if (wish != MpiWish::kOn && may_have_others(launch_, ranks_->size())) {
+    return {};
+  }
+  if (call.mpi != MpiWish::kOn && may_have_others(launch_, ranks_->size())) {
     // They go on without MPI, and wait for us. Said by none: perhaps there are no others.
     launch_.mode = Launch::Mode::kLockOnly;
     ranks_.reset();
+    return {};
   }
-  return {};
+  return check_greetings(*ranks_, call, options);
 }
 
 void Job::go_on_without_mpi(std::string why) {
@@ -83,7 +178,7 @@ void Job::abort(int exit_code) {
   if (module_ != nullptr) module_->abort(exit_code);
 }
 
-bool Job::speaks() const {
+bool Job::is_first() const {
   if (launch_.mode == Launch::Mode::kLockOnly) return launch_.rank.value_or(0) == 0;
   return ranks_->rank() == 0;
 }
@@ -92,8 +187,26 @@ std::string Job::mpi_library() const {
   return module_ != nullptr ? module_->library() : std::string();
 }
 
-std::optional<int> told_rank(const EnvironmentLookup& env) {
-  return decide_launch(env, MpiWish::kOff, FVPREFETCH_HAS_MPI != 0).rank;
+bool prints_results(PrintMode mode, const Launch& launch, bool is_first) {
+  switch (mode) {
+    case PrintMode::kAuto:
+      return is_first || !launch.by_launcher();
+    case PrintMode::kRank0:
+      return is_first;
+    case PrintMode::kAll:
+      return true;
+    case PrintMode::kNone:
+      return false;
+  }
+  return is_first;
+}
+
+bool has_mpi() {
+  return FVPREFETCH_HAS_MPI != 0;
+}
+
+Launch launch_without_mpi(const EnvironmentLookup& env) {
+  return launch_of_this_process(env, MpiWish::kOff, has_mpi());
 }
 
 }  // namespace fvprefetch::cli

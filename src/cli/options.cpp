@@ -211,6 +211,13 @@ Applied mpi_wish(std::string_view value, MpiWish& target) {
   return choose(value, kNames, std::array{MpiWish::kAuto, MpiWish::kOn, MpiWish::kOff}, target);
 }
 
+Applied print_mode(std::string_view value, PrintMode& target) {
+  constexpr std::array<std::string_view, 4> kNames{"auto", "rank0", "all", "none"};
+  return choose(value, kNames,
+                std::array{PrintMode::kAuto, PrintMode::kRank0, PrintMode::kAll, PrintMode::kNone},
+                target);
+}
+
 Applied progress_wish(std::string_view value, ProgressWish& target) {
   constexpr std::array<std::string_view, 4> kNames{"auto", "bar", "log", "none"};
   return choose(
@@ -304,13 +311,15 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.require_mpi); }},
     OptionSpec{"visible-timeout", "TIME", Group::kHow, "wait for files to show on all nodes (60s)",
                [](std::string_view v, Draft& d) {
-                 return duration(v, Zero::kAllowed, d.call.visible_timeout);
+                 return duration(v, Zero::kAllowed, d.call.options.visible_timeout);
                }},
-    OptionSpec{"visible-check", "WHAT", Group::kHow, "of a hit on each node: one (file) or all",
-               [](std::string_view v, Draft& d) { return hit_check(v, d.call.hits); }},
-    OptionSpec{"rank-timeout", "TIME", Group::kHow, "a rank silent for so long is dead (120s)",
+    OptionSpec{
+        "visible-check", "WHAT", Group::kHow, "of a hit on each node: one (file) or all",
+        [](std::string_view v, Draft& d) { return hit_check(v, d.call.options.visible_check); }},
+    OptionSpec{"rank-timeout", "TIME", Group::kHow,
+               "fail if a rank sends no heartbeat for TIME (120s)",
                [](std::string_view v, Draft& d) {
-                 return duration(v, Zero::kRefused, d.call.rank_timeout);
+                 return duration(v, Zero::kRefused, d.call.options.rank_timeout);
                }},
     OptionSpec{"scope", "KIND", Group::kHow, "whose the caches are: auto, shared, node",
                [](std::string_view v, Draft& d) { return scope_wish(v, d.call.options.scope); }},
@@ -322,6 +331,8 @@ constexpr std::array kOptions{
                }},
     OptionSpec{"progress", "KIND", Group::kSay, "auto, bar, log or none",
                [](std::string_view v, Draft& d) { return progress_wish(v, d.call.progress); }},
+    OptionSpec{"print", "WHO", Group::kSay, "results from: auto, rank0, all or none",
+               [](std::string_view v, Draft& d) { return print_mode(v, d.call.print); }},
     OptionSpec{"json", "", Group::kSay, "print one JSON document on stdout",
                [](std::string_view v, Draft& d) { return flag(v, d.call.json); }},
     OptionSpec{"quiet", "", Group::kSay, "only errors on stderr",

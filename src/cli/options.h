@@ -13,7 +13,6 @@
 #include <string_view>
 #include <vector>
 
-#include "cluster/distribute.h"
 #include "cluster/launcher.h"
 #include "fvprefetch/error.h"
 #include "fvprefetch/prefetch.h"
@@ -36,6 +35,14 @@ enum class Command {
   kVersion
 };
 
+/// Which processes of a job print results on stdout.
+enum class PrintMode {
+  kAuto,  ///< rank 0 when the launcher itself has started the command, else each process
+  kRank0,
+  kAll,
+  kNone
+};
+
 enum class ProgressWish { kAuto, kBar, kLog, kNone };
 
 struct Invocation {
@@ -55,9 +62,7 @@ struct Invocation {
 
   Options options;  ///< without observer, stop and environment
   MpiWish mpi = MpiWish::kAuto;
-  std::chrono::milliseconds visible_timeout{60'000};
-  HitCheck hits = HitCheck::kOneFile;
-  std::chrono::milliseconds rank_timeout{120'000};
+  PrintMode print = PrintMode::kAuto;
 
   ProgressWish progress = ProgressWish::kAuto;
   bool json = false;

@@ -1,9 +1,12 @@
 #include "cli/output.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 
 #include "base/posix.h"
@@ -39,10 +42,25 @@ void ensure_standard_descriptors() {
   }
 }
 
-Status write_results(int fd, std::string_view text) {
+posix::Fd take_standard_output() {
+  constexpr int kLeast = 10;  // scripts use the ones below
+  posix::Fd own(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, kLeast));
+  // Without a further descriptor results go where they always went.
+  if (own) (void)::dup2(STDERR_FILENO, STDOUT_FILENO);
+  return own;
+}
+
+Status write_results(int fd, std::string_view text, const StopCheck& must_stop) {
   while (!text.empty()) {
-    const ssize_t written = ::write(fd, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
+    constexpr int kSliceMs = 100;
+    pollfd ready{fd, POLLOUT, 0};
+    if (must_stop && ::poll(&ready, 1, kSliceMs) == 0) {
+      if (auto stop = must_stop()) return fail(*std::move(stop));
+      continue;
+    }
+    // What poll() says of a pipe is true of so many bytes.
+    const ssize_t written = ::write(fd, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
+    if (written < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (written < 0) return fail(write_error(errno));
     text.remove_prefix(static_cast<std::size_t>(written));
   }

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <system_error>
 
 namespace fvprefetch::cli {
 namespace {
@@ -51,7 +52,11 @@ Signals::Signals() : number_(SIGTERM) {
     return;
   }
   ::pthread_sigmask(SIG_BLOCK, &set, &before_);
-  thread_ = std::thread([this] { listen(); });
+  try {
+    thread_ = std::thread([this] { listen(); });
+  } catch (const std::system_error&) {  // as without descriptors
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
 }
 
 Signals::~Signals() {

@@ -9,12 +9,13 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/clock.h"
-#include "base/idle.h"
 #include "base/try.h"
+#include "cluster/attended.h"
 
 namespace fvprefetch {
 namespace {
@@ -68,11 +69,11 @@ class Neighbour {
     FVP_CHECK_OK(listen(now));
     if (heard_ == Sign::kLost) {
       Error error = peer_lost("", patience_);
-      error.message = name_ + " says that a node of the job is lost";
+      error.message = name_ + " reported a lost node";
       return fail(std::move(error));
     }
     if (!parted_ && now - heard_at_ > patience_) {
-      return fail(peer_lost(name_ + " has given no sign of life", patience_));
+      return fail(peer_lost("no heartbeat from " + name_, patience_));
     }
     if (outgoing_) {
       FVP_TRY(const bool sent, outgoing_->done());
@@ -199,53 +200,106 @@ class Nap {
 //   posted_ >= arrived_ >= handled_ >= freed_, and posted_ <= freed_ + frames
 // After the last frame of the stream come frames - 1 empty ones: each rank has asked for so many at
 // most, and what was asked for must come.
-class Chain {
+// Owned by the calling thread and its other threads together, for as long as one of them runs.
+class Chain : public std::enable_shared_from_this<Chain> {
  public:
-  Chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options)
+  Chain(Collective& ranks, ChainEnd end, const ChainOptions& options)
       : ranks_(ranks),
-        end_(end),
+        end_(std::move(end)),
         options_(options),
         first_(ranks.rank() == 0),
         last_(ranks.rank() == ranks.size() - 1),
         spare_(first_ ? options.frame_bytes : 0) {
-    if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, end, options);
-    if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, end, options);
+    if (!first_) neighbours_.emplace_back(ranks, ranks.rank() - 1, end_, options);
+    if (!last_) neighbours_.emplace_back(ranks, ranks.rank() + 1, end_, options);
     const std::size_t count = std::max<std::size_t>(options.frames, 2);
     frames_.reserve(count);
     for (std::size_t i = 0; i < count; ++i) frames_.emplace_back(options.frame_bytes);
   }
 
-  Result<bool> run() {
-    std::vector<std::thread> threads;
-    threads.reserve(end_.takers.size() + 1);
-    for (std::size_t i = 0; i < end_.takers.size(); ++i) {
-      threads.emplace_back([this, i] { take(i); });
-    }
-    if (first_) threads.emplace_back([this] { fill(); });
+  Result<ChainResult> run() {
+    begin_threads();
     Status status = guard([this] { return pump(); });
     if (status) status = guard([this] { return part(); });
-    {
-      const std::lock_guard lock(mutex_);
-      over_ = true;
-    }
-    changed_.notify_all();
-    for (std::thread& thread : threads) thread.join();
     if (!status) {
+      // Before the threads are waited for: one of them may be held up by the same fault.
       for (Neighbour& neighbour : neighbours_) neighbour.tell_that_it_is_broken();
-      // What was asked for may still arrive: the buffers must outlive it, and so stay for good.
-      static std::mutex keeping;
-      static std::deque<std::pair<std::vector<Frame>, std::deque<Neighbour>>> kept;
-      const std::lock_guard lock(keeping);
-      kept.emplace_back(std::move(frames_), std::move(neighbours_));
-      return fail(status.error());
+      keep_for_good();
     }
-    return !early_;
+    const bool ended = end_threads(status.has_value());
+    if (!status) return fail(status.error());
+    return ChainResult{!early_, !ended};
   }
 
  private:
   Frame& frame(std::size_t number) { return frames_[number % frames_.size()]; }
 
   // --- the threads -------------------------------------------------------------------------------
+
+  // All of them or none, before the first collective step: a rank without them goes on passing on.
+  void begin_threads() {
+    const auto begin = [this](auto work) {
+      {
+        const std::lock_guard lock(mutex_);
+        ++running_;
+      }
+      try {
+        std::thread([self = shared_from_this(), work] {
+          work(*self);
+          const std::lock_guard lock(self->mutex_);
+          --self->running_;
+          self->changed_.notify_all();
+        }).detach();
+        return true;
+      } catch (const std::system_error&) {
+        const std::lock_guard lock(mutex_);
+        --running_;
+        return false;
+      }
+    };
+    bool all = true;
+    for (std::size_t i = 0; all && i < end_.takers.size(); ++i) {
+      all = begin([i](Chain& chain) { chain.take(i); });
+    }
+    if (all && first_) all = begin([](Chain& chain) { chain.fill(); });
+    if (all) return;
+    {
+      std::unique_lock lock(mutex_);
+      takers_ = 0;
+      over_ = true;  // those that were begun end, and have taken nothing
+      changed_.notify_all();
+      changed_.wait(lock, [this] { return running_ == 0; });
+    }
+    early_ = early_ || first_;
+    if (end_.unable) end_.unable(no_thread_left());
+  }
+
+  // False: one of them does not end, and this rank has to.
+  bool end_threads(bool healthy) {
+    std::optional<SteadyClock::time_point> asked;
+    std::unique_lock lock(mutex_);
+    over_ = true;
+    changed_.notify_all();
+    while (!changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return running_ == 0; })) {
+      lock.unlock();
+      if (healthy && end_.attend) end_.attend();
+      const bool stop = !healthy || (end_.must_stop && end_.must_stop());
+      const auto now = SteadyClock::now();
+      if (stop && !asked) asked = now;
+      if (stop && now - *asked > options_.grace) return false;
+      lock.lock();
+    }
+    return true;
+  }
+
+  // What was asked for may still arrive: the buffers must outlive it.
+  void keep_for_good() {
+    static std::mutex keeping;
+    static auto* const kept =
+        new std::deque<std::shared_ptr<Chain>>;  // outlives static destruction
+    const std::lock_guard lock(keeping);
+    kept->push_back(shared_from_this());
+  }
 
   void fill() {
     for (;;) {
@@ -283,7 +337,7 @@ class Chain {
       FVP_CHECK_OK(free_frames(moved));
       FVP_CHECK_OK(carry_words(moved));
       FVP_CHECK_OK(turn_to_neighbours());
-      idle();  // a stream that flows without a pause leaves no other time for it
+      if (end_.attend) end_.attend();
       moved ? nap.moved() : nap.nothing_moved();
     }
     return {};
@@ -301,6 +355,7 @@ class Chain {
     while (!std::all_of(neighbours_.begin(), neighbours_.end(),
                         [](const Neighbour& neighbour) { return neighbour.parted(); })) {
       FVP_CHECK_OK(turn_to_neighbours());
+      if (end_.attend) end_.attend();
       nap.nothing_moved();
     }
     return {};
@@ -349,7 +404,7 @@ class Chain {
       if (!here) break;
       next.incoming.reset();
       if (next.length() > options_.frame_bytes) {
-        return fail(ErrorCode::kInternal, "a frame is longer than frames are",
+        return fail(ErrorCode::kInternal, "a frame exceeds the maximum size",
                     "start the same fvprefetch on every node");
       }
       if ((next.flags() & kLast) != 0) {
@@ -392,7 +447,7 @@ class Chain {
       }
       {
         const std::lock_guard lock(mutex_);
-        if (oldest.taken < end_.takers.size()) break;
+        if (oldest.taken < takers_) break;
         oldest.taken = 0;
       }
       ++freed_;
@@ -440,7 +495,7 @@ class Chain {
   }
 
   Collective& ranks_;
-  const ChainEnd& end_;
+  const ChainEnd end_;
   const ChainOptions options_;
   const bool first_;
   const bool last_;
@@ -462,16 +517,18 @@ class Chain {
   std::condition_variable changed_;
   std::vector<Frame> frames_;  // a buffer belongs to one side at a time, as the numbers say
   std::size_t freed_ = 0;
-  Buffer spare_;           // rank 0: the source's while it is not ready
-  bool ready_ = false;     // under mutex_
-  std::size_t given_ = 0;  // under mutex_
-  bool over_ = false;      // under mutex_
+  Buffer spare_;                             // rank 0: the source's while it is not ready
+  bool ready_ = false;                       // under mutex_
+  std::size_t given_ = 0;                    // under mutex_
+  bool over_ = false;                        // under mutex_
+  int running_ = 0;                          // threads; under mutex_
+  std::size_t takers_ = end_.takers.size();  // that take; under mutex_
 };
 
 }  // namespace
 
-Result<bool> run_chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options) {
-  return Chain(ranks, end, options).run();
+Result<ChainResult> run_chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options) {
+  return std::make_shared<Chain>(ranks, end, options)->run();
 }
 
 }  // namespace fvprefetch

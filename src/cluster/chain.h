@@ -11,8 +11,8 @@
 // MPI is called by the calling thread alone. Nobody leaves early: a rank that has no use for the
 // stream any more still passes it on.
 //
-// Neighbours give each other signs of life, by messages of their own: a rank whose disk is slow
-// takes no frames for minutes, and is not dead. Who finds one dead, or fails, says so, and it
+// Neighbours send each other heartbeats, by messages of their own: a rank whose disk is slow takes
+// no frames for minutes, and is not dead. A rank that finds one lost, or fails, says so, and it
 // spreads.
 //
 // Every few frames a word goes the other way, from the last rank to rank 0, each adding its own:
@@ -25,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,12 +47,15 @@ struct ChainOptions {
   std::size_t frame_bytes = std::size_t{2} << 20U;
   std::size_t frames = 8;      ///< buffers, and so frames under way, of each rank
   std::size_t word_every = 8;  ///< frames
-  /// A neighbour that gives no sign of life for so long is lost. Longer than a link takes for all
-  /// frames that are under way: a sign may be behind them.
+  /// A neighbour of which no heartbeat comes for so long is lost. Longer than a link takes for all
+  /// frames that are under way: a heartbeat may be behind them.
   std::chrono::milliseconds patience{120'000};
+  /// How long the threads have, at the end, while must_stop() asks this rank to end.
+  std::chrono::milliseconds grace{3'000};
 };
 
-/// One rank's end of the chain. What is called on which thread is said with each.
+/// One rank's end of the chain. What is called on which thread is said with each. `source` and
+/// `takers` must own what they use: a thread of theirs that does not end is left behind.
 struct ChainEnd {
   /// Rank 0: puts the next piece of the stream into the room, and says how long it is; 0: it is
   /// over. Its own thread. Must not throw.
@@ -64,12 +68,25 @@ struct ChainEnd {
   std::function<bool(const ChainWord& sum)> go_on;
   /// What an error calls the ranks, by rank.
   std::vector<std::string> names;
+  /// Before the stream flows: this rank cannot have its threads (kNoSpace). It passes the stream on
+  /// and takes nothing; without its source the stream ends early. The calling thread; may be empty.
+  std::function<void(const Error&)> unable;
+  /// Several times a second: the calling thread's other duties. Must not block. May be empty.
+  std::function<void()> attend;
+  /// Why this rank has to end; nullopt: it may go on. The calling thread; may be empty.
+  std::function<std::optional<Error>()> must_stop;
 };
 
-/// Collective. Returns when this rank has taken and passed on the whole stream; true: it was not
-/// ended early. An error means that a rank was lost (kNetwork, kPeerLost) or the communicator
-/// broke: it cannot be used any more. The calling thread tests and sleeps in turns.
-[[nodiscard]] Result<bool> run_chain(Collective& ranks, const ChainEnd& end,
-                                     const ChainOptions& options = {});
+struct ChainResult {
+  bool whole = false;  ///< the stream was not ended early
+  bool left_behind =
+      false;  ///< a thread of this rank did not end in time: leave what it uses alone
+};
+
+/// Collective. Returns when this rank has taken and passed on the whole stream. An error means that
+/// a rank was lost (kNetwork, kPeerLost) or the communicator broke: it cannot be used any more. The
+/// calling thread tests and sleeps in turns.
+[[nodiscard]] Result<ChainResult> run_chain(Collective& ranks, const ChainEnd& end,
+                                            const ChainOptions& options = {});
 
 }  // namespace fvprefetch

@@ -47,6 +47,10 @@ std::string place(const Collective& ranks) {
 Status Collective::await_work(const Vigil& /*vigil*/) {
   return quiet_wait();
 }
+const std::vector<std::string>& Collective::greetings() const {
+  static const std::vector<std::string> kNone;
+  return kNone;
+}
 int Collective::attend(const Vigil& /*vigil*/) {
   return 0;
 }

@@ -29,22 +29,23 @@ class Pending {
   [[nodiscard]] virtual Result<bool> done() = 0;
 };
 
-/// What ranks tell each other while rank 0 works and the others wait for it.
+/// What ranks tell each other while some of them work and the others wait.
 struct Vigil {
-  /// A rank that hears nothing of another one for so long, which should give signs of life, takes
-  /// it for dead.
+  /// A rank that should send heartbeats, and of which nothing is heard for so long, is lost.
   std::chrono::milliseconds patience{120'000};
   /// The signal that told this rank to end; 0: none. Asked several times a second. May be empty.
   std::function<int()> signal;
-  /// Rank 0: another rank was told to end by this signal. May be empty.
+  /// Another rank was told to end by this signal. May be empty.
   std::function<void(int)> on_signal;
+  /// Rank 0 waits for `whom`: after 2 s, then every 30 s. May be empty.
+  std::function<void(const std::string& whom, std::chrono::milliseconds waited)> on_wait;
 };
 
 /// Messages of one kind do not wait for those of another.
 enum class Mail : int { kStream, kSigns };
 
-/// Error::reason of a rank that was taken for dead. Not everybody knows: the communicator cannot be
-/// used any more, by anybody, and a program can only end it (MPI_Abort).
+/// Error::reason of a rank that is lost. Not every rank knows: the communicator cannot be used any
+/// more, and a program can only end it (MPI_Abort).
 inline constexpr const char* kPeerLost = "peer_lost";
 
 class Collective {
@@ -59,17 +60,20 @@ class Collective {
   [[nodiscard]] virtual int nodes() const = 0;
   /// Name of this rank's node.
   [[nodiscard]] virtual const std::string& node() const = 0;
+  /// What each rank said of itself when the ranks met, by rank. Empty where none did.
+  [[nodiscard]] virtual const std::vector<std::string>& greetings() const;
 
   /// Collective: returns on every rank when all ranks are here. Waiting uses next to no CPU; the
   /// wake-up comes at most 10 + 50 x ceil(log2 N) ms late.
   [[nodiscard]] virtual Status quiet_wait() = 0;
-  /// Collective: quiet_wait() for rank 0, which works meanwhile; when it is done the others should
-  /// be here. Tells it of a signal, and fails (kNetwork, kPeerLost) when it is silent. An
-  /// implementation whose ranks cannot die apart just waits.
+  /// Collective: returns on every rank when all ranks have ended the work of their own that came
+  /// before it, of which this thread calls attend() meanwhile. While it waits, a signal that one
+  /// rank was sent reaches all others (Vigil::on_signal), within a second or so. Fails (kNetwork,
+  /// kPeerLost) without heartbeats. An implementation whose ranks cannot die apart just waits.
   [[nodiscard]] virtual Status await_work(const Vigil& vigil);
-  /// Rank 0, while it works: tells the others that it lives, as often as they want to hear it, and
-  /// returns the signal that one of them told; 0: none. Not collective, does not block; the thread
-  /// that makes the collective calls. To be called several times a second before await_work().
+  /// While this rank works: sends and receives heartbeats, and returns the signal that another rank
+  /// was sent; 0: none. Not collective, does not block; the thread that makes the collective calls.
+  /// To be called several times a second before await_work().
   [[nodiscard]] virtual int attend(const Vigil& vigil);
   /// Collective: rank 0's `bytes` on every rank; the argument of other ranks is ignored. Any size.
   [[nodiscard]] virtual Result<std::string> broadcast(std::string bytes) = 0;
@@ -100,7 +104,7 @@ class Collective {
                                                                  std::span<std::byte> room);
 };
 
-/// Rank 0, while it works: attend(), and what comes of it. As an Idle's chore.
+/// attend(), and what comes of it.
 void look_after(Collective& ranks, const Vigil& vigil);
 
 /// kPeerLost, with who or what was waited for in `whom`.

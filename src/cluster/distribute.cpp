@@ -1,15 +1,16 @@
 #include "cluster/distribute.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
+#include "prefetch/session.h"
 
 namespace fvprefetch {
 namespace {
@@ -194,8 +195,8 @@ struct Unseen {
   std::optional<Error> optional;
 };
 
-Unseen look(const Report& report, const std::string& node, HitCheck hits,
-            std::chrono::milliseconds timeout, Clock& clock) {
+Unseen look(const Report& report, const std::string& node, const VisibilityCheck& how) {
+  Clock& clock = how.clock != nullptr ? *how.clock : real_clock();
   std::vector<const EntryReport*> waiting;
   for (const EntryReport& entry : report.entries) {
     if (succeeded(entry.state)) {
@@ -203,22 +204,37 @@ Unseen look(const Report& report, const std::string& node, HitCheck hits,
     }
   }
 
-  const Clock::TimePoint deadline = clock.now() + timeout;
-  std::chrono::milliseconds pause{100};
+  using std::chrono::milliseconds;
+  const Clock::TimePoint begin = clock.now();
+  const Clock::TimePoint deadline = begin + how.timeout;
+  Clock::TimePoint say = begin + std::chrono::seconds(2);
+  milliseconds pause{100};
   std::vector<Blemish> blemishes;
   for (;;) {
     blemishes.clear();
     std::vector<const EntryReport*> still;
     for (const EntryReport* entry : waiting) {
-      if (auto blemish = check(*entry, hits)) {
+      if (auto blemish = check(*entry, how.hits)) {
         still.push_back(entry);
         blemishes.push_back(*std::move(blemish));
       }
     }
     waiting = std::move(still);
     if (waiting.empty() || clock.now() >= deadline) break;
-    clock.sleep_until(std::min(clock.now() + pause, deadline), {});
-    pause = std::min(pause * 2, std::chrono::milliseconds{2'000});
+    const Clock::TimePoint next = std::min(clock.now() + pause, deadline);
+    while (clock.now() < next) {
+      if (auto stop = how.must_stop ? how.must_stop() : std::nullopt) return {std::move(stop), {}};
+      const Clock::TimePoint slice = clock.now() + milliseconds(100);
+      clock.sleep_until(how.must_stop ? std::min(slice, next) : next, {});
+    }
+    if (how.observer != nullptr && clock.now() >= say) {
+      say = clock.now() + std::chrono::seconds(30);
+      const auto waited = std::chrono::duration_cast<milliseconds>(clock.now() - begin);
+      how.observer->on_event(Waiting{
+          "node `" + node + "` to see `" + blemishes.front().path + "`: " + blemishes.front().what,
+          waited});
+    }
+    pause = std::min(pause * 2, milliseconds{2'000});
     for (const Blemish& blemish : blemishes) list_again_along_links(blemish.path);
   }
 
@@ -229,7 +245,7 @@ Unseen look(const Report& report, const std::string& node, HitCheck hits,
     Error error;
     error.code = ErrorCode::kNotVisible;
     error.message = "node `" + node + "` does not see `" + blemishes[i].path + "` after " +
-                    std::to_string(timeout.count()) + " ms: " + blemishes[i].what;
+                    std::to_string(how.timeout.count()) + " ms: " + blemishes[i].what;
     error.context = {"entry `" + waiting[i]->name + "`"};
     error.subject = waiting[i]->path;  // by which every rank finds the entry in its report
     slot = std::move(error);
@@ -247,23 +263,9 @@ void mark_failed(Report& report, const Error& error) {
   }
 }
 
-// The same two collectives on every rank, whatever the report says.
-Result<Report> settle_visibility(Collective& ranks, Report report,
-                                 const DistributeOptions& options) {
-  Unseen unseen;
-  // A run that failed is reported at once: nobody is going to use what it left.
-  const bool usable = report.ok() || report.code() == ErrorCode::kPartial;
-  if (usable && ranks.node_leader()) {
-    const auto looked = guard([&]() -> Status {
-      Clock& clock = options.clock != nullptr ? *options.clock : real_clock();
-      unseen = look(report, ranks.node(), options.hits, options.visible_timeout, clock);
-      return {};
-    });
-    if (!looked) unseen.required = looked.error();
-  }
-  FVP_TRY(const auto required, first_failure(ranks, unseen.required));
-  FVP_TRY(const auto optional, first_failure(ranks, unseen.optional));
-
+// What somebody does not see fails the report.
+void apply(Report& report, const std::optional<Error>& required,
+           const std::optional<Error>& optional) {
   if (optional) {
     mark_failed(report, *optional);
     if (report.ok()) {
@@ -275,18 +277,59 @@ Result<Report> settle_visibility(Collective& ranks, Report report,
     mark_failed(report, *required);
     report.error = *required;
   }
+}
+
+// A run that failed is reported at once: what it left is not going to be used.
+bool usable(const Report& report) {
+  return report.ok() || report.code() == ErrorCode::kPartial;
+}
+
+VisibilityCheck check_of(const DistributeOptions& options) {
+  return {options.hits, options.visible_timeout, options.clock, options.attendance.must_stop,
+          options.observer};
+}
+
+// The same collectives on every rank, whatever the report says.
+Result<Report> settle_visibility(Collective& ranks, Report report,
+                                 const DistributeOptions& options) {
+  Unseen unseen;
+  if (usable(report) && ranks.node_leader()) {
+    auto looked =
+        attended(ranks, options.attendance,
+                 [report, node = ranks.node(), how = check_of(options)]() -> Result<Unseen> {
+                   return look(report, node, how);
+                 });
+    if (looked) {
+      unseen = *std::move(looked);
+    } else {
+      unseen.required = looked.error();
+    }
+  }
+  FVP_CHECK_OK(ranks.await_work(options.attendance.vigil));
+  const WaitLimit limit(ranks, options.attendance.vigil.patience);
+  FVP_TRY(const auto required, first_failure(ranks, unseen.required));
+  FVP_TRY(const auto optional, first_failure(ranks, unseen.optional));
+  apply(report, required, optional);
   return report;
 }
 
 Result<Report> run(Collective& ranks, const std::function<Report()>& work,
                    const DistributeOptions& options) {
-  // Behind guard(), since a rank that left here by an exception would leave all others waiting.
-  // What cannot even be written down goes out as no bytes, which every rank understands alike.
+  // A rank that left here by an exception would leave all others waiting. What cannot even be
+  // written down goes out as no bytes, which every rank understands alike.
   std::string wire;
   std::optional<Report> own;  // of a rank that is alone: it need not be told
+  const bool one_node = ranks.nodes() == 1;
   if (ranks.rank() == 0) {
-    const Idle idle([&] { look_after(ranks, options.vigil); });
-    auto report = guard([&]() -> Result<Report> { return work(); });
+    auto report = attended(
+        ranks, options.attendance,
+        [work, one_node, node = ranks.node(), how = check_of(options)]() -> Result<Report> {
+          Report done = work();
+          if (!one_node || !usable(done)) return done;
+          const Unseen unseen = look(done, node, how);
+          apply(done, unseen.required, unseen.optional);
+          return done;
+        });
     if (!report) report = failed_report(report.error());
     report->ranks = ranks.size();
     report->nodes = ranks.nodes();
@@ -297,22 +340,41 @@ Result<Report> run(Collective& ranks, const std::function<Report()>& work,
       wire = guard([&]() -> Result<std::string> { return to_wire(*report); }).value_or("");
     }
   }
-  FVP_CHECK_OK(ranks.await_work(options.vigil));
-  // From here on nobody is long, but for a node that does not see the files yet.
-  const WaitLimit limit(ranks, options.visible_timeout + options.vigil.patience);
+  FVP_CHECK_OK(ranks.await_work(options.attendance.vigil));
+  const WaitLimit limit(ranks, options.attendance.vigil.patience);
   // Rank 0 reads its own words as well: the reports are equal because they have one source.
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   // No rank-dependent return: the bytes are the same everywhere, so all fail here or none.
   FVP_TRY(Report report, own ? Result<Report>(*std::move(own)) : from_wire(received));
+  if (one_node) return report;
   if (options.fill) report = options.fill(std::move(report));
   return settle_visibility(ranks, std::move(report), options);
 }
 
 }  // namespace
 
-std::optional<Error> unseen_here(const Report& report, std::chrono::milliseconds timeout,
-                                 Clock& clock) {
-  Unseen unseen = look(report, posix::host_name(), HitCheck::kOneFile, timeout, clock);
+DistributeOptions distribute_options(const Options& options, Clock::TimePoint begin) {
+  DistributeOptions how;
+  how.visible_timeout = options.visible_timeout;
+  how.hits = options.visible_check;
+  how.observer = options.observer;
+  how.attendance.vigil.patience = options.rank_timeout;
+  how.attendance.vigil.signal = [options] {
+    if (!options.stop.stop_requested()) return 0;
+    return options.stop_signal ? options.stop_signal() : SIGTERM;
+  };
+  how.attendance.vigil.on_wait = [observer = options.observer](const std::string& whom,
+                                                               std::chrono::milliseconds waited) {
+    if (observer != nullptr) observer->on_event(Waiting{whom, waited});
+  };
+  how.attendance.must_stop = [options, begin] {
+    return why_stop(options, begin, real_clock().now());
+  };
+  return how;
+}
+
+std::optional<Error> unseen_here(const Report& report, const VisibilityCheck& check) {
+  Unseen unseen = look(report, posix::host_name(), check);
   return unseen.required ? std::move(unseen.required) : std::move(unseen.optional);
 }
 

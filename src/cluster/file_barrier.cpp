@@ -42,14 +42,8 @@ bool leads(const Launch& launch, bool shared) {
   return launch.local_rank == 0;
 }
 
-/// The name of the step's files.
-std::string file_stem(const Launch& launch, bool shared, const Manifest& manifest,
-                      const Options& options) {
-  std::string digested = launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\n";
-  for (const bool option : {options.offline, options.refresh, options.frozen, options.keep_going}) {
-    digested += option ? '1' : '0';
-  }
-  digested += "\n" + manifest_text(manifest);
+/// The name of the step's files: the run's, and a digest of what tells apart runs of one name.
+std::string file_stem(const Launch& launch, const std::string& digested) {
   constexpr std::size_t kLongest = 100;
   constexpr std::size_t kDigits = 12;
   const bool plain = launch.run.size() <= kLongest &&
@@ -61,12 +55,26 @@ std::string file_stem(const Launch& launch, bool shared, const Manifest& manifes
          sha256_hex(digested).substr(0, kDigits);
 }
 
+std::string file_stem(const Launch& launch, bool shared, const Manifest& manifest,
+                      const Options& options) {
+  std::string digested = launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\n";
+  for (const bool option : {options.offline, options.refresh, options.frozen, options.keep_going}) {
+    digested += option ? '1' : '0';
+  }
+  digested += "\n" + manifest_text(manifest);
+  return file_stem(launch, digested);
+}
+
+/// How long a process that a script has started waits for rank 0 of its step.
+constexpr milliseconds kCalledAlone(5'000);
+
 class FileBarrier {
  public:
   FileBarrier(const Manifest& manifest, const Options& options, const Launch& launch,
               const FileBarrierOptions& how)
       : manifest_(manifest),
         options_(options),
+        launch_(launch),
         how_(how),
         seams_{how.clock, {}},
         session_(options, seams_),
@@ -74,7 +82,8 @@ class FileBarrier {
         leads_(leads(launch, shared_)),
         meeting_(session_, file_stem(launch, shared_, manifest, options), "step " + launch.run,
                  launch.rank.value_or(0),
-                 leads_ ? StepMeeting::Role::kPreferred : StepMeeting::Role::kOther) {}
+                 leads_ ? StepMeeting::Role::kPreferred : StepMeeting::Role::kOther,
+                 launch.by_launcher() ? std::nullopt : std::optional(kCalledAlone)) {}
 
   StepResult run() {
     if (auto warm = look()) return {*std::move(warm)};
@@ -90,8 +99,9 @@ class FileBarrier {
       if (meeting_.is_abandoned()) return work_alone();
       if (auto warm = look_now_and_then()) return {*std::move(warm)};
       if (const Status slept = meeting_.wait(); !slept) {
-        // `srun -K1` ends all others as soon as rank 0 has ended: with what it has left them.
-        if (auto report = meeting_.record()) return take(*std::move(report));
+        auto report =
+            options_.stop.stop_requested() ? meeting_.record_that_is_coming() : meeting_.record();
+        if (report) return take(*std::move(report));
         return {failed_report(slept.error())};
       }
     }
@@ -127,19 +137,37 @@ class FileBarrier {
     Options mine = options_;
     mine.observer = &relay;
     Report report = work(std::move(mine));
-    if (!meeting_.was_overtaken()) (void)meeting_.tell(report);  // best effort: see is_abandoned()
+    const bool told = !meeting_.was_overtaken() && meeting_.tell(report);  // see is_abandoned()
     meeting_.let_go();
+    if (told && !report.ok()) wait_for_others(1);
     return {std::move(report)};
+  }
+
+  /// `own`: this process leaves no note of its own that it has taken the record.
+  void wait_for_others(int own) {
+    if (launch_.by_launcher() && shared_ && launch_.size) {
+      meeting_.wait_for_others(*launch_.size - own);
+    }
   }
 
   StepResult take(Report report) {
     const bool usable = report.ok() || report.code() == ErrorCode::kPartial;
-    if (usable && unseen_here(report, how_.visible_timeout, session_.clock())) return work_alone();
+    if (usable && unseen_here(report, visibility())) return work_alone();
     if (!report.ok() || options_.refresh) meeting_.note_taken();
+    if (!report.ok()) wait_for_others(1);  // the one who led has left none
     return {std::move(report), true};
   }
 
   StepResult work_alone() { return {work(options_)}; }
+
+  [[nodiscard]] VisibilityCheck visibility() {
+    VisibilityCheck check;
+    check.timeout = how_.visible_timeout;
+    check.clock = &session_.clock();
+    check.must_stop = [this] { return session_.must_stop(); };
+    check.observer = options_.observer;
+    return check;
+  }
 
   [[nodiscard]] Report work(Options options) const {
     // Of the time that the run may take, what the wait has left.
@@ -153,6 +181,7 @@ class FileBarrier {
 
   const Manifest& manifest_;
   const Options& options_;
+  const Launch& launch_;
   const FileBarrierOptions& how_;
   Seams seams_;
   Session session_;
@@ -167,6 +196,30 @@ class FileBarrier {
 
 bool has_file_barrier(const Launch& launch) {
   return launch.mode == Launch::Mode::kLockOnly && launch.rank && !launch.run.empty();
+}
+
+Result<std::string> manifest_in_step(const Launch& launch, const Options& options,
+                                     const std::function<Result<std::string>()>& read) {
+  Session session(options, {});
+  const bool shared = caches_may_be_shared(session);
+  const std::string stem =
+      file_stem(launch, launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\nstdin");
+  return leads(launch, shared) ? leave_manifest(session, stem, read)
+                               : await_manifest(session, stem);
+}
+
+void note_without_mpi(const Launch& launch, const Options& options, const std::string& why) {
+  if (!has_file_barrier(launch)) return;
+  Session session(options, {});
+  note_without_mpi(
+      session, file_stem(launch, launch.run_traits), *launch.rank,
+      "rank " + std::to_string(*launch.rank) + " on " + posix::host_name() + " has no MPI: " + why);
+}
+
+std::vector<std::string> notes_without_mpi(const Launch& launch, const Options& options) {
+  if (launch.run.empty()) return {};
+  Session session(options, {});
+  return notes_without_mpi(session, file_stem(launch, launch.run_traits));
 }
 
 StepResult prefetch_in_step(const Manifest& manifest, const Options& options, const Launch& launch,

@@ -6,8 +6,11 @@
 //   1. looks into the caches. All there: its own report; no rank writes or locks anything
 //   2. rank 0 takes the step's lease, removes an older record, works, writes its report as the
 //      record, lets the lease go. A failure is a record like any other
-//   3. the others wait for the record. Where nobody has held the lease for --lease-timeout, or its
-//      holder is dead, one of them takes it and does what rank 0 would have done
+//   3. the others wait for the record. Where no process has held the lease for --lease-timeout, or
+//      its holder is dead, one of them takes it and does what rank 0 would have done. A process
+//      that a script has started may have been called on its rank alone: it waits 5 s for rank 0
+//      A failure is kept until every rank has taken it, 5 s at most: `srun -K1` ends all ranks as
+//      soon as one has failed, and each should end with the error's own code
 //   4. whoever has the record looks whether it sees the files itself; if not (a cache of each
 //      node's own), it works for itself
 // Where no record can be written (a read-only cache, a full one) each rank works for itself, kept
@@ -33,6 +36,8 @@
 
 #include <chrono>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "cluster/launcher.h"
@@ -47,6 +52,18 @@ struct FileBarrierOptions {
   /// Empty: prefetch(). The options are this rank's, with an observer of the barrier's.
   std::function<Report(const Manifest&, const Options&)> work;
 };
+
+/// The manifest on the launcher's standard input, of which each process has a copy or a share, or
+/// none: rank 0 calls `read` and leaves the text for the others, which wait for it. The text, and
+/// from whom it came. Blocks; `options` say when to stop and whom to tell of the wait.
+[[nodiscard]] Result<std::string> manifest_in_step(
+    const Launch& launch, const Options& options, const std::function<Result<std::string>()>& read);
+
+/// This rank cannot use MPI, for the others that wait for it in MPI_Init. Best effort.
+void note_without_mpi(const Launch& launch, const Options& options, const std::string& why);
+/// What ranks of the step have noted so.
+[[nodiscard]] std::vector<std::string> notes_without_mpi(const Launch& launch,
+                                                         const Options& options);
 
 struct StepResult {
   Report report;

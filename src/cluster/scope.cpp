@@ -29,26 +29,30 @@ Result<bool> is_apart(const std::string& wire) {
 Result<Report> run(Collective& ranks, Report report,
                    const std::function<const Manifest&()>& manifest, const Options& options,
                    StageOptions how) {
+  const Attendance& attendance = how.attendance;
   std::string wire;
   if (ranks.rank() == 0) {
-    // Best effort: without ids nobody is taken to be apart, and who sees nothing says so.
-    wire = guard([&]() -> Result<std::string> {
+    // Best effort: without ids no node is taken to be apart, and one that sees nothing says so.
+    wire = attended(ranks, attendance, [manifest, options, report]() -> Result<std::string> {
              FVP_TRY(const std::vector<Nonce> nonces, nonces_of(manifest(), options, report));
              return to_wire(options.scope, nonces);
            }).value_or("");
   }
+  FVP_CHECK_OK(ranks.await_work(attendance.vigil));
+  const WaitLimit limit(ranks, attendance.vigil.patience);
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
   if (received.empty()) return report;
   // Rank 0's node has rank 0's caches.
   bool apart = false;
   if (ranks.node_leader() && ranks.rank() != 0) {
-    apart = guard([&] { return is_apart(received); }).value_or(false);
+    apart = attended(ranks, attendance, [received] { return is_apart(received); }).value_or(false);
   }
+  FVP_CHECK_OK(ranks.await_work(attendance.vigil));
   FVP_TRY(const int any, ranks.max(apart ? 1 : 0));
   if (any == 0) return report;
 
   how.takes = apart;
-  const auto order = [&]() -> Result<std::optional<StageOrder>> {
+  const auto order = [manifest, options, report]() -> Result<std::optional<StageOrder>> {
     const EnvironmentLookup env = environment::or_process(options.environment);
     StageOrder filling;
     Place place{environment::hub_cache(env, options.hf_cache_dir),
@@ -58,7 +62,7 @@ Result<Report> run(Collective& ranks, Report report,
     filling.required = true;
     return filling;
   };
-  return stage(ranks, report, order, how);  // a copy: the order looks at it
+  return stage(ranks, std::move(report), order, how);
 }
 
 }  // namespace

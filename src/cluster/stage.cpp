@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "base/digest.h"
-#include "base/idle.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "cluster/read_ahead.h"
@@ -493,54 +492,121 @@ bool bit_of(const std::string& text, std::size_t i) {
          ((static_cast<unsigned char>(text[1 + i / 8]) >> (i % 8)) & 1U) != 0;
 }
 
+using MustStop = std::function<std::optional<Error>()>;
+
+// What a node has of the cargo. Used by one thread at a time; owned together, since one of them may
+// be left behind.
+struct NodeState {
+  explicit NodeState(std::shared_ptr<const Order> wanted_order) : order(std::move(wanted_order)) {}
+
+  const std::shared_ptr<const Order> order;
+  Depot depot{order->cargo};
+  std::unique_ptr<HeldLock> alone;
+  bool opened = false;
+  bool looked = false;
+  std::vector<bool> wanted;           // files that are not here
+  std::vector<bool> lacks;            // files that are still not here
+  std::vector<std::size_t> complete;  // entries, as numbers in the cargo
+  std::map<std::size_t, std::string> paths;
+};
+
+Status prepare(NodeState& state, bool takes, bool locks, const MustStop& must_stop,
+               Observer* observer) {
+  FVP_CHECK_OK(state.depot.open());
+  state.opened = true;
+  if (locks) {
+    FVP_TRY(state.alone, state.depot.keep_others_out(must_stop, observer));
+  }
+  state.wanted.resize(state.depot.files().size(), false);
+  if (takes) {
+    FVP_TRY(state.wanted, state.depot.missing());
+  }
+  state.lacks = state.wanted;
+  state.looked = true;
+  return state.depot.has_room_for(state.wanted);
+}
+
+Status complete(NodeState& state, bool takes, const std::map<std::size_t, Error>& blamed) {
+  if (!state.looked) return {};
+  for (std::size_t i = 0; i < state.order->cargo.entries.size(); ++i) {
+    const std::vector<std::size_t>& files = state.depot.files_of(i);
+    const bool whole =
+        std::none_of(files.begin(), files.end(), [&](std::size_t f) { return state.lacks[f]; });
+    if (!whole || blamed.contains(i)) continue;
+    if (takes) FVP_CHECK_OK(state.depot.complete(i));
+    state.complete.push_back(i);
+    const std::string& path = state.depot.path(i);
+    if (path != state.order->paths[i]) state.paths.emplace(i, path);
+  }
+  return {};
+}
+
 class Node {
  public:
-  Node(Collective& leaders, const Order& order, const StageOptions& options)
-      : leaders_(leaders), order_(order), options_(options) {}
+  /// `leaders`: null on a rank that leads no node, which only waits with the others.
+  Node(Collective& ranks, Collective* leaders, std::shared_ptr<const Order> order,
+       const StageOptions& options)
+      : ranks_(ranks), leaders_(leaders), order_(std::move(order)), options_(options) {}
 
-  /// The same collectives on every leader. Fails when they do.
+  /// The same collectives on every rank. Fails when they do.
   Result<Outcome> run() {
     const auto begin = std::chrono::steady_clock::now();
-    outcome_.report.node = leaders_.node();
-    const Status ready = guard([this] { return prepare(); });
-    if (!ready) outcome_.report.error = ready.error();
+    if (leaders_ != nullptr) {
+      outcome_.report.node = leaders_->node();
+      const bool takes = options_.takes;
+      auto ready = attended(ranks_, options_.attendance,
+                            [order = order_, takes, locks = takes && leaders_->size() == 1,
+                             must_stop = options_.attendance.must_stop,
+                             observer = options_.observer]() -> Result<Prepared> {
+                              Prepared made{std::make_shared<NodeState>(order), std::nullopt};
+                              const Status done =
+                                  prepare(*made.state, takes, locks, must_stop, observer);
+                              if (!done) made.error = done.error();
+                              return made;
+                            });
+      if (ready) {
+        state_ = std::move(ready->state);
+        outcome_.report.error = std::move(ready->error);
+      } else {
+        outcome_.report.error = ready.error();
+      }
+      note_stop();
+    }
+    FVP_CHECK_OK(ranks_.await_work(options_.attendance.vigil));
+    if (leaders_ == nullptr) return std::move(outcome_);
     FVP_CHECK_OK(ship());
-    const Status settled = guard([this] { return complete(); });
-    if (!settled && !outcome_.report.error) outcome_.report.error = settled.error();
+    if (state_ != nullptr) finish();
     outcome_.report.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return std::move(outcome_);
   }
 
  private:
-  Status prepare() {
-    depot_ = std::make_unique<Depot>(order_.cargo);
-    FVP_CHECK_OK(depot_->open());
-    opened_ = true;
-    if (leaders_.size() == 1 && options_.takes) {
-      FVP_TRY(alone_, depot_->keep_others_out(options_.must_stop, options_.observer));
-    }
-    wanted_.resize(depot_->files().size(), false);
-    if (options_.takes) {
-      FVP_TRY(wanted_, depot_->missing());
-    }
-    lacks_ = wanted_;
-    looked_ = true;
-    return depot_->has_room_for(wanted_);
+  struct Prepared {
+    std::shared_ptr<NodeState> state;
+    std::optional<Error> error;
+  };
+
+  void note_stop() {
+    const MustStop& must_stop = options_.attendance.must_stop;
+    if (!outcome_.stopped && must_stop) outcome_.stopped = must_stop();
   }
 
   Status ship() {
     const bool in = !outcome_.report.error;
-    const bool sends = leaders_.rank() == 0;
+    const bool sends = leaders_->rank() == 0;
+    const bool opened = state_ != nullptr && state_->opened;
+    const std::vector<bool> nothing;
     FVP_TRY(const std::vector<std::string> needs,
-            leaders_.all_gather(sends && !opened_ ? "" : bits_to_text(wanted_, in)));
+            leaders_->all_gather(
+                sends && !opened ? "" : bits_to_text(state_ ? state_->wanted : nothing, in)));
     if (needs.front().empty()) {  // rank 0 does not even know which files there are
       if (in) outcome_.report.error = fail(ErrorCode::kInternal, "rank 0 cannot send").value();
       return {};
     }
     const auto out = std::count_if(needs.begin(), needs.end(),
                                    [](const std::string& text) { return text[0] == '-'; });
-    std::vector<std::uint32_t> files;  // that anybody lacks
+    std::vector<std::uint32_t> files;  // that any node lacks
     std::size_t most = 0;
     for (const std::string& text : needs) most = std::max(most, (text.size() - 1) * 8);
     for (std::size_t i = 0; i < most; ++i) {
@@ -552,32 +618,73 @@ class Node {
     if (files.empty() || !goes_on(out)) return {};
 
     if (sends) plan(files);
-    Sender sender(depot_.get(), sends ? std::move(files) : std::vector<std::uint32_t>());
-    Receiver receiver(depot_.get(), in ? wanted_ : std::vector<bool>());
+    // Their threads own them, and what they work on.
+    struct Ends {
+      Ends(std::shared_ptr<NodeState> node, std::vector<std::uint32_t> sent,
+           std::vector<bool> taken)
+          : state(std::move(node)),
+            sender(depot(), std::move(sent)),
+            receiver(depot(), std::move(taken)) {}
+      Depot* depot() { return state ? &state->depot : nullptr; }
+
+      std::shared_ptr<NodeState> state;
+      Sender sender;
+      Receiver receiver;
+    };
+    const auto ends =
+        std::make_shared<Ends>(state_, sends ? std::move(files) : std::vector<std::uint32_t>(),
+                               in ? state_->wanted : nothing);
+    bool unable = false;
     ChainEnd end;
-    FVP_TRY(end.names, leaders_.all_gather(leaders_.node()));
-    end.source = [&](std::span<std::byte> room) { return sender.fill(room); };
-    end.takers = {[&](std::span<const std::byte> frame) { receiver.hash(frame); },
-                  [&](std::span<const std::byte> frame) { receiver.write(frame); }};
-    end.word = [&] {
-      if (sends) tell(sender.bytes_read());
-      return word(!in || receiver.out());
+    FVP_TRY(end.names, leaders_->all_gather(leaders_->node()));
+    end.source = [ends](std::span<std::byte> room) { return ends->sender.fill(room); };
+    end.takers = {[ends](std::span<const std::byte> frame) { ends->receiver.hash(frame); },
+                  [ends](std::span<const std::byte> frame) { ends->receiver.write(frame); }};
+    end.word = [&, raw = ends.get()] {
+      if (sends) tell(raw->sender.bytes_read());
+      return word(!in || unable || raw->receiver.out());
     };
     end.go_on = [&](const ChainWord& sum) { return sum.signal == 0 && goes_on(sum.out); };
-    const auto whole = run_chain(leaders_, end, options_.chain);
-    receiver.end();
+    end.unable = [&](const Error& error) {
+      unable = true;
+      if (!outcome_.report.error) outcome_.report.error = error;
+    };
+    end.attend = [&] { look_after(ranks_, options_.attendance.vigil); };
+    end.must_stop = options_.attendance.must_stop;
+    const auto shipped = run_chain(*leaders_, end, options_.chain);
+    if (!shipped) return fail(shipped.error());
     told_.reset();
-    if (sends) tell(sender.bytes_read());
-    FVP_CHECK_OK(whole ? Status{} : fail(whole.error()));
-    outcome_.report.files = receiver.files();
-    outcome_.report.bytes = receiver.bytes();
-    outcome_.bytes_read = sender.bytes_read();
-    if (receiver.error()) outcome_.report.error = receiver.error();
-    outcome_.blamed = receiver.blamed();
-    for (std::size_t i = 0; in && i < wanted_.size(); ++i) {
-      if (receiver.has(i)) lacks_[i] = false;
+    if (sends) tell(ends->sender.bytes_read());
+    if (shipped->left_behind) {
+      note_stop();
+      state_.reset();
+      return {};
+    }
+    ends->receiver.end();
+    outcome_.report.files = ends->receiver.files();
+    outcome_.report.bytes = ends->receiver.bytes();
+    outcome_.bytes_read = ends->sender.bytes_read();
+    if (ends->receiver.error()) outcome_.report.error = ends->receiver.error();
+    outcome_.blamed = ends->receiver.blamed();
+    for (std::size_t i = 0; in && i < state_->wanted.size(); ++i) {
+      if (ends->receiver.has(i)) state_->lacks[i] = false;
     }
     return {};
+  }
+
+  void finish() {
+    const auto settled =
+        attended(ranks_, options_.attendance,
+                 [state = state_, takes = options_.takes, blamed = outcome_.blamed]() -> Status {
+                   return complete(*state, takes, blamed);
+                 });
+    if (!settled) {
+      if (!outcome_.report.error) outcome_.report.error = settled.error();
+      note_stop();
+      if (left_behind() > 0) return;  // `state` is the other thread's
+    }
+    outcome_.complete = state_->complete;
+    outcome_.paths = state_->paths;
   }
 
   /// Rank 0: what it is about to send.
@@ -587,7 +694,7 @@ class Node {
     planned.work = Work::kCopying;
     planned.files = files.size();
     for (const std::uint32_t file : files) {
-      const auto& size = depot_->files()[file].spec.size;
+      const auto& size = state_->depot.files()[file].spec.size;
       planned.bytes += size.value_or(0);
       planned.bytes_exact = planned.bytes_exact && size;
     }
@@ -607,43 +714,25 @@ class Node {
   }
 
   ChainWord word(bool out) {
-    if (!outcome_.stopped && options_.must_stop) outcome_.stopped = options_.must_stop();
+    note_stop();
     return {out ? 1U : 0U,
             outcome_.stopped ? static_cast<std::uint32_t>(exit_code(outcome_.stopped->code)) : 0U};
   }
 
   /// With so many nodes out: whether there is still something to reach.
   [[nodiscard]] bool goes_on(std::ptrdiff_t out) const {
-    const std::ptrdiff_t left = leaders_.size() - out;
-    return left > 0 && !(order_.required && out > 0) && left >= order_.min_nodes;
+    const std::ptrdiff_t left = leaders_->size() - out;
+    return left > 0 && !(order_->required && out > 0) && left >= order_->min_nodes;
   }
 
-  Status complete() {
-    if (!looked_) return {};
-    for (std::size_t i = 0; i < order_.cargo.entries.size(); ++i) {
-      const std::vector<std::size_t>& files = depot_->files_of(i);
-      const bool whole =
-          std::none_of(files.begin(), files.end(), [this](std::size_t f) { return lacks_[f]; });
-      if (!whole || outcome_.blamed.contains(i)) continue;
-      if (options_.takes) FVP_CHECK_OK(depot_->complete(i));
-      outcome_.complete.push_back(i);
-      if (depot_->path(i) != order_.paths[i]) outcome_.paths.emplace(i, depot_->path(i));
-    }
-    return {};
-  }
-
-  Collective& leaders_;
-  const Order& order_;
+  Collective& ranks_;
+  Collective* leaders_;
+  const std::shared_ptr<const Order> order_;
   const StageOptions& options_;
-  std::unique_ptr<Depot> depot_;  // made where a failure is not the end of the protocol
-  std::unique_ptr<HeldLock> alone_;
+  std::shared_ptr<NodeState> state_;  // null: it cannot be had, or belongs to a thread left behind
   Outcome outcome_;
   BytesArrived progress_;  // rank 0
   std::optional<std::chrono::steady_clock::time_point> told_;
-  bool opened_ = false;
-  bool looked_ = false;
-  std::vector<bool> wanted_;  // files that are not here
-  std::vector<bool> lacks_;   // files that are still not here
 };
 
 // --- What it comes to ----------------------------------------------------------------------------
@@ -748,35 +837,31 @@ Result<Report> run(Collective& ranks, Report report,
   // No bytes: nothing to stage.
   std::string wire;
   std::optional<Order> own;
-  const auto attend = [&] { look_after(ranks, options.vigil); };  // rank 0's, as it works
   if (ranks.rank() == 0) {
-    const Idle idle(attend);
-    const Status made = guard([&]() -> Status {
+    auto made = attended(ranks, options.attendance, [make_order]() -> Result<std::optional<Order>> {
       FVP_TRY(std::optional<StageOrder> wish, make_order());
-      FVP_TRY(own, as_order(std::move(wish)));
-      if (own) wire = order_to_text(*own);
-      return {};
+      return as_order(std::move(wish));
     });
-    if (!made) {
+    if (made) {
+      own = *std::move(made);
+      if (own) wire = order_to_text(*own);
+    } else {
       wire = json{{"error", error_to_json(made.error())}}.dump(-1, ' ', false,
                                                                json::error_handler_t::replace);
     }
   }
-  FVP_CHECK_OK(ranks.await_work(options.vigil));
-  const WaitLimit limit(ranks, options.vigil.patience);
+  FVP_CHECK_OK(ranks.await_work(options.attendance.vigil));
+  const WaitLimit limit(ranks, options.attendance.vigil.patience);
   FVP_TRY(const std::string received, ranks.broadcast(std::move(wire)));
-  FVP_TRY(std::optional<Order> order, order_from_text(received));
-  if (!order) return report;
-  if (own) order = std::move(own);  // the same, and where the files are read
+  FVP_TRY(std::optional<Order> read, order_from_text(received));
+  if (!read) return report;
+  // Rank 0's own is the same, and where the files are read.
+  const auto order = std::make_shared<const Order>(own ? *std::move(own) : *std::move(read));
   FVP_TRY(const std::unique_ptr<Collective> leaders, ranks.leaders());
-  std::string mine;
-  if (leaders != nullptr) {
-    const Idle idle(ranks.rank() == 0 ? std::function<void()>(attend) : nullptr);
-    FVP_TRY(const Outcome outcome, Node(*leaders, *order, options).run());
-    mine = outcome_to_text(outcome);
-  }
-  FVP_CHECK_OK(ranks.await_work(options.vigil));
-  FVP_TRY(const std::vector<std::string> texts, ranks.all_gather(mine));
+  FVP_TRY(const Outcome outcome, Node(ranks, leaders.get(), order, options).run());
+  FVP_CHECK_OK(ranks.await_work(options.attendance.vigil));
+  FVP_TRY(const std::vector<std::string> texts,
+          ranks.all_gather(leaders != nullptr ? outcome_to_text(outcome) : ""));
   return settle(ranks, std::move(report), *order, texts);
 }
 
@@ -797,14 +882,11 @@ Result<std::optional<StageOrder>> stage_order(const Manifest& manifest, const Op
   return order;
 }
 
-StageOptions stage_options(const Options& options, const Vigil& vigil, Clock::TimePoint begin) {
+StageOptions stage_options(const Options& options, const Attendance& attendance) {
   StageOptions how;
-  how.vigil = vigil;
+  how.attendance = attendance;
   how.observer = options.observer;
-  how.chain.patience = vigil.patience;
-  how.must_stop = [&options, begin]() -> std::optional<Error> {
-    return why_stop(options, begin, real_clock().now());
-  };
+  how.chain.patience = attendance.vigil.patience;
   return how;
 }
 

@@ -3,10 +3,9 @@
 //
 // Protocol, the same calls on every rank whatever happens:
 //   1. await_work(), broadcast: rank 0's order, which is the cargo list or the reason why there is
-//   none
-//   2. the leaders part from the others, who wait quietly for rank 0's signs of life
-//   3. leaders: each looks what it lacks; all_gather of that. Nobody lacks anything: nothing is
-//   read
+//      none
+//   2. leaders: each looks what it lacks; await_work()
+//   3. leaders among themselves: all_gather of that. Nothing is lacking: nothing is read
 //   4. leaders: the files that anybody lacks flow down the chain (cluster/chain.h), in the order of
 //      the list. Each node writes them privately, hashes them on the way, and publishes by rename
 //      those whose digests agree: small ones several at once, for the sake of the syncs
@@ -23,6 +22,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "cluster/attended.h"
 #include "cluster/chain.h"
 #include "cluster/collective.h"
 #include "fvprefetch/progress.h"
@@ -50,21 +50,17 @@ struct StageOrder {
 struct StageOptions {
   bool takes = true;  ///< this leader's node; false: it has all of it, whatever it sees
   ChainOptions chain;
-  Vigil vigil;                   ///< its patience is the chain's, too
+  Attendance attendance;         ///< its patience is the chain's, too
   Observer* observer = nullptr;  ///< rank 0's is told how far it is; null: nobody is
-  /// Why this rank has to end (a signal, the deadline); asked often, by the calling thread.
-  std::function<std::optional<Error>()> must_stop;
 };
 
-/// A rank ends by `options.stop`, or at their deadline, counted from `begin`. The options must
-/// outlive what is returned.
-[[nodiscard]] StageOptions stage_options(const Options& options, const Vigil& vigil,
-                                         Clock::TimePoint begin);
+/// The patience and the observer of `options`.
+[[nodiscard]] StageOptions stage_options(const Options& options, const Attendance& attendance);
 
-/// Collective. Rank 0's `order` is called when `report` is a success, and nobody else's; nullopt:
-/// there is nothing to stage. Returns `report` with what came of it: the same on every rank, but
-/// that EntryReport::path is a path on the rank's own node. A report that is no success is returned
-/// as it is. Never throws.
+/// Collective. Rank 0's `order` is called when `report` is a success, and nobody else's, on a
+/// second thread which may be left behind (run_attended()); nullopt: there is nothing to stage.
+/// Returns `report` with what came of it: the same on every rank, but that EntryReport::path is a
+/// path on the rank's own node. A report that is no success is returned as it is. Never throws.
 [[nodiscard]] Report stage(Collective& ranks, Report report,
                            const std::function<Result<std::optional<StageOrder>>()>& order,
                            const StageOptions& options = {});

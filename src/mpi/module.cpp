@@ -13,8 +13,8 @@ namespace {
 
 bool initialized_here = false;  // only the main thread calls MPI
 
-Result<std::unique_ptr<Collective>> open_world() {
-  return guard([]() -> Result<std::unique_ptr<Collective>> {
+Result<std::unique_ptr<Collective>> open_world(const std::string& greeting) {
+  return guard([&]() -> Result<std::unique_ptr<Collective>> {
     int initialized = 0;
     MPI_Initialized(&initialized);
     if (initialized == 0) {
@@ -24,7 +24,9 @@ Result<std::unique_ptr<Collective>> open_world() {
       }
       initialized_here = true;
     }
-    return mpi::make_mpi_collective(MPI_COMM_WORLD);
+    mpi::MpiOptions options;
+    options.greeting = greeting;
+    return mpi::make_mpi_collective(MPI_COMM_WORLD, options);
   });
 }
 

@@ -12,12 +12,13 @@
 namespace fvprefetch {
 
 /// The module and the command are built together: another number is refused.
-inline constexpr int kMpiModuleVersion = 4;
+inline constexpr int kMpiModuleVersion = 5;
 
 struct MpiModule {
   int version;
-  /// Calls MPI_Init_thread(FUNNELED) unless MPI runs already, and opens MPI_COMM_WORLD. Collective.
-  Result<std::unique_ptr<Collective>> (*open)();
+  /// Calls MPI_Init_thread(FUNNELED) unless MPI runs already, and opens MPI_COMM_WORLD with this
+  /// rank's greeting. Collective. MPI_Init itself cannot be told to give up.
+  Result<std::unique_ptr<Collective>> (*open)(const std::string& greeting);
   /// MPI_Finalize, if open() had initialised it. All Collectives must be gone. Collective.
   void (*finalize)();
   /// MPI_Abort: ends all ranks, this one first. Not collective.

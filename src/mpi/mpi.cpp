@@ -1,6 +1,6 @@
 #include "fvprefetch/mpi.h"
 
-#include <csignal>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <stop_token>
@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/environment.h"
 #include "base/try.h"
+#include "cluster/attended.h"
 #include "cluster/distribute.h"
 #include "cluster/launcher.h"
 #include "cluster/scope.h"
@@ -20,39 +21,44 @@ namespace fvprefetch::mpi {
 
 // A Collective per call: the caller's communicator may be gone before the next one, and nothing of
 // ours must be left when MPI_Finalize comes.
-Report prefetch(MPI_Comm comm, const Manifest& manifest, const Options& wished) {
+Report prefetch(MPI_Comm comm, const Manifest& wanted, const Options& wished) {
   const Clock::TimePoint begin = real_clock().now();
-  // Rank 0 stops when any rank is asked to.
-  std::stop_source stop;
-  const std::stop_callback asked(wished.stop, [&stop] { stop.request_stop(); });
-  int told = 0;  // by another rank
-  Options options = wished;
-  options.stop = stop.get_token();
-  options.stop_signal = [&] {
-    if (told != 0) return told;
-    return wished.stop_signal ? wished.stop_signal() : SIGTERM;
+  // All ranks stop when any rank is asked to. Owned together with work that may be left behind.
+  struct Stop {
+    std::stop_source source;
+    std::atomic<int> told = 0;  // by another rank
+  };
+  const auto stop = std::make_shared<Stop>();
+  const std::stop_callback asked(wished.stop, [&stop] { stop->source.request_stop(); });
+  const auto manifest = std::make_shared<const Manifest>(wanted);
+  const OwnedOptions owned(wished);
+  Options options = owned.options();
+  options.stop = stop->source.get_token();
+  options.stop_signal = [stop, own = options.stop_signal] {
+    const int told = stop->told;
+    return told != 0 ? told : own();
   };
   auto report = guard([&]() -> Result<Report> {
     FVP_TRY(const std::unique_ptr<Collective> ranks, make_mpi_collective(comm));
-    DistributeOptions how;
+    DistributeOptions how = distribute_options(options, begin);
     how.launcher =
-        decide_launch(environment::or_process(options.environment), MpiWish::kAuto, true).launcher;
-    how.vigil.signal = [&] { return options.stop.stop_requested() ? options.stop_signal() : 0; };
-    how.vigil.on_signal = [&](int number) {
-      told = number;
-      stop.request_stop();
+        decide_launch(environment::or_process(wished.environment), MpiWish::kAuto, true).launcher;
+    how.attendance.vigil.on_signal = [stop](int number) {
+      stop->told = number;
+      stop->source.request_stop();
     };
+    const StageOptions staging = stage_options(options, how.attendance);
     how.fill = [&](Report found) {
       return fill_own_caches(
-          *ranks, std::move(found), [&]() -> const Manifest& { return manifest; }, options,
-          stage_options(options, how.vigil, begin));
+          *ranks, std::move(found), [manifest]() -> const Manifest& { return *manifest; }, options,
+          staging);
     };
     const Report shared = distribute(
-        *ranks, [&] { return fvprefetch::prefetch(manifest, options); }, how);
+        *ranks, [manifest, options] { return fvprefetch::prefetch(*manifest, options); }, how);
     // Only rank 0's options count: the others learn in there whether there is anything to do.
     return stage(
-        *ranks, shared, [&] { return stage_order(manifest, options, shared); },
-        stage_options(options, how.vigil, begin));
+        *ranks, shared,
+        [manifest, options, shared] { return stage_order(*manifest, options, shared); }, staging);
   });
   return report ? *std::move(report) : failed_report(std::move(report).error());
 }

@@ -10,6 +10,8 @@
 #include <chrono>
 #include <climits>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <span>
@@ -33,11 +35,13 @@ constexpr microseconds kPatient{50'000};
 constexpr microseconds kBrisk{1'000};
 constexpr microseconds kFirstPause{50};
 
-constexpr int kLetterTag = 1;  // from rank 0: a char
-constexpr int kSignalTag = 2;  // to rank 0: an int
+// Messages between rank 0 and each other rank while ranks work: one int each. A positive number is
+// a signal that ends the job.
+constexpr int kFromRootTag = 1;
+constexpr int kToRootTag = 2;
 constexpr int kFirstMailTag = 3;
-constexpr char kLives = 'l';
-constexpr char kDone = 'd';
+constexpr int kHeartbeat = 0;
+constexpr int kLast = -1;  // from rank 0: all ranks have come, and no further message follows
 
 // all_gather is for short texts; more is a mistake of the caller, which all ranks see alike.
 constexpr std::uint64_t kLongestText = std::uint64_t{1} << 20U;
@@ -53,6 +57,16 @@ Status checked(int rc, std::string_view call) {
   return fail(ErrorCode::kInternal, std::string(call) + " failed: " + words);
 }
 
+// MPI may write to a buffer until its request is done, and a communicator that broke cannot be
+// asked to cancel one: what requests of such a communicator use is kept for the life of the
+// process.
+void keep_for_good(std::shared_ptr<void> buffers) {
+  static std::mutex mutex;
+  static auto* const kept = new std::vector<std::shared_ptr<void>>;  // outlives static destruction
+  const std::lock_guard guard(mutex);
+  kept->push_back(std::move(buffers));
+}
+
 // Tests once right away and then between sleeps that grow to `longest`. Slowly, by an eighth: a
 // collective of several levels is then late by a part of the time that it has taken so far, where
 // doubling would double it; and to reach 50 ms takes 60 tests, which cost nothing. `limit`: as in
@@ -66,7 +80,7 @@ Status finish(MPI_Request& request, microseconds longest, std::string_view call,
     FVP_CHECK_OK(checked(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call));
     if (done != 0) return {};
     if (limit.count() > 0 && std::chrono::steady_clock::now() - begin > limit) {
-      return fail(peer_lost("a rank has not come to " + std::string(call), limit));
+      return fail(peer_lost("a rank did not take part in " + std::string(call), limit));
     }
     std::this_thread::sleep_for(pause);
     pause = std::min(pause + pause / 8, longest);
@@ -118,13 +132,14 @@ class MpiCollective final : public Collective {
   ~MpiCollective() override {
     int finalized = 0;
     // After a failed collective the communicator is left alone: a request may still be under way.
+    if (broken_) keep_for_good(std::move(post_));
     if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0 && !broken_) {
-      (void)MPI_Comm_free(&comm_);  // nobody could be told
+      (void)MPI_Comm_free(&comm_);  // there is no way to report a failure
     }
   }
 
   // Collective: who and where everybody is.
-  Status open() {
+  Status open(const std::string& greeting) {
     FVP_CHECK_OK(
         checked(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
     FVP_CHECK_OK(checked(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank"));
@@ -135,7 +150,13 @@ class MpiCollective final : public Collective {
     // were given the same name.
     const EnvironmentLookup env = environment::or_process({});
     const std::string key = node_ + '\n' + env("SLURM_NODEID").value_or("");
-    FVP_TRY(const std::vector<std::string> keys, all_gather(key));
+    FVP_TRY(std::vector<std::string> keys, all_gather(key + '\0' + greeting));
+    for (std::string& text : keys) {
+      const std::size_t end = std::min(text.find('\0'), text.size());
+      greetings_.push_back(text.substr(std::min(end + 1, text.size())));
+      text.resize(end);
+      places_.push_back(text.substr(0, text.find('\n')));
+    }
     nodes_ = static_cast<int>(std::set(keys.begin(), keys.end()).size());
     leader_ = static_cast<int>(std::find(keys.begin(), keys.end(), key) - keys.begin());
     return {};
@@ -146,101 +167,111 @@ class MpiCollective final : public Collective {
   int leader() const override { return leader_; }
   int nodes() const override { return nodes_; }
   const std::string& node() const override { return node_; }
+  const std::vector<std::string>& greetings() const override { return greetings_; }
 
   Status quiet_wait() override {
-    return run("MPI_Ibarrier", kPatient,
+    return run("MPI_Ibarrier", kPatient, nullptr,
                [&](MPI_Request* request) { return MPI_Ibarrier(comm_, request); });
   }
 
-  // Rank 0's letters to each other rank: kLives now and then, kDone at the end, in this order, so
-  // that none is left over. A signal goes the other way, and how many there were is summed up at
-  // the end, for the same reason.
+  // Each rank enters the barrier when its own work is done. Until all have come, rank 0 sends
+  // heartbeats, ranks that work send theirs to it (attend()), and a signal that one rank was sent
+  // goes to rank 0, which passes it on. Then rank 0 sends kLast, so that no message is left over;
+  // those to rank 0 are counted, for the same reason.
   Status await_work(const Vigil& vigil) override {
     if (broken_) return fail(*broken_);
     if (size_ == 1) return {};
-    Status waited = rank_ == 0 ? tell_that_it_is_done(vigil) : listen(vigil);
+    Status waited = meet(vigil);
+    if (waited) waited = take_last_messages(vigil);
     if (!waited) {
       broken_ = waited.error();
       return waited;
     }
-    const WaitLimit limit(*this, vigil.patience);
-    if (rank_ == 0) FVP_CHECK_OK(quiet_wait());
-    const int sent = signal_sent_ != 0 ? 1 : 0;
-    int sum = 0;
-    FVP_CHECK_OK(run("MPI_Iallreduce", kBrisk, [&](MPI_Request* request) {
-      return MPI_Iallreduce(&sent, &sum, 1, MPI_INT, MPI_SUM, comm_, request);
-    }));
-    while (rank_ == 0 && signals_heard_ < sum) {
-      if (hear_signal() == 0) std::this_thread::sleep_for(kBrisk);
-    }
-    signals_heard_ = 0;
-    signal_sent_ = 0;
+    *post_ = Post();
     return {};
   }
 
   int attend(const Vigil& vigil) override {
-    if (broken_ || size_ == 1 || rank_ != 0) return 0;
-    const auto now = std::chrono::steady_clock::now();
+    if (broken_ || size_ == 1) return 0;
+    const auto now = Time::now();
     if (now - attended_ < std::chrono::milliseconds(100)) return 0;
     attended_ = now;
-    if (now - told_ >= vigil.patience / 10) {
-      told_ = now;
-      tell_that_we_live();
-    }
-    return hear_signal();
+    // What fails here fails again in await_work(), which can say so.
+    (void)exchange(vigil);
+    return std::exchange(post_->signal_heard, 0);
   }
 
   Result<std::string> broadcast(std::string bytes) override {
-    std::uint64_t length = bytes.size();
-    FVP_CHECK_OK(broadcast_piece(&length, 1, MPI_UINT64_T, kPatient));
-    bytes.resize(length);
-    for (std::size_t at = 0; at < bytes.size(); at += piece_) {
-      const std::size_t count = std::min(piece_, bytes.size() - at);
-      FVP_CHECK_OK(broadcast_piece(bytes.data() + at, count, MPI_BYTE, kBrisk));
+    struct Buffers {
+      std::uint64_t length;
+      std::string bytes;
+    };
+    const auto sent = std::make_shared<Buffers>();
+    sent->length = bytes.size();
+    sent->bytes = std::move(bytes);
+    FVP_CHECK_OK(broadcast_piece(sent, &sent->length, 1, MPI_UINT64_T, kPatient));
+    sent->bytes.resize(sent->length);
+    for (std::size_t at = 0; at < sent->bytes.size(); at += piece_) {
+      const std::size_t count = std::min(piece_, sent->bytes.size() - at);
+      FVP_CHECK_OK(broadcast_piece(sent, sent->bytes.data() + at, count, MPI_BYTE, kBrisk));
     }
-    return bytes;
+    return std::move(sent->bytes);
   }
 
   Result<int> max(int value) override {
-    int largest = value;
-    FVP_CHECK_OK(run("MPI_Iallreduce", kPatient, [&](MPI_Request* request) {
-      return MPI_Iallreduce(&value, &largest, 1, MPI_INT, MPI_MAX, comm_, request);
+    struct Buffers {
+      int mine;
+      int largest;
+    };
+    const auto values = std::make_shared<Buffers>(Buffers{value, value});
+    FVP_CHECK_OK(run("MPI_Iallreduce", kPatient, values, [&](MPI_Request* request) {
+      return MPI_Iallreduce(&values->mine, &values->largest, 1, MPI_INT, MPI_MAX, comm_, request);
     }));
-    return largest;
+    return values->largest;
   }
 
   Result<std::vector<std::string>> all_gather(const std::string& text) override {
     const auto ranks = static_cast<std::size_t>(size_);
-    const std::uint64_t mine = text.size();
-    std::vector<std::uint64_t> lengths(ranks);
-    FVP_CHECK_OK(run("MPI_Iallgather", kPatient, [&](MPI_Request* request) {
-      return MPI_Iallgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, comm_,
-                            request);
+    struct Buffers {
+      std::uint64_t length;
+      std::string text;
+      std::vector<std::uint64_t> lengths;
+      std::vector<int> counts;
+      std::vector<int> offsets;
+      std::string all;
+    };
+    const auto sent = std::make_shared<Buffers>();
+    sent->length = text.size();
+    sent->text = text;
+    sent->lengths.resize(ranks);
+    FVP_CHECK_OK(run("MPI_Iallgather", kPatient, sent, [&](MPI_Request* request) {
+      return MPI_Iallgather(&sent->length, 1, MPI_UINT64_T, sent->lengths.data(), 1, MPI_UINT64_T,
+                            comm_, request);
     }));
 
-    std::vector<int> counts(ranks);
-    std::vector<int> offsets(ranks);
     std::uint64_t total = 0;
     for (std::size_t i = 0; i < ranks; ++i) {
+      const std::uint64_t length = sent->lengths[i];
       // Every rank has the same lengths, so every rank returns here or none.
-      if (lengths[i] > kLongestText || total + lengths[i] > INT_MAX) {
-        return fail(ErrorCode::kInternal,
-                    "the text of rank " + std::to_string(i) +
-                        " is too long to gather: " + std::to_string(lengths[i]) + " bytes");
+      if (length > kLongestText || total + length > INT_MAX) {
+        return fail(ErrorCode::kInternal, "the text of rank " + std::to_string(i) +
+                                              " is too long to gather: " + std::to_string(length) +
+                                              " bytes");
       }
-      counts[i] = static_cast<int>(lengths[i]);
-      offsets[i] = static_cast<int>(total);
-      total += lengths[i];
+      sent->counts.push_back(static_cast<int>(length));
+      sent->offsets.push_back(static_cast<int>(total));
+      total += length;
     }
 
-    std::string all(total, '\0');
-    FVP_CHECK_OK(run("MPI_Iallgatherv", kBrisk, [&](MPI_Request* request) {
-      return MPI_Iallgatherv(text.data(), static_cast<int>(mine), MPI_BYTE, all.data(),
-                             counts.data(), offsets.data(), MPI_BYTE, comm_, request);
+    sent->all.resize(total);
+    FVP_CHECK_OK(run("MPI_Iallgatherv", kBrisk, sent, [&](MPI_Request* request) {
+      return MPI_Iallgatherv(sent->text.data(), static_cast<int>(sent->length), MPI_BYTE,
+                             sent->all.data(), sent->counts.data(), sent->offsets.data(), MPI_BYTE,
+                             comm_, request);
     }));
     std::vector<std::string> texts(ranks);
     for (std::size_t i = 0; i < ranks; ++i) {
-      texts[i] = all.substr(static_cast<std::size_t>(offsets[i]), lengths[i]);
+      texts[i] = sent->all.substr(static_cast<std::size_t>(sent->offsets[i]), sent->lengths[i]);
     }
     return texts;
   }
@@ -298,91 +329,211 @@ class MpiCollective final : public Collective {
     std::string_view call_;
   };
 
-  // Who has not even taken the last letter off our hands, since large messages are before it, or
-  // the network is slow, hears of us by that one. Nobody is waited for.
-  void tell_that_we_live() {
-    letters_.resize(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
-    for (int to = 1; to < size_; ++to) {
-      MPI_Request& letter = letters_[static_cast<std::size_t>(to - 1)];
-      int sent = 0;
-      // Who does not get it, and dies of it, is dead already.
-      if (MPI_Test(&letter, &sent, MPI_STATUS_IGNORE) != MPI_SUCCESS || sent == 0) continue;
-      (void)MPI_Isend(&kLives, 1, MPI_CHAR, to, kLetterTag, comm_, &letter);
-    }
-  }
+  // --- messages between rank 0 and the others while ranks work
+  // ------------------------------------
 
-  Status tell_that_it_is_done(const Vigil& vigil) {
-    std::vector<MPI_Request> last(static_cast<std::size_t>(size_ - 1), MPI_REQUEST_NULL);
-    for (int to = 1; to < size_; ++to) {
-      FVP_CHECK_OK(checked(MPI_Isend(&kDone, 1, MPI_CHAR, to, kLetterTag, comm_,
-                                     &last[static_cast<std::size_t>(to - 1)]),
-                           "MPI_Isend"));
-    }
-    FVP_CHECK_OK(finish_all(letters_, vigil));
-    return finish_all(last, vigil);
-  }
+  // A message of one int, and where it stands.
+  struct Letter {
+    MPI_Request request = MPI_REQUEST_NULL;
+    int value = 0;
+  };
+  // Of one await_work() and the work before it. MPI reads and writes the letters.
+  struct Post {
+    Letter barrier;
+    // Rank 0: to each other rank, by rank; and which of them have been told of the signal.
+    std::vector<Letter> outgoing;
+    std::vector<bool> told;
+    int received = 0;  // messages, of all ranks
+    int heard_of = 0;  // the rank whose heartbeat came last
+    // The others: from rank 0 and to it.
+    Letter incoming;
+    Letter to_root;
+    bool last = false;  // kLast has come
+    int sent = 0;       // messages
+    int signal_told = 0;
+    // All.
+    int signal_heard = 0;  // not yet returned by attend()
+    Letter sum;
+  };
+  using Time = std::chrono::steady_clock;
 
-  static Status finish_all(std::vector<MPI_Request>& requests, const Vigil& vigil) {
-    for (MPI_Request& request : requests) {
-      if (request == MPI_REQUEST_NULL) continue;
-      FVP_CHECK_OK(finish(request, kBrisk, "MPI_Isend", vigil.patience));
+  Status meet(const Vigil& vigil) {
+    Letter& barrier = post_->barrier;
+    FVP_CHECK_OK(checked(MPI_Ibarrier(comm_, &barrier.request), "MPI_Ibarrier"));
+    const auto begin = Time::now();
+    heard_ = begin;
+    said_ = begin;
+    microseconds pause = kFirstPause;
+    bool passed = false;
+    while (!passed || (rank_ != 0 && !post_->last)) {
+      if (!passed) {
+        FVP_TRY(passed, is_done(barrier, "MPI_Ibarrier"));
+      }
+      FVP_CHECK_OK(exchange(vigil));
+      if (const int number = std::exchange(post_->signal_heard, 0); number != 0) {
+        if (vigil.on_signal) vigil.on_signal(number);
+      }
+      if (passed && (rank_ == 0 || post_->last)) break;
+      say_on_whom(begin, vigil);
+      if (Time::now() - heard_ > vigil.patience) {
+        return fail(peer_lost(rank_ != 0 && !passed ? "no heartbeat from rank 0"
+                              : rank_ != 0          ? "rank 0 did not end the wait"
+                                                    : "no heartbeat from a rank that still works",
+                              vigil.patience));
+      }
+      std::this_thread::sleep_for(pause);
+      // After the barrier rank 0's last message is about to come.
+      pause = passed ? kBrisk : std::min(pause + pause / 8, kPatient);
     }
     return {};
   }
 
-  // Of a rank that is not rank 0: the barrier, and what comes by letter meanwhile.
-  Status listen(const Vigil& vigil) {
-    auto heard = std::chrono::steady_clock::now();
-    microseconds pause = kFirstPause;
-    MPI_Request barrier = MPI_REQUEST_NULL;
-    FVP_CHECK_OK(checked(MPI_Ibarrier(comm_, &barrier), "MPI_Ibarrier"));
-    MPI_Request letter = MPI_REQUEST_NULL;
-    bool last = false;  // the last letter is here
+  // Rank 0's work is done, and what the others wait for it has said itself.
+  void say_on_whom(Time::time_point begin, const Vigil& vigil) {
+    constexpr std::chrono::seconds kFirst(2);
+    constexpr std::chrono::seconds kAgain(30);
+    const auto now = Time::now();
+    if (rank_ != 0 || !vigil.on_wait || now - said_ < (said_ == begin ? kFirst : kAgain)) return;
+    said_ = now;
+    const auto at = static_cast<std::size_t>(post_->heard_of);
+    vigil.on_wait(post_->heard_of > 0 && at < places_.size()
+                      ? "rank " + std::to_string(at) + " on " + places_[at]
+                      : "the other ranks",
+                  std::chrono::duration_cast<std::chrono::milliseconds>(now - begin));
+  }
+
+  // Sends and receives what is due; never blocks.
+  Status exchange(const Vigil& vigil) {
+    return rank_ == 0 ? exchange_as_root(vigil) : exchange_with_root(vigil);
+  }
+
+  Status exchange_as_root(const Vigil& vigil) {
+    FVP_CHECK_OK(receive_from_others());
+    const int signal = vigil.signal ? vigil.signal() : 0;
+    const auto now = Time::now();
+    const bool beat = now - beat_ >= vigil.patience / 10;
+    if (!beat && signal == 0) return {};
+    if (beat) beat_ = now;
+    const auto others = static_cast<std::size_t>(size_ - 1);
+    post_->outgoing.resize(others);
+    post_->told.resize(others, false);
+    for (std::size_t i = 0; i < others; ++i) {
+      const bool tells = signal != 0 && !post_->told[i];
+      if (!beat && !tells) continue;
+      Letter& letter = post_->outgoing[i];
+      // A rank that has not even taken the last one, since large messages are before it, or the
+      // network is slow, hears of us by that one. No rank is waited for.
+      FVP_TRY(const bool free, is_done(letter, "MPI_Isend"));
+      if (!free) continue;
+      FVP_CHECK_OK(
+          send_letter(letter, tells ? signal : kHeartbeat, static_cast<int>(i) + 1, kFromRootTag));
+      post_->told[i] = post_->told[i] || tells;
+    }
+    return {};
+  }
+
+  Status receive_from_others() {
     for (;;) {
-      if (letter == MPI_REQUEST_NULL && !last) {
-        FVP_CHECK_OK(checked(MPI_Irecv(&heard_letter_, 1, MPI_CHAR, 0, kLetterTag, comm_, &letter),
-                             "MPI_Irecv"));
-      }
-      int passed = 0;
-      int done = 0;
-      FVP_CHECK_OK(checked(MPI_Test(&barrier, &passed, MPI_STATUS_IGNORE), "MPI_Ibarrier"));
-      if (!last) FVP_CHECK_OK(checked(MPI_Test(&letter, &done, MPI_STATUS_IGNORE), "MPI_Irecv"));
-      if (done != 0 && heard_letter_ == kDone) last = true;
-      if (passed != 0 && last) return {};
-      const auto now = std::chrono::steady_clock::now();
-      if (done != 0) {  // there may be many, for a rank that was at work itself
-        heard = now;
-        continue;
-      }
-      if (now - heard > vigil.patience) {
-        return fail(peer_lost(
-            last ? "a rank has not come to where rank 0 is" : "rank 0 has given no sign of life",
-            vigil.patience));
-      }
-      if (const int number = vigil.signal ? vigil.signal() : 0; number != 0 && signal_sent_ == 0) {
-        signal_sent_ = number;
-        FVP_CHECK_OK(
-            checked(MPI_Isend(&signal_sent_, 1, MPI_INT, 0, kSignalTag, comm_, &signal_request_),
-                    "MPI_Isend"));
-      }
-      std::this_thread::sleep_for(pause);
-      pause = std::min(pause + pause / 8, kPatient);
+      int there = 0;
+      MPI_Status status;
+      FVP_CHECK_OK(
+          checked(MPI_Iprobe(MPI_ANY_SOURCE, kToRootTag, comm_, &there, &status), "MPI_Iprobe"));
+      if (there == 0) return {};
+      int value = 0;
+      FVP_CHECK_OK(checked(
+          MPI_Recv(&value, 1, MPI_INT, status.MPI_SOURCE, kToRootTag, comm_, MPI_STATUS_IGNORE),
+          "MPI_Recv"));
+      ++post_->received;
+      heard_ = Time::now();
+      post_->heard_of = status.MPI_SOURCE;
+      if (value != kHeartbeat) post_->signal_heard = value;
     }
   }
 
-  // The signal of a rank that has told one; 0: none has.
-  int hear_signal() {
-    int there = 0;
-    MPI_Status status;
-    if (MPI_Iprobe(MPI_ANY_SOURCE, kSignalTag, comm_, &there, &status) != MPI_SUCCESS) return 0;
-    if (there == 0) return 0;
-    int number = 0;
-    if (MPI_Recv(&number, 1, MPI_INT, status.MPI_SOURCE, kSignalTag, comm_, MPI_STATUS_IGNORE) !=
-        MPI_SUCCESS) {
-      return 0;
+  Status exchange_with_root(const Vigil& vigil) {
+    FVP_CHECK_OK(receive_from_root());
+    const int signal = vigil.signal ? vigil.signal() : 0;
+    const auto now = Time::now();
+    const bool tells = signal != 0 && post_->signal_told == 0;
+    // A rank in the barrier works no more, and is not waited for.
+    const bool works = post_->barrier.request == MPI_REQUEST_NULL && !post_->last;
+    const bool beats = works && now - beat_ >= vigil.patience / 10;
+    if (!tells && !beats) return {};
+    FVP_TRY(const bool free, is_done(post_->to_root, "MPI_Isend"));
+    if (!free) return {};
+    beat_ = now;
+    if (tells) post_->signal_told = signal;
+    ++post_->sent;
+    return send_letter(post_->to_root, tells ? signal : kHeartbeat, 0, kToRootTag);
+  }
+
+  // There may be many, for a rank that has not looked for a while.
+  Status receive_from_root() {
+    while (!post_->last) {
+      Letter& letter = post_->incoming;
+      if (letter.request == MPI_REQUEST_NULL) {
+        FVP_CHECK_OK(
+            checked(MPI_Irecv(&letter.value, 1, MPI_INT, 0, kFromRootTag, comm_, &letter.request),
+                    "MPI_Irecv"));
+      }
+      FVP_TRY(const bool here, is_done(letter, "MPI_Irecv"));
+      if (!here) return {};
+      heard_ = Time::now();
+      post_->last = letter.value == kLast;
+      if (letter.value > 0) {
+        post_->signal_heard = letter.value;
+        post_->signal_told = letter.value;  // rank 0 knows it
+      }
     }
-    ++signals_heard_;
-    return number;
+    return {};
+  }
+
+  // Rank 0 says that this was all; it takes what the others have sent; every request is seen
+  // through. All ranks are here, so none of it takes long.
+  Status take_last_messages(const Vigil& vigil) {
+    const auto due = Time::now() + vigil.patience;
+    if (rank_ == 0) {
+      const auto others = static_cast<std::size_t>(size_ - 1);
+      for (Letter& letter : post_->outgoing) FVP_CHECK_OK(see_through(letter, due));
+      post_->outgoing.resize(others);
+      for (std::size_t i = 0; i < others; ++i) {
+        FVP_CHECK_OK(send_letter(post_->outgoing[i], kLast, static_cast<int>(i) + 1, kFromRootTag));
+      }
+    }
+    Letter& sum = post_->sum;
+    FVP_CHECK_OK(
+        checked(MPI_Iallreduce(&post_->sent, &sum.value, 1, MPI_INT, MPI_SUM, comm_, &sum.request),
+                "MPI_Iallreduce"));
+    FVP_CHECK_OK(see_through(sum, due));
+    while (rank_ == 0 && post_->received < sum.value) {
+      FVP_CHECK_OK(receive_from_others());
+      if (post_->received == sum.value) break;
+      if (Time::now() > due) {
+        return fail(peer_lost("a message to rank 0 did not arrive", vigil.patience));
+      }
+      std::this_thread::sleep_for(kFirstPause);
+    }
+    for (Letter& letter : post_->outgoing) FVP_CHECK_OK(see_through(letter, due));
+    return see_through(post_->to_root, due);
+  }
+
+  // A null request is done.
+  static Result<bool> is_done(Letter& letter, std::string_view call) {
+    int done = 0;
+    FVP_CHECK_OK(checked(MPI_Test(&letter.request, &done, MPI_STATUS_IGNORE), call));
+    return done != 0;
+  }
+
+  static Status see_through(Letter& letter, Time::time_point due) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(due - Time::now());
+    return finish(letter.request, kBrisk, "the end of a wait",
+                  std::max(left, std::chrono::milliseconds(1)));
+  }
+
+  Status send_letter(Letter& letter, int value, int to, int tag) {
+    letter.value = value;
+    return checked(MPI_Isend(&letter.value, 1, MPI_INT, to, tag, comm_, &letter.request),
+                   "MPI_Isend");
   }
 
   template <typename Start>
@@ -404,19 +555,25 @@ class MpiCollective final : public Collective {
   }
 
   // Starts one collective and sees it through. A failure is remembered: what the other ranks are
-  // in the middle of is unknown, and a further call could wait for ever.
+  // in the middle of is unknown, and a further call could wait for ever. `buffers`: all that the
+  // call reads and writes.
   template <typename Start>
-  Status run(std::string_view call, microseconds longest, Start start) {
+  Status run(std::string_view call, microseconds longest, std::shared_ptr<void> buffers,
+             Start start) {
     if (broken_) return fail(*broken_);
     MPI_Request request = MPI_REQUEST_NULL;
     Status status = checked(start(&request), call);
     if (status) status = finish(request, longest, call, limit_);
-    if (!status) broken_ = status.error();
+    if (!status) {
+      broken_ = status.error();
+      keep_for_good(std::move(buffers));
+    }
     return status;
   }
 
-  Status broadcast_piece(void* data, std::size_t count, MPI_Datatype type, microseconds longest) {
-    return run("MPI_Ibcast", longest, [&](MPI_Request* request) {
+  Status broadcast_piece(std::shared_ptr<void> buffers, void* data, std::size_t count,
+                         MPI_Datatype type, microseconds longest) {
+    return run("MPI_Ibcast", longest, std::move(buffers), [&](MPI_Request* request) {
       return MPI_Ibcast(data, static_cast<int>(count), type, 0, comm_, request);
     });
   }
@@ -428,24 +585,21 @@ class MpiCollective final : public Collective {
   int nodes_ = 1;
   int leader_ = 0;
   std::string node_;
+  std::vector<std::string> greetings_;
+  std::vector<std::string> places_;  // node names by rank
   std::optional<Error> broken_;
   std::chrono::milliseconds limit_{};  // of waits; 0: none
 
-  // Rank 0's.
-  std::chrono::steady_clock::time_point attended_{};
-  std::chrono::steady_clock::time_point told_ = std::chrono::steady_clock::now();
-  std::vector<MPI_Request> letters_;
-  int signals_heard_ = 0;
-  // The others'.
-  char heard_letter_ = 0;
-  int signal_sent_ = 0;
-  MPI_Request signal_request_ = MPI_REQUEST_NULL;
+  std::shared_ptr<Post> post_ = std::make_shared<Post>();
+  Time::time_point attended_{};
+  Time::time_point beat_ = Time::now();   // this rank's last heartbeat
+  Time::time_point heard_ = Time::now();  // the last one of another rank
+  Time::time_point said_{};               // on whom it waits
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Collective>> make_mpi_collective(MPI_Comm comm,
-                                                        std::size_t broadcast_piece) {
+Result<std::unique_ptr<Collective>> make_mpi_collective(MPI_Comm comm, const MpiOptions& options) {
   FVP_CHECK_OK(usable());
   if (comm == MPI_COMM_NULL) return fail(ErrorCode::kUsage, "the communicator is MPI_COMM_NULL");
   int inter = 0;
@@ -458,14 +612,18 @@ Result<std::unique_ptr<Collective>> make_mpi_collective(MPI_Comm comm,
   // Not MPI_Comm_dup: ranks that come early would spin in it until the last one is here. This is
   // the one call that is made under the caller's error handler, with arguments that were just
   // checked.
-  MPI_Comm dup = MPI_COMM_NULL;
+  const auto dup = std::make_shared<MPI_Comm>(MPI_COMM_NULL);
   MPI_Request request = MPI_REQUEST_NULL;
-  FVP_CHECK_OK(checked(MPI_Comm_idup(comm, &dup, &request), "MPI_Comm_idup"));
-  FVP_CHECK_OK(finish(request, kPatient, "MPI_Comm_idup"));
+  FVP_CHECK_OK(checked(MPI_Comm_idup(comm, dup.get(), &request), "MPI_Comm_idup"));
+  if (const Status made = finish(request, kPatient, "MPI_Comm_idup", options.limit); !made) {
+    keep_for_good(dup);
+    return fail(made.error());
+  }
 
-  auto ranks =
-      std::make_unique<MpiCollective>(dup, std::clamp<std::size_t>(broadcast_piece, 1, INT_MAX));
-  FVP_CHECK_OK(ranks->open());
+  auto ranks = std::make_unique<MpiCollective>(
+      *dup, std::clamp<std::size_t>(options.broadcast_piece, 1, INT_MAX));
+  const WaitLimit limit(*ranks, options.limit);
+  FVP_CHECK_OK(ranks->open(options.greeting));
   return ranks;
 }
 

@@ -1,5 +1,6 @@
 #include "prefetch/step.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/environment.h"
@@ -11,8 +12,78 @@ namespace {
 
 /// A record that is on its way shows within this time after its lease was let go.
 constexpr std::chrono::seconds kGrace(5);
+constexpr std::chrono::milliseconds kLook(50);
+
+// By rename, so that a reader finds the whole text or none.
+Status leave(const Session& session, const layout::StepFiles& files, const std::string& path,
+             const std::string& text) {
+  const std::string temp = layout::UrlFile(session.eval_cache(), "").temporary(posix::random_tag());
+  FVP_CHECK_OK(posix::make_directories(posix::parent(temp)));
+  FVP_CHECK_OK(posix::make_directories(files.directory()));
+  Status left = posix::replace_text(temp, path, text);
+  if (!left) (void)posix::remove_file(temp);
+  return left;
+}
 
 }  // namespace
+
+Result<std::string> leave_manifest(const Session& session, const std::string& step,
+                                   const std::function<Result<std::string>()>& read) {
+  const layout::StepFiles files(session.eval_cache(), step);
+  (void)posix::remove_file(files.manifest());  // of an earlier run of that name
+  FVP_TRY(std::string text, read());
+  FVP_CHECK_OK(leave(session, files, files.manifest(), text));
+  return text;
+}
+
+Result<std::string> await_manifest(const Session& session, const std::string& step) {
+  using std::chrono::milliseconds;
+  const layout::StepFiles files(session.eval_cache(), step);
+  const milliseconds patience = session.options().rank_timeout;
+  Clock& clock = session.clock();
+  const Clock::TimePoint begin = clock.now();
+  Clock::TimePoint say = begin + std::chrono::seconds(2);
+  milliseconds pause(20);
+  for (;;) {
+    posix::look_afresh(posix::existing_part(files.directory()));
+    FVP_TRY(auto text, posix::read_small(files.manifest()));
+    if (text) return *std::move(text);
+    if (auto stop = session.must_stop()) return fail(*std::move(stop));
+    const Clock::TimePoint now = clock.now();
+    if (now - begin > patience) {
+      return fail(ErrorCode::kNetwork,
+                  "rank 0 has passed on no manifest from its standard input for " +
+                      std::to_string(patience.count() / 1000) + " s",
+                  "give the manifest's path, or raise --rank-timeout");
+    }
+    if (now >= say) {
+      say = now + std::chrono::seconds(30);
+      session.emit(Waiting{"rank 0 to read the manifest from its standard input",
+                           std::chrono::duration_cast<milliseconds>(now - begin)});
+    }
+    clock.sleep_until(now + pause, session.options().stop);
+    pause = std::min(pause * 2, milliseconds(500));
+  }
+}
+
+void note_without_mpi(const Session& session, const std::string& step, int rank,
+                      const std::string& line) {
+  const layout::StepFiles files(session.eval_cache(), step);
+  (void)leave(session, files, files.without_mpi(rank), line);
+}
+
+std::vector<std::string> notes_without_mpi(const Session& session, const std::string& step) {
+  const layout::StepFiles files(session.eval_cache(), step);
+  std::vector<std::string> notes;
+  const auto names = posix::list(files.directory());
+  if (!names) return notes;
+  for (const std::string& name : *names) {
+    if (!files.is_without_mpi(name)) continue;
+    auto text = posix::read_small(files.directory() + "/" + name);
+    if (text && *text) notes.push_back(**std::move(text));
+  }
+  return notes;
+}
 
 bool caches_may_be_shared(const Session& session) {
   const std::string hub = environment::hub_cache(session.env(), session.options().hf_cache_dir);
@@ -21,13 +92,15 @@ bool caches_may_be_shared(const Session& session) {
 }
 
 StepMeeting::StepMeeting(Session& session, const std::string& step, std::string title, int rank,
-                         Role role)
+                         Role role, std::optional<std::chrono::milliseconds> lead_after)
     : session_(session),
       root_(session.eval_cache()),
       files_(root_, step),
       title_(std::move(title)),
       rank_(rank),
       may_begin_(role == Role::kPreferred),
+      lead_after_(lead_after),
+      begin_(session.clock().now()),
       keeper_(session.holder(), LeaseTimes{session.options().lease_timeout}, session.clock(),
               session.in_real_time() ? LeaseKeeper::Heart::kThread : LeaseKeeper::Heart::kNone) {}
 
@@ -38,6 +111,9 @@ bool StepMeeting::may_write() const {
 Result<bool> StepMeeting::try_to_lead() {
   if (held_) return true;
   look_afresh();
+  if (lead_after_ && !was_led_ && session_.clock().now() - begin_ >= *lead_after_) {
+    may_begin_ = true;
+  }
   if (std::exchange(may_begin_, false)) {
     FVP_TRY(held_, keeper_.lease(files_.lock())->try_acquire());
     if (held_) return true;
@@ -66,8 +142,9 @@ Status StepMeeting::wait() {
   const std::uint64_t progress = lease_->holder_progress();
   const LockWait::Step step = wait_->step(now, progress);
   if (step.say || step.timed_out) {
-    const std::string leader =
-        is_led() ? lease_->describe_holder() : "rank 0, which has not been heard of yet";
+    std::string leader = "rank 0, which has not come yet";
+    if (lead_after_) leader += " (without it this rank goes on by itself)";
+    if (is_led()) leader = lease_->describe_holder();
     const std::chrono::milliseconds waited = wait_->waited(now);
     if (step.timed_out) {
       return fail(ErrorCode::kLockTimeout,
@@ -102,6 +179,31 @@ std::optional<Report> StepMeeting::record() const {
   return report ? std::optional(*std::move(report)) : std::nullopt;
 }
 
+std::optional<Report> StepMeeting::record_that_is_coming() const {
+  const Clock::TimePoint until = session_.clock().now() + std::chrono::seconds(2);
+  for (;;) {
+    if (auto report = record()) return report;
+    if (session_.clock().now() >= until) return std::nullopt;
+    session_.clock().sleep_until(session_.clock().now() + kLook, {});
+  }
+}
+
+void StepMeeting::wait_for_others(int ranks) const {
+  constexpr int kMost = 512;  // each of them lists what all have left
+  if (ranks > kMost) return;
+  const Clock::TimePoint until = session_.clock().now() + std::chrono::seconds(5);
+  while (session_.clock().now() < until) {
+    posix::look_afresh(files_.directory());
+    const auto names = posix::list(files_.directory());
+    if (!names) return;
+    const auto taken = std::count_if(names->begin(), names->end(), [&](const std::string& name) {
+      return files_.is_taken(name);
+    });
+    if (taken >= ranks) return;
+    session_.clock().sleep_until(session_.clock().now() + kLook, {});
+  }
+}
+
 void StepMeeting::note_taken() const {
   const std::string temp = layout::UrlFile(root_, "").temporary(posix::random_tag());
   if (!posix::make_directories(posix::parent(temp))) return;
@@ -110,15 +212,15 @@ void StepMeeting::note_taken() const {
 
 void StepMeeting::forget_record() const {
   (void)posix::remove_file(files_.record());
+  const auto names = posix::list(files_.directory());
+  if (!names) return;
+  for (const std::string& name : *names) {
+    if (files_.is_taken(name)) (void)posix::remove_file(files_.directory() + "/" + name);
+  }
 }
 
 Status StepMeeting::tell(const Report& report) const {
-  const std::string temp = layout::UrlFile(root_, "").temporary(posix::random_tag());
-  FVP_CHECK_OK(posix::make_directories(posix::parent(temp)));
-  FVP_CHECK_OK(posix::make_directories(files_.directory()));
-  Status told = posix::replace_text(temp, files_.record(), to_json(report) + "\n");
-  if (!told) (void)posix::remove_file(temp);
-  return told;
+  return leave(session_, files_, files_.record(), to_json(report) + "\n");
 }
 
 // The first of a job finds nothing of all this, and remembers that: of each level anew.

@@ -3,17 +3,21 @@
 //   <eval cache>/.fvprefetch/steps/<step>.lease          whoever works for all holds it: who, since
 //                                                        when, how far, and whether he lives
 //   <eval cache>/.fvprefetch/steps/<step>.json           how that ended: the report, as --json has
-//   it <eval cache>/.fvprefetch/steps/<step>.<rank>.taken   which record that rank has returned
+//                                                        it
+//   <eval cache>/.fvprefetch/steps/<step>.<rank>.taken   which record that rank has returned
 //
 // Nothing is made here before somebody leads: a warm run leaves no trace. Best effort all of it;
 // what goes wrong here costs double work and nothing else. Who does what is cluster/file_barrier's
 // to say.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "cache/layout.h"
@@ -28,6 +32,18 @@ namespace fvprefetch {
 /// Both caches lie on file systems that other hosts may see, as far as the system tells.
 [[nodiscard]] bool caches_may_be_shared(const Session& session);
 
+/// Reads a manifest by `read` and leaves its text for other processes of the step.
+[[nodiscard]] Result<std::string> leave_manifest(const Session& session, const std::string& step,
+                                                 const std::function<Result<std::string>()>& read);
+/// Waits for what leave_manifest() leaves. kNetwork after Options::rank_timeout.
+[[nodiscard]] Result<std::string> await_manifest(const Session& session, const std::string& step);
+
+/// A line about a rank that has no MPI, for notes_without_mpi(). Best effort.
+void note_without_mpi(const Session& session, const std::string& step, int rank,
+                      const std::string& line);
+[[nodiscard]] std::vector<std::string> notes_without_mpi(const Session& session,
+                                                         const std::string& step);
+
 class StepMeeting {
  public:
   enum class Role {
@@ -36,7 +52,10 @@ class StepMeeting {
   };
 
   /// `session` must outlive it. `step`: a safe name for files; `title`: what people call it.
-  StepMeeting(Session& session, const std::string& step, std::string title, int rank, Role role);
+  /// `lead_after`: kOther leads, too, when no other process has led for so long; nullopt: it goes
+  /// by the lease alone.
+  StepMeeting(Session& session, const std::string& step, std::string title, int rank, Role role,
+              std::optional<std::chrono::milliseconds> lead_after = std::nullopt);
 
   /// A record could be written, as far as rights tell.
   [[nodiscard]] bool may_write() const;
@@ -50,6 +69,12 @@ class StepMeeting {
   /// Sleeps until it is worth looking again, and says now and then on whom it waits. The error of a
   /// run that has waited for long enough, or has to end.
   [[nodiscard]] Status wait();
+  /// After wait() has failed for a signal: the record, if it comes within 2 s. A launcher that ends
+  /// all ranks as soon as one has failed does so while its result is on its way to the others.
+  [[nodiscard]] std::optional<Report> record_that_is_coming() const;
+  /// Of a failure: waits until `ranks` processes have taken the record, 5 s at most, so that none
+  /// is ended by the launcher before it can return the same code. Heeds no signal.
+  void wait_for_others(int ranks) const;
 
   /// How the step ended. Not a record that this rank has returned before, nor one that cannot be
   /// read.
@@ -74,6 +99,8 @@ class StepMeeting {
   std::string title_;
   int rank_;
   bool may_begin_;  ///< without having waited for anybody
+  std::optional<std::chrono::milliseconds> lead_after_;
+  Clock::TimePoint begin_;
   LeaseKeeper keeper_;
   std::unique_ptr<AwaitedLease> lease_;
   std::unique_ptr<HeldLock> held_;

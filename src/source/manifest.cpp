@@ -1,17 +1,13 @@
 #include "fvprefetch/manifest.h"
 
-#include "base/posix.h"
 #include "base/try.h"
 #include "source/entry_rules.h"
 #include "source/json_tree.h"
+#include "source/manifest_input.h"
 #include "source/wording.h"
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <functional>
 #include <map>
 #include <set>
@@ -26,7 +22,6 @@ namespace fvprefetch {
 namespace {
 
 constexpr std::uint64_t kFormatVersion = 1;
-constexpr std::size_t kLargestManifest = 64U << 20U;
 constexpr std::size_t kMostProblems = 100;  // in one message; more helps nobody
 
 // The field names stand here, in manifest_text.cpp and in the schema; tests hold them together.
@@ -443,24 +438,6 @@ class Reader {
   std::vector<Problem> problems_;
 };
 
-/// All of a file, pipe or terminal: at most a byte more than a manifest may have.
-Result<std::string> read_all(int fd, const std::string& origin) {
-  std::string text;
-  std::array<char, 1U << 16U> buffer{};
-  while (text.size() <= kLargestManifest) {
-    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
-    if (got == 0) break;
-    if (got > 0) {
-      text.append(buffer.data(), static_cast<std::size_t>(got));
-    } else if (errno == EISDIR) {
-      return fail(ErrorCode::kUsage, "`" + origin + "` is a directory, expected a manifest file");
-    } else if (errno != EINTR) {
-      return fail(posix::errno_error(errno, "read", origin));
-    }
-  }
-  return text;
-}
-
 }  // namespace
 
 Result<Manifest> parse_manifest(std::string_view text, std::string origin) {
@@ -469,22 +446,8 @@ Result<Manifest> parse_manifest(std::string_view text, std::string origin) {
 
 Result<Manifest> load_manifest(const std::string& path) {
   return guard([&]() -> Result<Manifest> {
-    if (path == "-") {
-      FVP_TRY(const std::string text, read_all(STDIN_FILENO, "<stdin>"));
-      return parse_manifest(text, "<stdin>");
-    }
-    // Not posix::read_small(): it may be a pipe ("<(jq ...)"), which has no size.
-    const posix::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) {
-      const int number = errno;
-      if (number == ENOENT || number == ENOTDIR) {
-        return fail(ErrorCode::kNotFound, "manifest `" + printable(path) + "` does not exist",
-                    "give the path of a JSON manifest, or - for standard input");
-      }
-      return fail(posix::errno_error(number, "open", path));
-    }
-    FVP_TRY(const std::string text, read_all(fd.get(), path));
-    return parse_manifest(text, path);
+    FVP_TRY(const std::string text, read_manifest_text(path));
+    return parse_manifest(text, manifest_origin(path));
   });
 }
 

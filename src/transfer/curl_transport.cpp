@@ -14,7 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "base/idle.h"
 #include "transfer/rate_bucket.h"
 
 namespace fvprefetch {
@@ -434,7 +433,6 @@ class CurlTransport final : public Transport {
       if (!completions.empty() || stop.stop_requested() || now >= until) return completions;
       const auto wait = std::min<Clock::TimePoint::duration>(kSlice, until - now);
       const auto wait_ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
-      idle();
       check(curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(wait_ms), nullptr));
     }
   }

@@ -21,7 +21,8 @@ BELOW = {
     # module.h is the door between the command and its MPI module; it has no mpi.h.
     "cli": {"base", "prefetch", "cluster"},
 }
-ALSO = {("source", "transfer/transport.h"), ("cli", "mpi/module.h")}
+# source/manifest_input.h: reading standard input in slices is the command's business as well.
+ALSO = {("source", "transfer/transport.h"), ("cli", "mpi/module.h"), ("cli", "source/manifest_input.h")}
 
 # Library header -> the files that may include it.
 ONLY_IN = {

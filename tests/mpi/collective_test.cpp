@@ -12,7 +12,9 @@ namespace {
 
 CollectiveHarness world(std::string name, std::size_t piece) {
   return {std::move(name), [piece](const auto& body) {
-            auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD, piece);
+            mpi::MpiOptions options;
+            options.broadcast_piece = piece;
+            auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD, options);
             ASSERT_TRUE(ranks) << ranks.error().message;
             body(**ranks);
           }};

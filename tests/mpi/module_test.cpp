@@ -20,12 +20,14 @@ TEST(MpiModule, OpensTheWorldForAProgramThatKnowsNoMpi) {
   ASSERT_EQ(module->version, kMpiModuleVersion);
   // Nothing of ours besides: the program has the same code, and the two must not mix.
   EXPECT_EQ(dlsym(library, "_ZN10fvprefetch8describeERKNS_5ErrorE"), nullptr);
-  EXPECT_EQ(dlsym(library, "_ZN10fvprefetch3mpi19make_mpi_collectiveEP19ompi_communicator_tm"),
-            nullptr);
+  EXPECT_EQ(
+      dlsym(library,
+            "_ZN10fvprefetch3mpi19make_mpi_collectiveEP19ompi_communicator_tRKNS0_10MpiOptionsE"),
+      nullptr);
 
   {
     EXPECT_NE(module->library().find("MPI"), std::string::npos) << module->library();
-    auto ranks = module->open();
+    auto ranks = module->open("");
     ASSERT_TRUE(ranks) << ranks.error().message;
     EXPECT_EQ((*ranks)->size(), FVP_TEST_RANKS);
     const auto heard = (*ranks)->broadcast((*ranks)->rank() == 0 ? "hello" : "");

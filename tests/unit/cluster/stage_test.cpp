@@ -95,7 +95,7 @@ class Staging : public ::testing::Test {
       ASSERT_EQ(::chdir((nodes_ / ranks.node()).c_str()), 0);
       StageOptions how = how_;
       if (ranks.rank() == 0) how.observer = &told_;
-      if (stop_on_ == ranks.rank()) how.must_stop = [] { return interrupted(SIGTERM); };
+      if (stop_on_ == ranks.rank()) how.attendance.must_stop = [] { return interrupted(SIGTERM); };
       reports[static_cast<std::size_t>(ranks.rank())] = stage(
           ranks, shared, [&] { return stage_order(manifest_, options_, shared); }, how);
     });
