@@ -1,14 +1,14 @@
 """SIGTERM to any one rank, in every phase in which a run may be made to wait, ends all ranks: with 143, and within
 five seconds, which is what the command promises and a scheduler's time before SIGKILL is made for.
 
-Two ranks under mpirun. A line for each goes to BUILD/tests/trees/signals.txt."""
+Two ranks under mpirun. A line for each goes to BUILD/tests/trees/summary.txt."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import tarfile
-import io
 import time
 from pathlib import Path
 
@@ -99,7 +99,7 @@ class Signals(harness.EndToEnd):
         print(line, flush=True)
         folder = harness.BUILD / "tests/trees"
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "signals.txt", "a") as out:
+        with open(folder / "summary.txt", "a") as out:
             out.write(f"signals: {line}\n")
 
     # --- the phases ------------------------------------------------------------------------------
@@ -264,6 +264,4 @@ def tar_of(members):
 
 
 if __name__ == "__main__":
-    for old in sys.argv[sys.argv.index("--build-dir") + 1 :][:1]:
-        (Path(old) / "tests/trees/signals.txt").unlink(missing_ok=True)
     harness.main()
