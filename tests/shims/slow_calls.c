@@ -1,5 +1,5 @@
 /* A slow file system. FVP_SLOW names the calls and the seconds that each one takes longer:
- * "fsync=6", "stat=0.005", "open=0.02" (of files to be written), "write=0.5"; several with commas.
+ * "fsync=6", "stat=0.005", "open=0.02" (of files to be written), "read=1", "write=0.5"; several with commas.
  * With FVP_SLOW_PATH only those on files with this in their path; FVP_SLOW_MARK is a file that the first one makes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -126,6 +126,22 @@ OPENING(open, , , )
 OPENING(open64, , , )
 OPENING(openat, int at COMMA, at COMMA, int COMMA)
 OPENING(openat64, int at COMMA, at COMMA, int COMMA)
+
+ssize_t read(int fd, void* data, size_t size) {
+  NEXT(ssize_t, "read", int, void*, size_t);
+  delay_on("read", fd);
+  return next(fd, data, size);
+}
+ssize_t pread(int fd, void* data, size_t size, off_t offset) {
+  NEXT(ssize_t, "pread", int, void*, size_t, off_t);
+  delay_on("read", fd);
+  return next(fd, data, size, offset);
+}
+ssize_t pread64(int fd, void* data, size_t size, off64_t offset) {
+  NEXT(ssize_t, "pread64", int, void*, size_t, off64_t);
+  delay_on("read", fd);
+  return next(fd, data, size, offset);
+}
 
 ssize_t write(int fd, const void* data, size_t size) {
   NEXT(ssize_t, "write", int, const void*, size_t);
