@@ -48,10 +48,10 @@ def note(kind, tree, mpi, codes, bodies):
 
 class Tree(ClusterCase):
     def setUp(self):
-        cluster_test.HUB.reset()
         self.runs = 0
 
     def job(self, kind):
+        cluster_test.HUB.reset()
         name = f"{self.id().split('.')[-1]}.{kind}"
         job = Job(name)
         entries = manifest_entries(cluster_test.HUB.url)
@@ -93,25 +93,21 @@ class Tree(ClusterCase):
         except (ValueError, KeyError) as error:
             raise AssertionError(f"{error}: {text}\n{outcome}") from error
 
-    def each_kind(self, kinds=KINDS):
-        for kind in kinds:
-            with self.subTest(kind):
-                cluster_test.HUB.reset()
-                yield kind, self.job(kind)
-
     # --- started by the launcher -----------------------------------------------------------------
 
     def direct(self, tree, *before, kinds=KINDS):
-        for kind, job in self.each_kind(kinds):
-            cold = self.srun(job, kind, *before, FVPREFETCH, job.manifest)
-            self.assert_exit(0, cold)
-            self.paths_in(cold.out)
-            sent = self.sent()
-            warm = self.srun(job, kind, *before, FVPREFETCH, job.manifest, "--json")
-            self.assert_exit(0, warm)
-            ranks = self.ranks_of(warm.out, warm)
-            self.assertEqual(ranks, RANKS if kind == "pmix" else 1, str(warm))
-            note(kind, tree, "used" if ranks > 1 else "not", "0 x4", sent)
+        for kind in kinds:
+            with self.subTest(kind):
+                job = self.job(kind)
+                cold = self.srun(job, kind, *before, FVPREFETCH, job.manifest)
+                self.assert_exit(0, cold)
+                self.paths_in(cold.out)
+                sent = self.sent()
+                warm = self.srun(job, kind, *before, FVPREFETCH, job.manifest, "--json")
+                self.assert_exit(0, warm)
+                ranks = self.ranks_of(warm.out, warm)
+                self.assertEqual(ranks, RANKS if kind == "pmix" else 1, str(warm))
+                note(kind, tree, "used" if ranks > 1 else "not", "0 x4", sent)
 
     def test_direct_child(self):
         self.direct("direct child")
@@ -126,7 +122,8 @@ class Tree(ClusterCase):
         self.direct("bash -c COMMAND", "bash", "-c", '"$0" "$@"', kinds=["pmix", "none"])
 
     def test_k1_without_mpi_ends_with_the_errors_own_code(self):
-        entries = [*manifest_entries(cluster_test.HUB.url)[:1], {"name": "gone", "source": str(on_cluster.SHARED / "gone.pth")}]
+        gone = {"name": "gone", "source": str(on_cluster.SHARED / "gone.pth")}
+        entries = [*manifest_entries(cluster_test.HUB.url)[:1], gone]
         codes = []
         for i in range(K1_RUNS):
             job = Job(f"{self.id().split('.')[-1]}.{i}", entries)
@@ -142,46 +139,54 @@ class Tree(ClusterCase):
     def test_script_with_two_calls(self):
         script = self.CALL % ("M1", 0, 0) + self.CALL % ("M2", 1, 1)
         names = [f"{rank}.{i}" for rank in range(RANKS) for i in range(2)]
-        for kind, job in self.each_kind():
-            cold = self.srun(job, kind, "bash", "-c", script)
-            self.assert_exit(0, cold)
-            self.assert_codes(names, cold)
-            for rank in range(RANKS):
-                for i, entries in enumerate(self.entries):
-                    self.assert_printed((self.out / f"out.{rank}.{i}").read_text(), entries, cold)
-            sent = self.sent()
-            warm = self.srun(job, kind, "bash", "-c", script, args=["--json"])
-            self.assert_codes(names, warm)
-            self.assertEqual({self.ranks_of(text, warm) for text in self.left("out.*").values()}, {1}, str(warm))
-            note(kind, "script: two calls", "not", "0 x8", sent)
+        for kind in KINDS:
+            with self.subTest(kind):
+                job = self.job(kind)
+                cold = self.srun(job, kind, "bash", "-c", script)
+                self.assert_exit(0, cold)
+                self.assert_codes(names, cold)
+                for rank in range(RANKS):
+                    for i, entries in enumerate(self.entries):
+                        self.assert_printed((self.out / f"out.{rank}.{i}").read_text(), entries, cold)
+                sent = self.sent()
+                warm = self.srun(job, kind, "bash", "-c", script, args=["--json"])
+                self.assert_codes(names, warm)
+                self.assertEqual({self.ranks_of(text, warm) for text in self.left("out.*").values()}, {1}, str(warm))
+                note(kind, "script: two calls", "not", "0 x8", sent)
 
     def test_torchrun(self):
         names = [f"{rank}.{local}" for rank in range(2) for local in range(4)]
         one_a_node = ["--ntasks-per-node=1", "--cpus-per-task=4"]
-        for kind, job in self.each_kind():
-            cold = self.srun(job, kind, "python3", "-c", WORKERS, tasks=one_a_node)
-            self.assert_exit(0, cold)
-            self.assert_codes(names, cold)
-            for text in self.left("out.*").values():
-                self.paths_in(text)
-            note(kind, "torchrun: 2 tasks, 4 callers each", "not", "0 x8", self.sent())
+        for kind in KINDS:
+            with self.subTest(kind):
+                job = self.job(kind)
+                cold = self.srun(job, kind, "python3", "-c", WORKERS, tasks=one_a_node)
+                self.assert_exit(0, cold)
+                self.assert_codes(names, cold)
+                for text in self.left("out.*").values():
+                    self.paths_in(text)
+                note(kind, "torchrun: 2 tasks, 4 callers each", "not", "0 x8", self.sent())
 
     def test_rank_1_alone(self):
         script = f'if [ "$SLURM_PROCID" = 1 ]; then {self.CALL % ("M", 0, 0)} fi'
-        for kind, job in self.each_kind():
-            outcome = self.srun(job, kind, "bash", "-c", script)
-            self.assert_exit(0, outcome)
-            self.assert_codes(["1.0"], outcome)
-            self.paths_in((self.out / "out.1.0").read_text())
-            note(kind, "script: rank 1 alone", "not", "0", self.sent())
+        for kind in KINDS:
+            with self.subTest(kind):
+                job = self.job(kind)
+                outcome = self.srun(job, kind, "bash", "-c", script)
+                self.assert_exit(0, outcome)
+                self.assert_codes(["1.0"], outcome)
+                self.paths_in((self.out / "out.1.0").read_text())
+                note(kind, "script: rank 1 alone", "not", "0", self.sent())
 
     def test_users_mpi_program_afterwards(self):
-        for kind, job in self.each_kind(["pmix"]):
-            outcome = self.srun(job, kind, "bash", "-c", self.CALL % ("M", 0, 0) + 'exec "$MPI_PROGRAM"')
-            self.assert_exit(0, outcome)
-            self.assert_codes([f"{rank}.0" for rank in range(RANKS)], outcome)
-            self.assertEqual(outcome.out.count("sum 6"), RANKS, str(outcome))
-            note(kind, "script: fvprefetch; mpi_program", "not", "0 x4", self.sent())
+        for kind in ["pmix"]:
+            with self.subTest(kind):
+                job = self.job(kind)
+                outcome = self.srun(job, kind, "bash", "-c", self.CALL % ("M", 0, 0) + 'exec "$MPI_PROGRAM"')
+                self.assert_exit(0, outcome)
+                self.assert_codes([f"{rank}.0" for rank in range(RANKS)], outcome)
+                self.assertEqual(outcome.out.count("sum 6"), RANKS, str(outcome))
+                note(kind, "script: fvprefetch; mpi_program", "not", "0 x4", self.sent())
 
     # --- below an MPI program ---------------------------------------------------------------------
 
@@ -189,7 +194,6 @@ class Tree(ClusterCase):
         call = '"$FVP" "$M" > "$OUT/out.$SLURM_PROCID"'
         for who, ranks in (("all", range(RANKS)), ("0", [0]), ("1", [1])):
             with self.subTest(who):
-                cluster_test.HUB.reset()
                 job = self.job(f"pmix.{who}")
                 outcome = self.srun(job, "pmix", MPI_PROGRAM, "--on", who, call)
                 self.assert_exit(0, outcome)

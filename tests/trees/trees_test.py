@@ -75,6 +75,18 @@ class Launcher:
         return [self.mpiexec, "-n", str(ranks), *map(str, command)]
 
 
+# All trees below one launcher of each family; below the others what touches MPI's start and the launcher's stdin.
+FULL = ("openmpi4", "mpich5")
+CORE = [
+    *(f"StartedByTheLauncher.test_{name}" for name in (
+        "itself", "container_runtime", "shell_that_runs_one_command", "what_mpi_prints_on_stdout_is_not_among_the_results")),
+    *(f"StartedByAScript.test_{name}" for name in (
+        "two_calls", "mpi_on_is_granted_once", "the_users_mpi_program_afterwards", "torchrun", "rank_1_alone")),
+    *(f"BelowAnMpiProgram.test_{name}" for name in ("all_ranks", "rank_1", "mpi_on_is_refused")),
+    "Stdin",
+    "RanksThatDiffer",
+]  # fmt: skip
+
 LAUNCHER = None  # set by main
 
 
@@ -684,13 +696,15 @@ def main():
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--build-dir", type=Path, required=True)
     parser.add_argument("--launcher", default="openmpi4")
-    options, _ = parser.parse_known_args()
+    options, chosen = parser.parse_known_args()
     harness.BUILD = options.build_dir.resolve()
     LAUNCHER = Launcher(options.launcher)
     at = sys.argv.index("--launcher") if "--launcher" in sys.argv else None
     if at is not None:
         del sys.argv[at : at + 2]
     (harness.BUILD / "tests/trees").mkdir(parents=True, exist_ok=True)
+    if not chosen and LAUNCHER.name not in FULL:
+        sys.argv += CORE
     harness.main()
 
 
