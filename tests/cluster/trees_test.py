@@ -185,7 +185,7 @@ class Tree(ClusterCase):
                 outcome = self.srun(job, kind, "bash", "-c", self.CALL % ("M", 0, 0) + 'exec "$MPI_PROGRAM"')
                 self.assert_exit(0, outcome)
                 self.assert_codes([f"{rank}.0" for rank in range(RANKS)], outcome)
-                self.assertEqual(outcome.out.count("sum 6"), RANKS, str(outcome))
+                self.assertEqual(self.left("sum.*"), {f"sum.{rank}": "6\n" for rank in range(RANKS)}, str(outcome))
                 note(kind, "script: fvprefetch; mpi_program", "not", "0 x4", self.sent())
 
     # --- below an MPI program ---------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Tree(ClusterCase):
                 outcome = self.srun(job, "pmix", MPI_PROGRAM, "--on", who, call)
                 self.assert_exit(0, outcome)
                 self.assert_codes(ranks, outcome)
-                self.assertEqual(outcome.out.count("sum 6"), RANKS, str(outcome))
+                self.assertEqual(self.left("sum.*"), {f"sum.{rank}": "6\n" for rank in range(RANKS)}, str(outcome))
                 for rank in ranks:
                     self.paths_in((self.out / f"out.{rank}").read_text())
                 note("pmix", f"MPI program, {'all ranks' if who == 'all' else f'rank {who} alone'}", "not",
