@@ -142,14 +142,15 @@ class TreeCase(harness.EndToEnd):
 
     # --- running ---------------------------------------------------------------------------------
 
-    def launch(self, ranks, *command, args=(), env=None, stdin=None, argv=None):
+    def launch(self, ranks, *command, args=(), env=None, stdin=None):
         """Runs it to its end, or kills the launcher and fails. What ranks leave behind lies in self.out."""
         self.runs += 1
         self.out = self.dir / f"out{self.runs}"
         self.out.mkdir()
         told = {"FVP": self.command(), "M": self.m, "M2": self.m2, "OUT": str(self.out), "ARGS": " ".join(args),
                 "MPI_PROGRAM": self.mpi_program()}
-        words = argv or LAUNCHER.argv(ranks, *command)
+        words = LAUNCHER.argv(ranks, *command)
+        self.addCleanup(self.end_all)
         started = time.monotonic()
         # Files, not pipes: what a killed launcher leaves behind cannot keep the test waiting for the end of a pipe.
         with open(self.out / "stdout", "w+") as out, open(self.out / "stderr", "w+") as err:
@@ -160,30 +161,21 @@ class TreeCase(harness.EndToEnd):
                 code = process.wait(HANGS)
             except subprocess.TimeoutExpired:
                 code = None
-                self.end_all(process)
+                self.end_all()
+                process.wait()
             out.seek(0)
             err.seek(0)
             ended = Ended(code, out.read(), err.read(), time.monotonic() - started)
         return ended
 
-    def end_all(self, process):
-        """The launcher and all below it: ranks may have a session of their own."""
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+    def end_all(self):
+        """Whatever was started in the test's folder: ranks may have a session of their own, and no parent any more."""
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                fields = stat.read_text().rsplit(")", 1)[1].split()
+                if os.readlink(process / "cwd") == str(self.dir):
+                    os.kill(int(process.name), signal.SIGKILL)
             except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-        victims = [process.pid]
-        for victim in victims:
-            victims += parents.get(victim, [])
-        for victim in victims:
-            try:
-                os.kill(victim, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        process.wait()
+                pass  # it has ended
 
     def wrapped(self, *command):
         """Each rank's own exit code in self.out of the run; the launcher is told 0."""
