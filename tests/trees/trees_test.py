@@ -150,7 +150,7 @@ class TreeCase(harness.EndToEnd):
         told = {"FVP": self.command(), "M": self.m, "M2": self.m2, "OUT": str(self.out), "ARGS": " ".join(args),
                 "MPI_PROGRAM": self.mpi_program()}
         words = LAUNCHER.argv(ranks, *command)
-        self.addCleanup(self.end_all)
+        self.addCleanup(self.end_all, self.dir)
         started = time.monotonic()
         # Files, not pipes: what a killed launcher leaves behind cannot keep the test waiting for the end of a pipe.
         with open(self.out / "stdout", "w+") as out, open(self.out / "stderr", "w+") as err:
@@ -161,18 +161,18 @@ class TreeCase(harness.EndToEnd):
                 code = process.wait(HANGS)
             except subprocess.TimeoutExpired:
                 code = None
-                self.end_all()
+                self.end_all(self.dir)
                 process.wait()
             out.seek(0)
             err.seek(0)
             ended = Ended(code, out.read(), err.read(), time.monotonic() - started)
         return ended
 
-    def end_all(self):
-        """Whatever was started in the test's folder: ranks may have a session of their own, and no parent any more."""
+    def end_all(self, folder):
+        """Whatever was started in the folder: ranks may have a session of their own, and no parent any more."""
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if os.readlink(process / "cwd") == str(self.dir):
+                if os.readlink(process / "cwd") == str(folder):
                     os.kill(int(process.name), signal.SIGKILL)
             except OSError:
                 pass  # it has ended
