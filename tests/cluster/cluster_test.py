@@ -28,6 +28,7 @@ from on_cluster import BIN, FVPREFETCH, HEAD_ADDRESS, HERE, SHARED, run
 SLURM_SCRIPTS = HERE.parents[1] / "slurm"
 NODES = ["fvnode1", "fvnode2"]
 READER = BIN / "offline_reader.py"
+WRAPPER = BIN / "apptainer"  # tests/support/wrapper.cpp
 
 # Slow enough that a download takes far longer than Slurm needs to start all processes: were there no lock, they would
 # all be downloading.
@@ -185,7 +186,8 @@ HUB = None  # set by setUpModule
 def setUpModule():
     global HUB
     build = on_cluster.OPTIONS.build_dir
-    on_cluster.copy_to_nodes(build / "fvprefetch", build / "fvprefetch-mpi.so", HERE / "offline_reader.py")
+    on_cluster.copy_to_nodes(build / "fvprefetch", build / "fvprefetch-mpi.so", build / "tests/wrappers/apptainer",
+                             HERE / "offline_reader.py")
     folder = tempfile.TemporaryDirectory(prefix="fvprefetch-cluster-test-")
     unittest.addModuleCleanup(folder.cleanup)
     HUB = Hub(build / "tests" / "testhub", pathlib.Path(folder.name))
@@ -350,7 +352,8 @@ class NameThatWasLookedFor(ClusterCase):
         self.assert_exit(0, job.srun("--mpi=none", "-N1", "-n1", "-w", NODES[0], "touch", other))
         remembers = job.srun(*on_node_2, f"test -e {other}").code != 0
         print(f"a name that was looked for: {'not seen' if remembers else 'seen'} after it was made", flush=True)
-        ranks = job.srun(*MpiJob.SRUN, "sh", "-c", f"{FVPREFETCH} {job.manifest} > /dev/null && sha256sum {wanted}")
+        ranks = job.srun(*MpiJob.SRUN, "sh", "-c",
+                         f"{FVPREFETCH} --mpi on {job.manifest} > /dev/null && sha256sum {wanted}")
         self.assert_exit(0, ranks)
         self.assertEqual(ranks.out.splitlines(), [f"{LINEAR_HEAD.sha256}  {wanted}"] * 4)
 
@@ -455,20 +458,19 @@ class FailingEntry(ClusterCase):
     def test_every_rank_ends_by_itself_with_exit_5(self):
         # -K0, so that no rank is ended by Slurm because another one has failed.
         job = self.job_with_404("FailingEntry.each")
-        outcome = job.srun("--ntasks-per-node=4", "-K0", "bash", "-c",
-                           f'{FVPREFETCH} {job.manifest}; echo $? > {job.folder}/status.$SLURM_PROCID')
+        outcome = job.srun("--ntasks-per-node=4", "-K0", WRAPPER, "--codes", job.folder, FVPREFETCH, job.manifest)
         self.assert_exit(0, outcome)
-        codes = [(job.folder / f"status.{rank}").read_text() for rank in range(self.RANKS)]
+        codes = [(job.folder / str(rank)).read_text() for rank in range(self.RANKS)]
         self.assertEqual(codes, ["5\n"] * self.RANKS, str(outcome))
         self.assertIn("gone.pth", outcome.err)
         self.assert_nothing_left(job)
 
     def test_every_rank_ends_with_exit_5_without_mpi_too(self):
         job = self.job_with_404("FailingEntry.files")
-        outcome = job.srun("--mpi=none", "--ntasks-per-node=2", "-K0", "bash", "-c",
-                           f'{FVPREFETCH} {job.manifest}; echo $? > {job.folder}/status.$SLURM_PROCID')
+        outcome = job.srun("--mpi=none", "--ntasks-per-node=2", "-K0", WRAPPER, "--codes", job.folder, FVPREFETCH,
+                           job.manifest)
         self.assert_exit(0, outcome)
-        codes = [(job.folder / f"status.{rank}").read_text() for rank in range(4)]
+        codes = [(job.folder / str(rank)).read_text() for rank in range(4)]
         self.assertEqual(codes, ["5\n"] * 4, str(outcome))
         self.assertEqual(outcome.err.count("error:"), 1, str(outcome))
         self.assert_nothing_left(job)
@@ -674,4 +676,5 @@ def load_tests(loader, tests, pattern):
 
 if __name__ == "__main__":
     on_cluster.main(__file__, name="slurm", description=__doc__, nodes={"nfs": len(NODES), "gluster": len(NODES)},
-                    programs=["fvprefetch", "fvprefetch-mpi.so", "tests/testhub"], modules=["huggingface_hub"])
+                    programs=["fvprefetch", "fvprefetch-mpi.so", "tests/testhub", "tests/wrappers/apptainer"],
+                    modules=["huggingface_hub"])

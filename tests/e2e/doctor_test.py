@@ -173,6 +173,7 @@ class Doctor(harness.EndToEnd):
         self.assertIn("/nonexistent/bundle.pem", found["error"]["message"])
 
     def test_mpi_that_is_required_and_not_there_is_exit_13_and_the_rest_is_told(self):
+        self.be_launcher()
         step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
         found = self.doctor("--require-mpi", code=13, env=step)
         self.assertIn("--mpi=pmix", found["error"]["message"])

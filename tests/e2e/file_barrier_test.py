@@ -13,6 +13,7 @@ class FileBarrier(harness.EndToEnd):
 
     def setUp(self):
         super().setUp()
+        self.be_launcher()
         self.data = self.hub.put("files/a.pth", b"\x05a" * 200_000)
         self.hub.put("models/org/model/weights.safetensors", b"\x06w" * 200_000)
         self.hub.put("models/org/model/config.json", b"{}\n")

@@ -7,6 +7,7 @@ says that it runs the real huggingface_hub (FVPREFETCH_TEST_PYTHON).
 """
 
 import argparse
+import ctypes
 import hashlib
 import http.server
 import json
@@ -75,6 +76,13 @@ def serve_file(data, address="127.0.0.1", family=socket.AF_INET):
     server.thread = threading.Thread(target=server.serve_forever, daemon=True)
     server.thread.start()
     return server
+
+
+def set_process_name(name):
+    """What /proc/PID/comm says; for the main thread to call."""
+    PR_SET_NAME = 15
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NAME)")
 
 
 class Hub:
@@ -198,15 +206,32 @@ class EndToEnd(unittest.TestCase):
         return self.run_command([self.command(), *args], env, **kwargs)
 
     def mpirun(self, ranks, *args, env=None):
-        """Each rank leaves its own exit code in a file, and none tells mpirun of a failure: it would
-        kill the ranks that have not got that far."""
-        codes = Path(tempfile.mkdtemp(dir=self.dir, prefix="codes-"))
-        script = f'out=$1; shift; "$@"; echo $? > "$out/{RANK}"'
-        done = self.run_command(
-            [MPIEXEC, "-n", ranks, "sh", "-c", script, "sh", codes, self.command(), *args], env
-        )
-        done.codes = [int((codes / str(r)).read_text()) if (codes / str(r)).exists() else None for r in range(ranks)]
+        codes, wrapper = self.recording()
+        done = self.run_command([MPIEXEC, "-n", ranks, *wrapper, self.command(), *args], env)
+        done.codes = self.codes_in(codes, ranks)
         return done
+
+    def recording(self):
+        """(a new folder, what to put before a rank's command): there the rank leaves its exit code, and mpirun is
+        told of no failure: it would kill the ranks that have not got that far. Not a shell script, which would have
+        the command take itself for part of one."""
+        codes = Path(tempfile.mkdtemp(dir=self.dir, prefix="codes-"))
+        return codes, [BUILD / "tests/wrappers/apptainer", "--codes", codes]
+
+    def codes_in(self, folder, ranks):
+        files = [folder / str(rank) for rank in range(ranks)]
+        return [int(file.read_text()) if file.exists() else None for file in files]
+
+    def pid_in(self, folder, rank):
+        self.wait_for(f"the pid of rank {rank}", (folder / f"pid.{rank}").exists)
+        return int((folder / f"pid.{rank}").read_text())
+
+    def be_launcher(self, name="slurmstepd"):
+        """Until the end of the test this process has the name of a launcher's daemon, as whose child the command
+        believes what the launcher's variables say."""
+        before = Path("/proc/self/comm").read_text().strip()
+        self.addCleanup(set_process_name, before)
+        set_process_name(name)
 
     def start(self, *args, env=None):
         """In the background; killed at the end of the test when still there."""

@@ -147,17 +147,16 @@ class Signals(harness.EndToEnd):
         self.hub.put("files/a.pth", b"\x03U" * 20_000)
         self.hub.faults({"path": "/files/a.pth", "kind": "stall", "after_bytes": 100})
         path = self.manifest([{"name": "a.pth", "source": self.hub.file_url("a.pth")}])
-        inner = f'echo $$ > "pid.{harness.RANK}"; exec "$@"'
-        outer = f"sh -c '{inner}' sh \"$@\"; echo $? > \"code.{harness.RANK}\""
+        codes, wrapper = self.recording()
         job = subprocess.Popen(
-            [harness.MPIEXEC, "-n", "3", "sh", "-c", outer, "sh", self.command(), path],
+            [harness.MPIEXEC, "-n", "3", *wrapper, self.command(), path],
             env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         self.addCleanup(lambda: job.poll() is None and job.kill())
         self.wait_for("the first bytes", lambda: any(p.stat().st_size for p in self.unfinished()))
-        os.kill(int((self.dir / "pid.0").read_text()), signal.SIGTERM)
+        os.kill(self.pid_in(codes, 0), signal.SIGTERM)
         _, err = job.communicate(timeout=harness.PATIENCE)
-        self.assertEqual([int((self.dir / f"code.{r}").read_text()) for r in range(3)], [143] * 3, err)
+        self.assertEqual(self.codes_in(codes, 3), [143] * 3, err)
         self.assertEqual(err.count("error:"), 1, err)
         self.assertEqual(len(self.unfinished()), 1)  # and the next run goes on with it
         self.assertEqual(list(self.dir.rglob("a.pth")), [self.hub.root / "files/a.pth"])

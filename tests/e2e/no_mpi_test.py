@@ -40,6 +40,7 @@ class NoMpi(harness.EndToEnd):
         self.check_one_download()
 
     def srun_without_pmi(self, rank, **more):
+        self.be_launcher()
         return {
             "SLURM_JOB_ID": "77", "SLURM_JOBID": "77", "SLURM_STEP_ID": "0", "SLURM_STEPID": "0",
             "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_NPROCS": "4", "SLURM_PROCID": str(rank),

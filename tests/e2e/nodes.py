@@ -9,8 +9,8 @@ ON_ITS_NODE = f"""
 rank={harness.RANK}
 export SLURM_NODEID=$(echo $1 | cut -d, -f$((rank + 1)))
 mount --bind "$2/node$SLURM_NODEID" "$2/local" || exit 99
-codes=$3; shift 3
-"$@"; echo $? > "$codes/$rank"
+shift 2
+exec "$@"
 """
 
 
@@ -34,13 +34,12 @@ class OnNodes(harness.EndToEnd):
         """One rank for each number in `nodes`, on that node."""
         for number in nodes:
             self.node(number)
-        codes = self.dir / f"codes{len(list(self.dir.glob('codes*')))}"
-        codes.mkdir()
+        codes, wrapper = self.recording()
         listed = ",".join(map(str, nodes))
         done = self.run_command(
-            [harness.MPIEXEC, "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir, codes,
-             self.command(), *args], env)
-        done.codes = [int((codes / str(rank)).read_text()) for rank in range(len(nodes))]
+            [harness.MPIEXEC, "-n", len(nodes), "unshare", "-m", "bash", "-c", ON_ITS_NODE, "bash", listed, self.dir,
+             *wrapper, self.command(), *args], env)
+        done.codes = self.codes_in(codes, len(nodes))
         return done
 
     def assert_nothing_private(self, number):

@@ -3,16 +3,8 @@
 import os
 import signal
 import subprocess
-import tempfile
 
 import harness
-
-ONE_RANK = f"""
-out=$1; shift; rank={harness.RANK}
-"$@" & echo $! > "$out/pid.$rank.tmp"
-mv "$out/pid.$rank.tmp" "$out/pid.$rank"
-wait $!; echo $? > "$out/code.$rank"
-"""
 
 
 class Ranks(harness.EndToEnd):
@@ -30,9 +22,9 @@ class Ranks(harness.EndToEnd):
         return max((p.stat().st_size for p in self.unfinished()), default=0)
 
     def begin(self, *args):
-        self.out = harness.Path(tempfile.mkdtemp(dir=self.dir, prefix="ranks-"))
+        self.out, wrapper = self.recording()
         before = self.here()
-        command = [harness.MPIEXEC, "-n", self.RANKS, "sh", "-c", ONE_RANK, "sh", self.out, self.command(), self.path, *args]
+        command = [harness.MPIEXEC, "-n", self.RANKS, *wrapper, self.command(), self.path, *args]
         job = subprocess.Popen([str(word) for word in command], env=self.env, cwd=self.dir, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(job.communicate)
@@ -42,12 +34,11 @@ class Ranks(harness.EndToEnd):
         return job
 
     def pid(self, rank):
-        return int((self.out / f"pid.{rank}").read_text())
+        return self.pid_in(self.out, rank)
 
     def finish(self, job):
         out, err = job.communicate(timeout=harness.PATIENCE)
-        codes = [(self.out / f"code.{rank}") for rank in range(self.RANKS)]
-        return [int(code.read_text()) if code.exists() else None for code in codes], err
+        return self.codes_in(self.out, self.RANKS), err
 
     def test_a_signal_to_any_rank_ends_all_with_its_code_and_what_came_stays(self):
         for rank in range(self.RANKS):

@@ -131,6 +131,7 @@ class Stage(nodes.OnNodes):
         self.assertTrue(all(path.startswith(str(self.node(0))) for path in self.paths(done.stdout).values()))
 
     def test_processes_of_one_node_that_no_mpi_unites_have_one_copy(self):
+        self.be_launcher()
         step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_MPI_TYPE": "none"}
         runs = [self.start(self.path, "--stage", self.node(0) / "job", "--json", env={**step, "SLURM_PROCID": str(rank)})
                 for rank in range(4)]
