@@ -28,6 +28,7 @@
 #include "cli/staged.h"
 #include "cli/text.h"
 #include "cli/verification_json.h"
+#include "cli/version.h"
 #include "cluster/attended.h"
 #include "cluster/distribute.h"
 #include "cluster/file_barrier.h"
@@ -35,10 +36,6 @@
 #include "cluster/stage.h"
 #include "prefetch/session.h"
 #include "source/manifest_input.h"
-
-#ifndef FVPREFETCH_VERSION
-#define FVPREFETCH_VERSION "unknown"
-#endif
 
 namespace fvprefetch::cli {
 namespace {
@@ -622,7 +619,7 @@ int run(const std::vector<std::string>& arguments) {
     case Command::kHelp:
       return say(call->help, env);
     case Command::kVersion:
-      return say("fvprefetch " FVPREFETCH_VERSION, env);
+      return say(std::string("fvprefetch ") + program_version(), env);
   }
   return exit_code(ErrorCode::kInternal);
 }

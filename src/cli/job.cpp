@@ -10,15 +10,13 @@
 #include "base/try.h"
 #include "cli/init_watch.h"
 #include "cli/mpi_module.h"
+#include "cli/version.h"
 #include "cluster/file_barrier.h"
 #include "cluster/task_claim.h"
 #include "source/manifest_input.h"
 
 #ifndef FVPREFETCH_HAS_MPI
 #define FVPREFETCH_HAS_MPI 0
-#endif
-#ifndef FVPREFETCH_VERSION
-#define FVPREFETCH_VERSION "unknown"
 #endif
 
 namespace fvprefetch::cli {
@@ -30,7 +28,7 @@ std::string greeting_of(const Invocation& call) {
   if (call.command == Command::kEnsure) {
     for (const std::string& word : {call.name, call.filename, call.revision}) given += '\n' + word;
   }
-  return std::string(FVPREFETCH_VERSION) + '\n' + given;
+  return std::string(program_version()) + '\n' + given;
 }
 
 std::string first_line(const std::string& text) {

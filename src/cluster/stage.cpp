@@ -655,12 +655,17 @@ class Node {
     if (!shipped) return fail(shipped.error());
     told_.reset();
     if (sends) tell(ends->sender.bytes_read());
-    if (shipped->left_behind) {
+    // What is still to be published waits for the disk.
+    const bool ended = !shipped->left_behind &&
+                       attended(ranks_, options_.attendance, [ends]() -> Status {
+                         ends->receiver.end();
+                         return {};
+                       }).has_value();
+    if (!ended) {
       note_stop();
-      state_.reset();
+      state_.reset();  // the other thread's
       return {};
     }
-    ends->receiver.end();
     outcome_.report.files = ends->receiver.files();
     outcome_.report.bytes = ends->receiver.bytes();
     outcome_.bytes_read = ends->sender.bytes_read();
