@@ -52,8 +52,8 @@ class Delays(harness.EndToEnd):
         self.assertEqual(len(list((self.eval_cache / "torch/hub/many").glob("member*"))), 300)
 
     def test_staging_for_longer(self):
-        self.hub.put("files/large.bin", os.urandom(20_000_000))
-        self.check([{"name": "large", "source": self.hub.file_url("large.bin")}], "write=5", "--stage",
+        self.hub.put("files/large.bin", os.urandom(5_000_000))
+        self.check([{"name": "large", "source": self.hub.file_url("large.bin")}], "write=4", "--stage",
                    str(self.dir / "own-disk"), FVP_SLOW_PATH="own-disk")
 
     def test_a_hit_that_takes_long_to_hash(self):

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -403,6 +404,61 @@ TEST(Visibility, OfASnapshotThatWasThereOneFileIsLookedAtOrAllOfThem) {
         *self, [&] { return report_of({snapshot(path, EntryState::kHit, 2, 7)}); }, options);
     EXPECT_EQ(report.ok(), hits == HitCheck::kOneFile);
   }
+}
+
+TEST(DistributeOptions, SayWhatTheOptionsOfTheRunSay) {
+  struct : Observer {
+    void on_event(const Event& event) override {
+      if (const auto* waiting = std::get_if<Waiting>(&event)) what = waiting->what;
+    }
+    std::string what;
+  } observer;
+  std::stop_source stop;
+  Options options;
+  options.rank_timeout = std::chrono::milliseconds(7'000);
+  options.visible_timeout = std::chrono::milliseconds(8'000);
+  options.visible_check = HitCheck::kAll;
+  options.deadline = std::chrono::hours(1);
+  options.stop = stop.get_token();
+  options.stop_signal = [] { return SIGHUP; };
+  options.observer = &observer;
+  const DistributeOptions how = distribute_options(options, real_clock().now());
+  EXPECT_EQ(how.attendance.vigil.patience, options.rank_timeout);
+  EXPECT_EQ(how.visible_timeout, options.visible_timeout);
+  EXPECT_EQ(how.hits, HitCheck::kAll);
+  how.attendance.vigil.on_wait("rank 3", std::chrono::milliseconds(2'000));
+  EXPECT_EQ(observer.what, "rank 3");
+  EXPECT_EQ(how.attendance.vigil.signal(), 0);
+  EXPECT_FALSE(how.attendance.must_stop());
+  stop.request_stop();
+  EXPECT_EQ(how.attendance.vigil.signal(), SIGHUP);
+  EXPECT_EQ(how.attendance.must_stop()->code, interrupted(SIGHUP).code);
+  const auto late = distribute_options(options, real_clock().now() - std::chrono::hours(2))
+                        .attendance.must_stop();
+  EXPECT_TRUE(late);
+}
+
+TEST(DistributeVisibility, AWaitEndsWhenTheRunHasToEndAndSaysForWhatItWas) {
+  struct : Observer {
+    void on_event(const Event& event) override {
+      if (const auto* waiting = std::get_if<Waiting>(&event)) what = waiting->what;
+    }
+    std::string what;
+  } observer;
+  SleptClock clock;
+  const Clock::TimePoint begin = clock.now();
+  VisibilityCheck check;
+  check.clock = &clock;
+  check.observer = &observer;
+  check.must_stop = [&]() -> std::optional<Error> {
+    if (clock.now() - begin < std::chrono::seconds(5)) return std::nullopt;
+    return interrupted(SIGTERM);
+  };
+  const auto unseen = unseen_here(report_of({url_entry("/nonexistent/fvprefetch", 5)}), check);
+  ASSERT_TRUE(unseen);
+  EXPECT_EQ(unseen->code, interrupted(SIGTERM).code);
+  EXPECT_NE(observer.what.find("to see `/nonexistent/fvprefetch`"), std::string::npos)
+      << observer.what;
 }
 
 // A carrier whose rank 0 speaks another version, or breaks down.
