@@ -131,8 +131,12 @@ class FetchLoop {
     std::erase_if(pending_, [](const Slot* slot) { return slot->phase != Phase::kPending; });
     for (Slot* slot : pending_) {
       if (active_.size() >= max_active()) return;
-      const bool due = slot->phase == Phase::kPending && due_at(*slot) <= session_.clock().now();
-      if (due && listener_.wanted(slot->job)) begin(*slot);
+      if (slot->phase != Phase::kPending || due_at(*slot) > session_.clock().now()) continue;
+      if (listener_.wanted(slot->job)) {
+        begin(*slot);
+      } else {
+        close(*slot);
+      }
     }
   }
 
@@ -401,15 +405,13 @@ class FetchLoop {
   void finish(Slot& slot, FetchOutcome outcome) {
     close(slot);
     if (outcome.status) outcome.refused = slot.job.target->refused();
-    // With an entry of it other files may have become so.
-    if (!outcome.status || !outcome.refused.empty()) look_for_unwanted_ = true;
     if (!outcome.status) {
       outcome.status = tl::unexpected(
           with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));
     } else {
       session_.emit(FileFinished{name_of(slot), slot.job.download.spec.path, outcome.bytes});
     }
-    listener_.on_done(slot.job, outcome);
+    if (listener_.on_done(slot.job, outcome) == Others::kMayBeUnwanted) look_for_unwanted_ = true;
   }
 
   void close(Slot& slot) {

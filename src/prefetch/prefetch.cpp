@@ -63,7 +63,8 @@ class Run : public FetchListener {
   }
 
   // FetchListener
-  void on_done(const FetchJob& job, const FetchOutcome& outcome) override {
+  Others on_done(const FetchJob& job, const FetchOutcome& outcome) override {
+    Others others = Others::kAsBefore;
     for (const std::size_t index : job.entries) {
       Item& item = items_[index];
       EntryReport& entry = item.report;
@@ -82,9 +83,11 @@ class Run : public FetchListener {
       } else if (refused != outcome.refused.end() && !entry.error) {
         fail_entry(index, refused->second);
       } else if (item.open_files == 0 && !entry.error) {
-        complete(index);
+        complete(index);  // which may fail as well
       }
+      if (entry.error) others = Others::kMayBeUnwanted;
     }
+    return others;
   }
   bool wanted(const FetchJob& job) const override {
     if (aborted_) return false;
