@@ -496,23 +496,29 @@ namespace {
 
 // The folder was made already; but whoever clears up a cache, or GlusterFS (until_not_that), may
 // have taken it away since.
+//
+// `why`: the folder cannot be made; what open() says then is but what follows from it.
 template <typename F>
-Fd open_making_folders(const std::string& path, F&& open) {
+Fd open_making_folders(const std::string& path, std::optional<Error>& why, F&& open) {
   constexpr int kTries = 3;
   Fd fd(again(open));
   for (int i = 0; i < kTries && !fd && (errno == ENOENT || errno == ESTALE); ++i) {
-    if (!make_directories(parent(path))) errno = ENOENT;
+    Status made = make_directories(parent(path));
+    why = made ? std::nullopt : std::optional(std::move(made).error());
     fd = Fd(again(open));
   }
+  if (fd || (errno != ENOENT && errno != ESTALE)) why.reset();
   return fd;
 }
 
 Result<Opened> create(const std::string& path) {
   // The kernel applies the umask and default ACLs; we only add.
   Opened file;
-  file.fd = open_making_folders(path, [&path] {
+  std::optional<Error> why;
+  file.fd = open_making_folders(path, why, [&path] {
     return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   });
+  if (!file.fd && why) return fail(*std::move(why));
   if (!file.fd) return fail(last_error("create", path));
   struct ::stat status {};
   if (::fstat(file.fd.get(), &status) != 0) return fail(last_error("look at", path));
@@ -623,10 +629,9 @@ Status copy(const Fd& from, const Fd& to, std::uint64_t offset, std::uint64_t si
 }
 
 Status rename_private(const std::string& from, const std::string& to) {
-  if (again([&] { return ::rename(from.c_str(), to.c_str()); }) != 0) {
-    return fail(last_error("rename " + from + " to", to));
-  }
-  return {};
+  FVP_TRY(const auto ours, lstat(from));
+  if (!ours) return fail(errno_error(ENOENT, "rename " + from + " to", to));
+  return rename_ours(*ours, from, to);
 }
 
 Published publish(std::vector<Unpublished> files) {
@@ -798,8 +803,9 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   };
   Fd fd;
   int number = 0;
+  std::optional<Error> why;
   until_not_that(parent(path), [&] {
-    fd = open_making_folders(path, [&] { return open_with(O_RDWR | O_CREAT).release(); });
+    fd = open_making_folders(path, why, [&] { return open_with(O_RDWR | O_CREAT).release(); });
     number = errno;
     return fd || number != EEXIST;  // we did not ask for O_EXCL
   });
@@ -809,6 +815,7 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
     fd = open_with(O_RDWR);
     if (!fd) fd = open_with(O_RDONLY);
   }
+  if (!fd && why) return fail(*std::move(why));
   if (!fd && number == ELOOP) {
     return fail(ErrorCode::kPermission,
                 "cannot open lock file " + path + ": it is a symbolic link, which is not followed");

@@ -351,6 +351,15 @@ TEST(Publish, WhoeverHasTheOldFileOpenKeepsIt) {
   EXPECT_EQ(read_at(*reader, 0, piece, "final").value(), 3U);
 }
 
+TEST(CreatePrivate, TellsWhyTheFolderCannotBeMade) {
+  const TempDir dir;
+  fs::create_symlink(dir / "purged", dir / "scratch");
+  EXPECT_TRUE(FailsWith(create_private(dir / "scratch/models/part"), ErrorCode::kNotFound,
+                        "is a link to a place that does not exist"));
+  EXPECT_TRUE(FailsWith(open_lock_file(dir / "scratch/locks/a.lock", 0664), ErrorCode::kNotFound,
+                        "is a link to a place that does not exist"));
+}
+
 TEST(PublishDirectory, GivesTheNameToTheNewOneAndTheOldOneTheNewOnesName) {
   const TempDir dir;
   dir.write("new/a", "1");
