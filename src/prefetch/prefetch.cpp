@@ -23,6 +23,7 @@
 #include "prefetch/pin.h"
 #include "prefetch/run.h"
 #include "prefetch/session.h"
+#include "prefetch/space.h"
 #include "prefetch/target.h"
 #include "source/resolve.h"
 
@@ -258,48 +259,29 @@ class Run : public FetchListener {
       needs[entry] += job.target->bytes_beside();
       places[entry] = posix::parent(job.target->final_path());
     }
-    struct Place {
-      std::optional<std::uint64_t> free;
-      std::string device;
-    };
-    std::map<std::string, Place> known;  // by directory
-    const auto look = [&known](const std::string& directory) -> const Place& {
-      const auto [place, is_new] = known.try_emplace(directory);
-      if (is_new) place->second = {posix::free_bytes(directory), device_of(directory)};
-      return place->second;
-    };
-    std::map<std::string, std::uint64_t> taken;  // by file system
-    std::set<std::string> told;                  // file systems that say nothing
+    SpaceCheck space;
+    std::set<std::string> told;  // file systems that say nothing
     for (const bool optional : {false, true}) {
       for (std::size_t i = 0; i < items_.size(); ++i) {
         if (needs[i] == 0 || items_[i].report.optional != optional) continue;
-        const auto& [free, device] = look(places[i]);
-        if (!free) {
-          if (told.insert(device).second) {
+        const SpaceCheck::Answer answer = space.take(places[i], needs[i]);
+        if (!answer.free) {
+          if (told.insert(answer.device).second) {
             session_.emit(Warned{"", "the file system of " + places[i] +
                                          " does not tell how much space it has; going on without "
                                          "a check"});
           }
           continue;
         }
-        std::uint64_t& others = taken[device];
-        if (needs[i] <= *free - std::min(*free, others)) {
-          others += needs[i];
-          continue;
-        }
+        if (answer.fits) continue;
         Error error = does_not_fit("what is missing needs " + std::to_string(needs[i]) + " bytes",
-                                   places[i], *free);
-        if (others > 0)
-          error.message += ", " + std::to_string(others) + " of them for other entries";
+                                   places[i], *answer.free);
+        if (answer.others > 0) {
+          error.message += ", " + std::to_string(answer.others) + " of them for other entries";
+        }
         fail_entry(i, std::move(error));
       }
     }
-  }
-
-  /// Tells file systems apart by the nearest directory that is there.
-  static std::string device_of(const std::string& directory) {
-    const auto info = posix::stat(posix::existing_part(directory));
-    return info && *info ? std::to_string((*info)->device) : std::string();
   }
 
   /// Before the first large body: whether each repository lets us have its files. It costs nothing,
