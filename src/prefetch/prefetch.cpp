@@ -532,8 +532,9 @@ class Run : public FetchListener {
 
   [[nodiscard]] std::optional<Error> verdict(const std::vector<EntryReport>& entries) const {
     std::size_t optional_failures = 0;
+    const bool failed = any_failed(entries);
     for (const EntryReport& entry : entries) {
-      if (entry.state == EntryState::kSkipped && !entry.optional && !any_failed(entries)) {
+      if (entry.state == EntryState::kSkipped && !entry.optional && !failed) {
         return fail(ErrorCode::kInternal, "entry `" + entry.name + "` was left undone").value();
       }
       if (!entry.error) continue;
