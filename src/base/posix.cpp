@@ -7,6 +7,7 @@
 #include <pwd.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -15,10 +16,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <deque>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -242,6 +245,12 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
           "a folder of that path is a file, or the path is too long: check --cache-dir "
           "(FASTVIDEO_EVAL_CACHE), --hf-cache-dir (HF_HUB_CACHE) and `dest`";
       break;
+    case EMFILE:
+    case ENFILE:
+      error.code = ErrorCode::kInternal;
+      error.reason = kTooManyOpenFiles;
+      error.hint = kDescriptorHint;
+      break;
     default:
       error.code = ErrorCode::kInternal;
   }
@@ -250,6 +259,40 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
   if (number == EACCES || number == EPERM) error.message += owner_of(std::string(path));
   error.subject = path;
   return error;
+}
+
+bool is_descriptor_shortage(const Error& error) {
+  return error.reason == kTooManyOpenFiles;
+}
+
+int descriptor_shortage() {
+  const Fd fd(again([] { return ::open("/", O_PATH | O_CLOEXEC); }));
+  return !fd && (errno == EMFILE || errno == ENFILE) ? errno : 0;
+}
+
+std::size_t free_descriptors() {
+  constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+  struct ::rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return kUnlimited;
+  }
+  const std::size_t most = limit.rlim_cur;
+  const auto open = list("/proc/self/fd");
+  if (!open && is_descriptor_shortage(open.error())) return 0;
+  // Those below the limit take one of it each. The list has its own descriptor, closed by now;
+  // where there is no /proc, at least the standard three are open.
+  constexpr std::size_t kStandard = 3;
+  std::size_t used = kStandard;
+  if (open && !open->empty()) {
+    used = static_cast<std::size_t>(
+        std::count_if(open->begin(), open->end(), [most](const std::string& name) {
+          std::size_t number = 0;
+          (void)std::from_chars(name.data(), name.data() + name.size(), number);
+          return number < most;
+        }));
+    --used;
+  }
+  return most - std::min(most, used);
 }
 
 Result<std::optional<FileInfo>> stat(const std::string& path) {

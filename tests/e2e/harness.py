@@ -208,7 +208,7 @@ class EndToEnd(unittest.TestCase):
         done.codes = [int((codes / str(r)).read_text()) if (codes / str(r)).exists() else None for r in range(ranks)]
         return done
 
-    def start(self, *args, env=None):
+    def start(self, *args, env=None, **kwargs):
         """In the background; killed at the end of the test when still there."""
         process = subprocess.Popen(
             [self.command(), *map(str, args)],
@@ -217,6 +217,7 @@ class EndToEnd(unittest.TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **kwargs,
         )
 
         def end():
