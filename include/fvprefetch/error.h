@@ -57,6 +57,9 @@ enum class ErrorCode : int {
 inline constexpr std::string_view kHttpStatus = "HTTP ";
 inline constexpr std::string_view kUnreachable = "Unreachable";
 inline constexpr std::string_view kProxyFailed = "Proxy";
+inline constexpr std::string_view kTooManyOpenFiles = "TooManyOpenFiles";
+inline constexpr std::string_view kDescriptorHint =
+    "raise the limit of open files (`ulimit -n`), or lower --max-active or --connections";
 
 struct Error {
   ErrorCode code = ErrorCode::kInternal;
@@ -70,7 +73,7 @@ struct Error {
   std::string subject;
   /// Finer than `code`, for programs; may be empty. The Hub's word for it ("RepoNotFound",
   /// "RevisionNotFound", "EntryNotFound", "GatedRepo"), else kHttpStatus and the number; when there
-  /// was no answer kUnreachable, or kProxyFailed.
+  /// was no answer kUnreachable, or kProxyFailed. Of no server: kTooManyOpenFiles.
   std::string reason;
   /// When the server said to come back.
   std::optional<std::chrono::seconds> retry_after;

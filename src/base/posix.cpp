@@ -7,6 +7,7 @@
 #include <pwd.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
@@ -15,10 +16,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <deque>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -243,6 +246,12 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
           "a folder of that path is a file, or the path is too long: check --cache-dir "
           "(FASTVIDEO_EVAL_CACHE), --hf-cache-dir (HF_HUB_CACHE) and `dest`";
       break;
+    case EMFILE:
+    case ENFILE:
+      error.code = ErrorCode::kInternal;
+      error.reason = kTooManyOpenFiles;
+      error.hint = kDescriptorHint;
+      break;
     default:
       error.code = ErrorCode::kInternal;
   }
@@ -251,6 +260,40 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
   if (number == EACCES || number == EPERM) error.message += owner_of(std::string(path));
   error.subject = path;
   return error;
+}
+
+bool is_descriptor_shortage(const Error& error) {
+  return error.reason == kTooManyOpenFiles;
+}
+
+int descriptor_shortage() {
+  const Fd fd(again([] { return ::open("/", O_PATH | O_CLOEXEC); }));
+  return !fd && (errno == EMFILE || errno == ENFILE) ? errno : 0;
+}
+
+std::size_t free_descriptors() {
+  constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+  struct ::rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return kUnlimited;
+  }
+  const std::size_t most = limit.rlim_cur;
+  const auto open = list("/proc/self/fd");
+  if (!open && is_descriptor_shortage(open.error())) return 0;
+  // Those below the limit take one of it each. The list has its own descriptor, closed by now;
+  // where there is no /proc, at least the standard three are open.
+  constexpr std::size_t kStandard = 3;
+  std::size_t used = kStandard;
+  if (open && !open->empty()) {
+    used = static_cast<std::size_t>(
+        std::count_if(open->begin(), open->end(), [most](const std::string& name) {
+          std::size_t number = 0;
+          (void)std::from_chars(name.data(), name.data() + name.size(), number);
+          return number < most;
+        }));
+    --used;
+  }
+  return most - std::min(most, used);
 }
 
 Result<std::optional<FileInfo>> stat(const std::string& path) {
@@ -497,23 +540,29 @@ namespace {
 
 // The folder was made already; but whoever clears up a cache, or GlusterFS (until_not_that), may
 // have taken it away since.
+//
+// `why`: the folder cannot be made; what open() says then is but what follows from it.
 template <typename F>
-Fd open_making_folders(const std::string& path, F&& open) {
+Fd open_making_folders(const std::string& path, std::optional<Error>& why, F&& open) {
   constexpr int kTries = 3;
   Fd fd(again(open));
   for (int i = 0; i < kTries && !fd && (errno == ENOENT || errno == ESTALE); ++i) {
-    if (!make_directories(parent(path))) errno = ENOENT;
+    Status made = make_directories(parent(path));
+    why = made ? std::nullopt : std::optional(std::move(made).error());
     fd = Fd(again(open));
   }
+  if (fd || (errno != ENOENT && errno != ESTALE)) why.reset();
   return fd;
 }
 
 Result<Opened> create(const std::string& path) {
   // The kernel applies the umask and default ACLs; we only add.
   Opened file;
-  file.fd = open_making_folders(path, [&path] {
+  std::optional<Error> why;
+  file.fd = open_making_folders(path, why, [&path] {
     return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   });
+  if (!file.fd && why) return fail(*std::move(why));
   if (!file.fd) return fail(last_error("create", path));
   struct ::stat status {};
   if (::fstat(file.fd.get(), &status) != 0) return fail(last_error("look at", path));
@@ -624,10 +673,9 @@ Status copy(const Fd& from, const Fd& to, std::uint64_t offset, std::uint64_t si
 }
 
 Status rename_private(const std::string& from, const std::string& to) {
-  if (again([&] { return ::rename(from.c_str(), to.c_str()); }) != 0) {
-    return fail(last_error("rename " + from + " to", to));
-  }
-  return {};
+  FVP_TRY(const auto ours, lstat(from));
+  if (!ours) return fail(errno_error(ENOENT, "rename " + from + " to", to));
+  return rename_ours(*ours, from, to);
 }
 
 Published publish(std::vector<Unpublished> files) {
@@ -799,8 +847,9 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   };
   Fd fd;
   int number = 0;
+  std::optional<Error> why;
   until_not_that(parent(path), [&] {
-    fd = open_making_folders(path, [&] { return open_with(O_RDWR | O_CREAT).release(); });
+    fd = open_making_folders(path, why, [&] { return open_with(O_RDWR | O_CREAT).release(); });
     number = errno;
     return fd || number != EEXIST;  // we did not ask for O_EXCL
   });
@@ -810,6 +859,7 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
     fd = open_with(O_RDWR);
     if (!fd) fd = open_with(O_RDONLY);
   }
+  if (!fd && why) return fail(*std::move(why));
   if (!fd && number == ELOOP) {
     return fail(ErrorCode::kPermission,
                 "cannot open lock file " + path + ": it is a symbolic link, which is not followed");

@@ -4,7 +4,7 @@
 // or replaces a name never follows one in the last component; nothing opens a published file for
 // writing. Calls interrupted by a signal are begun again. Descriptors are O_CLOEXEC. errno becomes
 // an Error with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS
-// kPermission; else kInternal.
+// kPermission; EMFILE, ENFILE kInternal with the reason kTooManyOpenFiles; else kInternal.
 //
 // Publishing (the one way to a final name): private file beside the target, written and checked ->
 // fsync -> close, result checked (delayed write errors come here on NFS) -> rename -> fsync of the
@@ -64,6 +64,13 @@ struct Opened {
 
 /// errno `number` of `action` on `path` as an Error.
 [[nodiscard]] Error errno_error(int number, std::string_view action, std::string_view path);
+
+/// Whether it came of EMFILE or ENFILE: more may be opened when others are closed.
+[[nodiscard]] bool is_descriptor_shortage(const Error& error);
+/// EMFILE or ENFILE where no descriptor can be had now; else 0.
+[[nodiscard]] int descriptor_shortage();
+/// How many descriptors this process may open besides those that it has (RLIMIT_NOFILE).
+[[nodiscard]] std::size_t free_descriptors();
 
 /// What `path` leads to, symbolic links followed. nullopt: nothing there (ENOENT, ENOTDIR, or a
 /// dangling link).

@@ -2,6 +2,7 @@
 
 #include <sys/file.h>
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <system_error>
@@ -29,8 +30,8 @@ void wait_for(const std::string& sign) {
   while (!posix::exists(sign) && clock.now() < end) clock.sleep_until(clock.now() + kPause, {});
 }
 
-void call(const std::shared_ptr<Shared>& shared, int operation, const std::string& sign,
-          Wake* wake) noexcept {
+void call(const std::shared_ptr<Shared>& shared, int operation, const std::string& sign, Wake* wake,
+          std::atomic<std::size_t>& queued) noexcept {
   if (!sign.empty()) wait_for(sign);
   int result = 0;
   while (::flock(shared->fd.get(), operation) != 0) {
@@ -38,6 +39,7 @@ void call(const std::shared_ptr<Shared>& shared, int operation, const std::strin
     result = errno;
     break;
   }
+  if (operation == LOCK_EX) --queued;
   const std::lock_guard guard(shared->mutex);
   shared->result = result;
   // A child that was forked meanwhile shares the lock; closing our descriptor would leave it.
@@ -93,7 +95,7 @@ FlockCalls::Way FlockCalls::way(std::uint64_t id, const std::string& directory) 
 
 bool FlockCalls::queues(std::uint64_t id, const std::string& directory) {
   const std::lock_guard guard(mutex_);
-  return habits_.may_queue && device(id, directory).local;
+  return habits_.may_queue && *queued_ < habits_.most_queued && device(id, directory).local;
 }
 
 std::chrono::milliseconds FlockCalls::shortly(std::uint64_t id, const std::string& directory) {
@@ -131,11 +133,14 @@ std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking, st
   auto shared = std::make_shared<Shared>();
   shared->fd = std::move(fd);
   const bool waits = blocking == Blocking::kYes;
+  if (waits) ++*queued_;
   try {
-    std::thread(call, shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, std::move(sign),
-                waits ? habits_.wake : nullptr)
-        .detach();
+    std::thread([shared, waits, sign = std::move(sign), wake = waits ? habits_.wake : nullptr,
+                 queued = queued_] {
+      call(shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, sign, wake, *queued);
+    }).detach();
   } catch (const std::system_error&) {
+    if (waits) --*queued_;
     return nullptr;
   }
   return std::make_unique<ThreadCall>(std::move(shared));

@@ -10,7 +10,9 @@
 // GlusterFS brick and an NFS client alike have kept dead waiters in it), and the caller asks again.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -42,6 +44,8 @@ class FlockCalls {
     std::chrono::milliseconds patience{10'000};
     /// Stand in the kernel's queue where that is to be trusted.
     bool may_queue = true;
+    /// Threads that may stand there at once, each with a descriptor; who comes later asks again.
+    std::size_t most_queued = 8;
     Wake* wake = nullptr;  ///< called when a queued call has returned; must outlive the calls
   };
   FlockCalls();  ///< usual habits
@@ -92,6 +96,8 @@ class FlockCalls {
   Habits habits_;
   std::mutex mutex_;
   std::map<std::uint64_t, Device> devices_;  ///< under mutex_
+  /// Shared with the threads, which may outlive it.
+  std::shared_ptr<std::atomic<std::size_t>> queued_ = std::make_shared<std::atomic<std::size_t>>(0);
 };
 
 }  // namespace fvprefetch

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>  // PATH_MAX
 #include <cwchar>
-#include <deque>
 #include <functional>
 #include <limits>
 #include <map>
@@ -25,6 +25,8 @@ namespace fvprefetch {
 namespace {
 
 constexpr std::size_t kPiece = 1U << 20U;
+// Of a hard link's bytes between two looks at whether to stop.
+constexpr std::uint64_t kCopied = 16U << 20U;
 
 // libarchive turns names into the locale's characters; in the "C" locale, where our command runs,
 // everything but ASCII would be lost. Of this thread alone, for as long as this lives.
@@ -83,11 +85,26 @@ std::string join(const std::vector<std::string>& segments, std::size_t first = 0
   return path;
 }
 
+// "" for what lies at the top.
+std::string folder_of(const std::string& path) {
+  const std::size_t slash = path.find_last_of('/');
+  return slash == std::string::npos ? std::string() : path.substr(0, slash);
+}
+
 // The archive, one member after the other. A new one begins at the front.
 class Reader {
  public:
-  Reader(const posix::Fd& file, std::string name)
-      : name_(std::move(name)), archive_(::archive_read_new(), &::archive_read_free), file_(file) {}
+  // `must_stop`: may be empty; asked for each piece of the archive, so that a header, too, or what
+  // is skipped, ends soon.
+  Reader(const posix::Fd& file, std::string name, const StopCheck& must_stop)
+      : name_(std::move(name)),
+        must_stop_(must_stop),
+        archive_(::archive_read_new(), &::archive_read_free),
+        file_(file),
+        buffer_(kPiece) {}
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+  ~Reader() = default;
 
   Status open() {
     if (!archive_) return fail(ErrorCode::kInternal, "out of memory");
@@ -99,10 +116,13 @@ class Reader {
     ::archive_read_support_filter_gzip(reader);
     ::archive_read_support_filter_xz(reader);
     ::archive_read_support_filter_zstd(reader);
-    if (::lseek(file_.get(), 0, SEEK_SET) != 0) {
-      return fail(posix::errno_error(errno, "read", name_));
-    }
-    if (::archive_read_open_fd(reader, file_.get(), kPiece) == ARCHIVE_OK) return {};
+    FVP_TRY(const posix::FileInfo info, posix::stat(file_, name_));
+    size_ = static_cast<la_int64_t>(info.size);
+    ::archive_read_set_callback_data(reader, this);
+    ::archive_read_set_read_callback(reader, &Reader::read_piece);
+    ::archive_read_set_skip_callback(reader, &Reader::skip);
+    ::archive_read_set_seek_callback(reader, &Reader::seek);
+    if (::archive_read_open1(reader) == ARCHIVE_OK) return {};
     return broken();
   }
 
@@ -123,13 +143,72 @@ class Reader {
     return std::span<const std::byte>(buffer).first(static_cast<std::size_t>(length));
   }
 
+  // Goes over the data of the member, of which nothing is wanted. Nothing is read where its end is
+  // known; of a compressed archive each block is told to `counts`, which may refuse it.
+  template <typename F>
+  Status pass_over(F&& counts) {
+    if (is_plain()) return {};
+    for (;;) {
+      const void* block = nullptr;
+      std::size_t size = 0;
+      la_int64_t offset = 0;
+      const int told = ::archive_read_data_block(archive_.get(), &block, &size, &offset);
+      if (told == ARCHIVE_EOF) return {};
+      if (told != ARCHIVE_OK && told != ARCHIVE_WARN) return broken();
+      FVP_CHECK_OK(counts(size));
+    }
+  }
+
   // Not compressed as a whole: going over it without its data costs next to nothing.
   [[nodiscard]] bool is_plain() const {
     return ::archive_filter_code(archive_.get(), 0) == ARCHIVE_FILTER_NONE;
   }
 
  private:
+  // The three through which libarchive reads: it is C, nothing may be thrown through it.
+  static la_ssize_t read_piece(archive* /*reader*/, void* self, const void** piece) {
+    Reader& me = *static_cast<Reader*>(self);
+    if (me.has_to_stop()) return ARCHIVE_FATAL;
+    auto length = guard([&] {
+      return posix::read_at(me.file_, static_cast<std::uint64_t>(me.at_), std::span(me.buffer_),
+                            me.name_);
+    });
+    if (!length) {
+      me.error_ = std::move(length).error();
+      return ARCHIVE_FATAL;
+    }
+    me.at_ += static_cast<la_int64_t>(*length);
+    *piece = me.buffer_.data();
+    return static_cast<la_ssize_t>(*length);
+  }
+
+  static la_int64_t skip(archive* /*reader*/, void* self, la_int64_t bytes) {
+    Reader& me = *static_cast<Reader*>(self);
+    const la_int64_t skipped =
+        std::clamp<la_int64_t>(bytes, 0, std::max<la_int64_t>(0, me.size_ - me.at_));
+    me.at_ += skipped;
+    return skipped;
+  }
+
+  static la_int64_t seek(archive* /*reader*/, void* self, la_int64_t offset, int from) {
+    Reader& me = *static_cast<Reader*>(self);
+    const la_int64_t base = from == SEEK_SET ? 0 : from == SEEK_CUR ? me.at_ : me.size_;
+    if (offset < -base || offset > me.size_ - base) return ARCHIVE_FATAL;
+    return me.at_ = base + offset;
+  }
+
+  [[nodiscard]] bool has_to_stop() {
+    if (error_ || !must_stop_) return error_.has_value();
+    Status going = guard([this]() -> Status {
+      if (std::optional<Error> stop = must_stop_()) return fail(*std::move(stop));
+      return {};
+    });
+    if (!going) error_ = std::move(going).error();
+    return error_.has_value();
+  }
+
   [[nodiscard]] tl::unexpected<Error> broken() const {
+    if (error_) return fail(*error_);
     const int number = ::archive_errno(archive_.get());
     if (number == EIO || number == ESTALE) return fail(posix::errno_error(number, "read", name_));
     if (number == ENOMEM)
@@ -156,8 +235,13 @@ class Reader {
   }
 
   std::string name_;
+  const StopCheck& must_stop_;
   std::unique_ptr<archive, int (*)(archive*)> archive_;
   const posix::Fd& file_;
+  std::vector<std::byte> buffer_;
+  la_int64_t size_ = 0;
+  la_int64_t at_ = 0;           ///< where the next piece begins
+  std::optional<Error> error_;  ///< why reading ended
 };
 
 class Unpacker {
@@ -171,7 +255,11 @@ class Unpacker {
     most_bytes_ = std::max(kHarmlessBytes, info.size * kMostGrowth);
     FVP_CHECK_OK(look_ahead());
     FVP_CHECK_OK(posix::make_directories(directory_));
-    Reader reader(archive_, name_);
+    const auto counted = [this](std::uint64_t bytes) {
+      const Status going = go_on();
+      return going ? pass_over(bytes) : going;
+    };
+    Reader reader(archive_, name_, options_.must_stop);
     FVP_CHECK_OK(reader.open());
     for (;;) {
       FVP_TRY(archive_entry* const entry, reader.next());
@@ -179,6 +267,7 @@ class Unpacker {
       FVP_CHECK_OK(go_on());
       if (++members_ > kMostMembers) return too_many();
       FVP_CHECK_OK(take(reader, entry));
+      FVP_CHECK_OK(reader.pass_over(counted));
     }
     if (members_ == 0) return fail(ErrorCode::kIntegrity, name_ + " has no members");
     if (files_.empty() && links_.empty()) return nothing_left();
@@ -197,13 +286,15 @@ class Unpacker {
   };
   struct Link {
     std::string target;
-    std::string member;  ///< its name in the archive
+    std::string member;    ///< its name in the archive
+    int followed = 0;      ///< links on the way, itself included; 0: not known yet
+    std::string leads_to;  ///< then: what is there, or is not
   };
 
   // The sizes, where they can be had without the data: so that there is no need to fill a disk to
   // find out that it is too small.
   Status look_ahead() {
-    Reader reader(archive_, name_);
+    Reader reader(archive_, name_, options_.must_stop);
     FVP_CHECK_OK(reader.open());
     std::uint64_t bytes = 0;
     for (std::uint64_t members = 1;; ++members) {
@@ -333,7 +424,13 @@ class Unpacker {
     FVP_CHECK_OK(check_total(bytes_));
     FVP_TRY(const posix::Fd from, posix::open_read(at(original)));
     FVP_TRY(posix::Fd to, posix::create_private(at(path)));
-    if (!posix::clone(from, to)) FVP_CHECK_OK(posix::copy(from, to, 0, size, at(path)));
+    const bool shared = posix::clone(from, to);
+    for (std::uint64_t done = 0; !shared && done < size;) {
+      FVP_CHECK_OK(go_on());
+      const std::uint64_t piece = std::min<std::uint64_t>(size - done, kCopied);
+      FVP_CHECK_OK(posix::copy(from, to, done, piece, at(path)));
+      done += piece;
+    }
     if (options_.meter) options_.meter(size);
     return add_file(std::move(to), path, size, std::move(sha256));
   }
@@ -354,18 +451,25 @@ class Unpacker {
     const char* const told = ::archive_entry_symlink(entry);
     const std::string target = told != nullptr ? told : "";
     if (target.empty() || !utf8_.accepts(target)) return refuse("is a link to no name in UTF-8");
+    if (target.size() >= PATH_MAX) {
+      return refuse("is a link with a text of " + std::to_string(target.size()) +
+                    " bytes, more than a link can have");
+    }
+    FVP_CHECK_OK(pass_over(target.size()));
     made_.emplace(path, Made{Kind::kLink, 0});
-    links_.emplace(path, Link{target, member_});
+    links_.emplace(path, Link{.target = target, .member = member_, .followed = 0, .leads_to = {}});
     return {};
   }
 
   // When all names are known: one link may lead through another.
   Status make_links() {
-    for (const auto& [path, link] : links_) {
+    for (auto& [path, link] : links_) {
+      FVP_CHECK_OK(go_on());
       member_ = link.member;
-      FVP_CHECK_OK(stays_inside(path));
+      FVP_CHECK_OK(resolve(path, link, 1));
     }
     for (const auto& [path, link] : links_) {
+      FVP_CHECK_OK(go_on());
       FVP_CHECK_OK(posix::make_link(at(path), link.target));
       files_.push_back(
           {.path = path, .size = 0, .blob = {}, .sha256 = {}, .mtime_ns = 0, .link = link.target});
@@ -373,35 +477,39 @@ class Unpacker {
     return {};
   }
 
-  // Follows the link at `path` as the kernel would.
-  Status stays_inside(const std::string& path) {
+  // Follows the link at `path` as the kernel would, and notes where it leads: links that lead
+  // through it need not follow it again. `depth`: of how many links this one is looked at.
+  Status resolve(const std::string& path, Link& link, int depth) {
     constexpr int kMostLinks = 40;  // as the kernel
-    const std::vector<std::string> begin = segments_of(path);
-    std::deque<std::string> todo(begin.begin(), begin.end());
-    std::vector<std::string> done;
-    for (int followed = 0; !todo.empty();) {
-      const std::string segment = std::move(todo.front());
-      todo.pop_front();
+    if (link.followed > 0) return {};
+    if (depth > kMostLinks) return refuse("is a link that leads in a circle");
+    if (link.target.starts_with('/')) return leads_out(link);
+    // Its folder is one: nothing lies below a link. "": the root of the archive.
+    std::string place = folder_of(path);
+    int followed = 1;
+    for (const std::string& segment : segments_of(link.target)) {
       if (segment == "..") {
-        if (done.empty()) return leads_out(path);
-        done.pop_back();
+        if (place.empty()) return leads_out(link);
+        place = folder_of(place);
         continue;
       }
-      done.push_back(segment);
-      const auto link = links_.find(join(done));
-      if (link == links_.end()) continue;
-      if (link->second.target.starts_with('/')) return leads_out(path);
-      if (++followed > kMostLinks) return refuse("is a link that leads in a circle");
-      done.pop_back();
-      const std::vector<std::string> target = segments_of(link->second.target);
-      todo.insert(todo.begin(), target.begin(), target.end());
+      if (!place.empty()) place += '/';
+      place += segment;
+      const auto next = links_.find(place);
+      if (next == links_.end()) continue;
+      FVP_CHECK_OK(resolve(next->first, next->second, depth + 1));
+      followed += next->second.followed;
+      if (followed > kMostLinks) return refuse("is a link that leads in a circle");
+      place = next->second.leads_to;
     }
+    link.followed = followed;
+    link.leads_to = std::move(place);
     return {};
   }
 
-  Status leads_out(const std::string& path) {
-    return refuse("is a link to " + shown(links_.find(path)->second.target) +
-                  ", which leads out of the archive");
+  Status leads_out(const Link& link) {
+    member_ = link.member;
+    return refuse("is a link to " + shown(link.target) + ", which leads out of the archive");
   }
 
   // At the end and not file by file: the first sync takes what lies there to the disk together, and
@@ -412,6 +520,12 @@ class Unpacker {
       if (made.kind != Kind::kLink) FVP_CHECK_OK(posix::sync_path(at(path)));
     }
     return posix::sync_path(directory_);
+  }
+
+  // Bytes that are not written; a bomb may have them as well.
+  Status pass_over(std::uint64_t bytes) {
+    passed_over_ += bytes;
+    return passed_over_ > most_bytes_ ? too_large(passed_over_) : Status{};
   }
 
   Status check_total(std::uint64_t bytes) const {
@@ -471,7 +585,8 @@ class Unpacker {
   std::map<std::string, Link, std::less<>> links_;
   std::vector<ReceiptFile> files_;
   std::uint64_t members_ = 0;
-  std::uint64_t bytes_ = 0;  ///< written
+  std::uint64_t bytes_ = 0;        ///< written
+  std::uint64_t passed_over_ = 0;  ///< of what is not written
   std::uint64_t most_bytes_ = 0;
 };
 

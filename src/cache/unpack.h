@@ -5,11 +5,11 @@
 //   names     absolute, with "..", not UTF-8, with a control character, too long, or one of ours
 //   twice     a name that is there already, or that lies below a file or a link
 //   links     symbolic ones that lead out of the directory, by themselves or through other links,
-//             or in a circle; hard ones to anything but an earlier file of the archive
+//             or in a circle, or whose text is too long for one; hard ones to anything but an
+//             earlier file of the archive
 //   kinds     devices, FIFOs, sockets, encrypted members
 //   size      more than 1,000,000 members, or folders that they lie in; more than 1 GiB and 100
-//   times
-//             the archive's own size, as bombs have; more than there is room for
+//             times the archive's own size, as bombs have; more than there is room for
 //   damage    cut short, a wrong checksum, or no archive at all
 // No link exists while files are written, so that nothing is written through one. Modes, owners and
 // times of the archive are not taken over, but that a file is for its owner to run: no set-user-ID
@@ -44,7 +44,7 @@ struct UnpackOptions {
   std::uint64_t strip_components = 0;
   /// Bytes that there is room for; nullopt: that is not known, or not to be asked.
   std::optional<std::uint64_t> room;
-  StopCheck must_stop;  ///< may be empty
+  StopCheck must_stop;  ///< asked within members, too, large or skipped; may be empty
   ReadMeter meter;      ///< told of the bytes that were written; may be empty
 };
 

@@ -69,7 +69,18 @@ Status UrlStore::publish_directory(std::string_view tag) const {
   Status published = posix::publish_directory(fresh, paths_.path(), aside);
   // Best effort, whatever lies there now: pruning knows the names.
   (void)posix::remove_tree(fresh);
-  (void)posix::remove_tree(aside);
+  const auto there = posix::lstat(paths_.path());
+  if (published || (there && *there)) {
+    (void)posix::remove_tree(aside);
+    return published;
+  }
+  // The new one did not get the name, and what had it did not get it back: it is not ours to lose,
+  // and must not keep a name that pruning removes.
+  const auto before = posix::lstat(aside);
+  if (before && !*before) return published;
+  const std::string kept = paths_.path() + ".replaced-" + std::string(tag);
+  const bool moved = posix::rename_private(aside, kept).has_value();
+  published.error().message += "; what was there is kept as " + (moved ? kept : aside);
   return published;
 }
 

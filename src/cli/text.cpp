@@ -213,10 +213,30 @@ class Columns {
   std::size_t state_ = 0;
 };
 
-// Whether a reader of `told` knows already what is wrong with the entry.
-bool tells_of(const std::string& told, const std::string& entry, const Error& error) {
-  return told.find(error.message) != std::string::npos && told.find(entry) != std::string::npos;
-}
+// The error of a whole run as it is told, and which entries' errors a reader knows from it. It may
+// list thousands, so that looking each up from its beginning would take minutes.
+class Told {
+ public:
+  explicit Told(const std::optional<Error>& error)
+      : code_(error ? error->code : ErrorCode::kOk), text_(error ? describe(*error) : "") {}
+
+  // Fastest in the order of the list.
+  [[nodiscard]] bool tells_of(const std::string& entry, const Error& error) {
+    if (error.code != code_) return false;
+    std::size_t at = text_.find(error.message, next_);
+    if (at == std::string::npos) at = text_.find(error.message);
+    if (at == std::string::npos) return false;
+    next_ = at + 1;
+    const std::string head = entry + ": ";
+    return std::string_view(text_).substr(0, at).ends_with(head) ||
+           text_.find(entry) != std::string::npos;
+  }
+
+ private:
+  ErrorCode code_;
+  std::string text_;
+  std::size_t next_ = 0;  ///< behind what was found last
+};
 
 bool is_there(const EntryReport& entry) {
   return !entry.path.empty() && succeeded(entry.state);
@@ -485,10 +505,10 @@ std::string lock_summary(const Manifest& locked, std::string_view path) {
 }
 
 std::vector<std::string> failure_lines(const Verification& verification) {
-  const std::string told = verification.error ? describe(*verification.error) : "";
+  Told told(verification.error);
   std::vector<std::string> lines;
   for (const VerifiedEntry& entry : verification.entries) {
-    if (!entry.error || tells_of(told, entry.name, *entry.error)) continue;
+    if (!entry.error || told.tells_of(entry.name, *entry.error)) continue;
     lines.push_back(fmt::format("{}`{}` {}: {}", entry.optional ? "optional " : "", entry.name,
                                 entry.state, describe(*entry.error)));
   }
@@ -509,13 +529,13 @@ std::vector<std::string> failure_lines(const Pruning& pruning) {
 }
 
 std::vector<std::string> failure_lines(const Report& report) {
-  const std::string told = report.error ? describe(*report.error) : "";
+  Told told(report.error);
   std::vector<std::string> lines;
   std::vector<std::string> skipped;
   for (const EntryReport& entry : report.entries) {
     if (entry.state == EntryState::kSkipped) skipped.push_back("`" + entry.name + "`");
     if (entry.state != EntryState::kFailed || !entry.error) continue;
-    if (tells_of(told, entry.name, *entry.error)) continue;
+    if (told.tells_of(entry.name, *entry.error)) continue;
     lines.push_back(fmt::format("{}`{}` failed: {}", entry.optional ? "optional " : "", entry.name,
                                 describe(*entry.error)));
   }

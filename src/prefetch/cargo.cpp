@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "base/posix.h"
@@ -135,10 +136,11 @@ Result<Cargo> load_cargo(const Manifest& manifest, const Options& options, const
   cargo.place = std::move(place);
   cargo.space_check = options.space_check;
   cargo.manifest = manifest;
+  const std::set<std::size_t> chosen(only.begin(), only.end());
   for (std::size_t i = 0; i < report.entries.size() && i < manifest.entries.size(); ++i) {
     const EntryReport& told = report.entries[i];
     if (!succeeded(told.state) || told.kind == EntryKind::kPath) continue;
-    if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
+    if (!only.empty() && !chosen.contains(i)) continue;
     const auto entry = [&]() -> Result<CargoEntry> {
       const auto extra = extras.find(manifest.entries[i], Hashing::kForbidden, session.offline());
       if (extra && extra->survey.path == told.path) {

@@ -11,6 +11,7 @@
 #include "prefetch/fetch.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
+#include "prefetch/space.h"
 #include "source/resolve.h"
 
 namespace fvprefetch {
@@ -217,7 +218,8 @@ Result<std::vector<bool>> Depot::missing() {
                            (hub != nullptr || survey.verified_by == "receipt");
     if (entries_[i].complete) continue;
     // Most nodes have nothing of a repository, and one look tells so of all its files.
-    const bool none = hub == nullptr || !posix::exists(session_->store(hub->repo).paths().root());
+    const bool none =
+        hub == nullptr || !posix::exists(session_->store(hub->repo).paths().directory());
     for (const std::size_t file : entries_[i].files) {
       if (none) {
         missing[file] = true;
@@ -238,15 +240,13 @@ Status Depot::has_room_for(const std::vector<bool>& wanted) const {
     needs[hub ? cargo_.place.hub_cache : cargo_.place.eval_cache] +=
         files_[i].spec.size.value_or(0);
   }
-  std::map<std::uint64_t, std::uint64_t> taken;  // by free space: caches on one disk have the same
+  SpaceCheck space;
   for (const auto& [directory, bytes] : needs) {
-    const auto free = posix::free_bytes(directory);
-    if (!cargo_.space_check || !free) continue;
-    std::uint64_t& sum = taken[*free];
-    sum += bytes;
-    if (sum > *free) {
-      return fail(does_not_fit("what is missing needs " + std::to_string(sum) + " bytes", directory,
-                               *free));
+    if (!cargo_.space_check) break;
+    const SpaceCheck::Answer answer = space.take(directory, bytes);
+    if (answer.free && !answer.fits) {
+      const std::string all = std::to_string(answer.others + bytes);
+      return fail(does_not_fit("what is missing needs " + all + " bytes", directory, *answer.free));
     }
   }
   return {};

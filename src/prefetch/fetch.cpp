@@ -1,6 +1,7 @@
 #include "prefetch/fetch.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,6 +28,14 @@ constexpr milliseconds kPublishTick{5};
 constexpr milliseconds kPublishPatience{1};
 /// A lock that is held for longer says by whom; who waits for one asks after 2 s.
 constexpr milliseconds kTellHolder{500};
+/// After a stop, what is still being published is told of then.
+constexpr std::chrono::seconds kTellPublishing{2};
+/// So many files are looked at between two looks at what arrives, and at whether to stop.
+constexpr std::size_t kTriesATurn = 64;
+/// A lock that is kept while it is waited for may take two; most are for what is fetched.
+constexpr std::size_t kDescriptorsForEachWait = 8;
+/// So many of those that wait are tried at once when a lock has been let go.
+constexpr std::size_t kTriedWhenWoken = 64;
 
 class FetchLoop {
  public:
@@ -35,15 +44,16 @@ class FetchLoop {
       : session_(session),
         listener_(listener),
         lock_report_(lock_report),
-        publisher_(session.in_real_time() ? make_worker(max_active(), kPublishPatience)
+        max_active_(session.budget().files),
+        most_kept_(std::max(max_active_, posix::free_descriptors() / kDescriptorsForEachWait)),
+        publisher_(session.in_real_time() ? make_worker(max_active_, kPublishPatience)
                                           : make_inline_worker()) {
     for (FetchJob& job : jobs) {
       Slot slot;
       slot.job = std::move(job);
       slots_.push_back(std::move(slot));
     }
-    make_guards();
-    for (Slot& slot : slots_) pending_.push_back(&slot);
+    make_destinations();
   }
 
   void run() {
@@ -52,6 +62,8 @@ class FetchLoop {
       if (const std::optional<Error> stop = session_.must_stop()) return end_all(*stop);
       if (std::exchange(look_for_unwanted_, false)) drop_unwanted();
       begin_what_is_due();
+      // What became unwanted in the last step must not be waited for.
+      if (look_for_unwanted_) continue;
       if (files_done_ == slots_.size()) break;
       turn();
     }
@@ -63,17 +75,25 @@ class FetchLoop {
 
   /// A lock, and how the wait for it goes.
   struct Guard {
-    std::unique_ptr<Lock> lock;  ///< nullptr: none is wanted
+    std::unique_ptr<Lock> lock;  ///< made when it is tried; nullptr then: none is wanted
     std::unique_ptr<HeldLock> held;
-    bool open = false;  ///< held; or gone on without
+    bool open = false;   ///< held; or gone on without
+    bool keeps = false;  ///< `lock` while it waits (set_aside)
+    bool tells = false;  ///< of its holder while it waits
     Clock::TimePoint held_since{};
     std::optional<LockWait> wait;
+    std::uint64_t progress = 0;  ///< of the holder, as seen last
     Clock::TimePoint next_try = Clock::TimePoint::min();
   };
+
+  struct Slot;
 
   /// What several files are fetched to under one lock.
   struct Destination {
     Guard guard;
+    std::size_t index = 0;            ///< in the order of their first files
+    std::set<std::string> fastvideo;  ///< several entries may want one snapshot: of all of them
+    std::deque<Slot*> untried;        ///< in order
     std::size_t open_files = 0;
   };
 
@@ -92,27 +112,30 @@ class FetchLoop {
 
   // --- steps -----------------------------------------------------------------------------------
 
-  void make_guards() {
-    Locks& locks = session_.locks();
-    // Several entries may want one snapshot: FastVideo's locks of all of them go with it.
-    std::map<std::string, std::set<std::string>> fastvideo;
-    for (const Slot& slot : slots_) {
-      fastvideo[slot.job.target->destination_lock()].merge(std::set(slot.job.fastvideo));
-    }
+  void make_destinations() {
     for (Slot& slot : slots_) {
-      const Target& target = *slot.job.target;
-      const std::string path = target.destination_lock();
-      const auto [known, is_new] = destinations_.try_emplace(path);
-      slot.destination = &known->second;
-      ++slot.destination->open_files;
+      const auto [known, is_new] = destinations_.try_emplace(slot.job.target->destination_lock());
+      Destination& destination = known->second;
       if (is_new) {
-        known->second.guard.lock =
-            locks.of_destination(path, target.lock_mode(), fastvideo.at(path));
+        destination.index = ready_.size();
+        ready_.emplace(destination.index, &destination);
       }
-      if (const std::string blob = target.blob_lock(); !blob.empty()) {
-        slot.blob.lock = locks.of_blob(blob, target.lock_mode());
-      }
+      slot.destination = &destination;
+      destination.fastvideo.merge(std::set(slot.job.fastvideo));
+      destination.untried.push_back(&slot);
+      ++destination.open_files;
     }
+  }
+
+  /// nullptr: none is wanted.
+  std::unique_ptr<Lock> make_lock(const Slot& slot, const Guard& guard) {
+    const Target& target = *slot.job.target;
+    if (&guard == &slot.destination->guard) {
+      return session_.locks().of_destination(target.destination_lock(), target.lock_mode(),
+                                             slot.destination->fastvideo);
+    }
+    const std::string blob = target.blob_lock();
+    return blob.empty() ? nullptr : session_.locks().of_blob(blob, target.lock_mode());
   }
 
   void announce() {
@@ -124,20 +147,79 @@ class FetchLoop {
       planned.bytes_exact = planned.bytes_exact && size.has_value();
     }
     if (planned.files > 0) session_.emit(planned);
-  }
-
-  void begin_what_is_due() {
-    if (active_.size() >= max_active()) return;
-    std::erase_if(pending_, [](const Slot* slot) { return slot->phase != Phase::kPending; });
-    for (Slot* slot : pending_) {
-      if (active_.size() >= max_active()) return;
-      const bool due = slot->phase == Phase::kPending && due_at(*slot) <= session_.clock().now();
-      if (due && listener_.wanted(slot->job)) begin(*slot);
+    const auto wanted = static_cast<std::size_t>(std::max(1, session_.options().max_active));
+    if (max_active_ < wanted && max_active_ < slots_.size()) {
+      session_.emit(Warned{"", "few files may be open at once (ulimit -n): fetching " +
+                                   std::to_string(max_active_) + " at once in place of " +
+                                   std::to_string(std::min(wanted, slots_.size()))});
     }
   }
 
   [[nodiscard]] static Clock::TimePoint due_at(const Slot& slot) {
     return std::max(slot.blob.next_try, slot.destination->guard.next_try);
+  }
+
+  /// Those that wait for a lock and are due, then those that were not tried yet. Whoever is not
+  /// wanted any more is dropped when its turn comes.
+  void begin_what_is_due() {
+    std::size_t again = kTriesATurn / 2;  // else thousands that wait would leave none for the rest
+    std::size_t first = kTriesATurn - again;
+    retry_waiting(again);
+    begin_untried(first);
+    more_to_try_ = again == 0 || first == 0;
+  }
+
+  [[nodiscard]] bool may_begin(std::size_t tries) const {
+    return tries > 0 && active_.size() < max_active_;
+  }
+
+  void retry_waiting(std::size_t& tries) {
+    const Clock::TimePoint now = session_.clock().now();
+    if (now < next_due_ || !may_begin(tries)) return;
+    next_due_ = Clock::TimePoint::max();
+    std::erase_if(waiting_, [&](Slot* slot) {
+      if (may_begin(tries) && due_at(*slot) <= now) {
+        --tries;
+        if (!begin_if_wanted(*slot)) return true;
+      }
+      next_due_ = std::min(next_due_, due_at(*slot));
+      return false;
+    });
+  }
+
+  void begin_untried(std::size_t& tries) {
+    while (!ready_.empty() && may_begin(tries)) {
+      Destination& destination = *ready_.begin()->second;
+      if (destination.untried.empty()) {
+        ready_.erase(ready_.begin());
+        continue;
+      }
+      Slot& slot = *destination.untried.front();
+      destination.untried.pop_front();
+      --tries;
+      if (!begin_if_wanted(slot)) continue;
+      waiting_.push_back(&slot);
+      next_due_ = std::min(next_due_, due_at(slot));
+      // It asks for all of them.
+      if (!destination.guard.open) ready_.erase(destination.index);
+    }
+  }
+
+  /// Whether it waits now.
+  bool begin_if_wanted(Slot& slot) {
+    if (listener_.wanted(slot.job)) {
+      begin(slot);
+    } else {
+      close(slot);
+    }
+    const bool waits = slot.phase == Phase::kPending;
+    if (!waits || slot.destination->guard.open) make_ready(*slot.destination);
+    return waits;
+  }
+
+  /// Its other files are tried: the one that asked for all has got the lock, or asks no more.
+  void make_ready(Destination& destination) {
+    if (!destination.untried.empty()) ready_.emplace(destination.index, &destination);
   }
 
   /// Looks, tries the locks, looks again under them, and starts the download.
@@ -151,6 +233,7 @@ class FetchLoop {
     if (!before) return finish(slot, before.error());
     if (const Status ready = target.prepare(prepared_); !ready) return finish(slot, ready.error());
     if (*before && target.visible()) return adopt(slot);
+    if (!slot.blob.open && !slot.blob.lock) slot.blob.lock = make_lock(slot, slot.blob);
     const bool looked_under_lock = destination.open && !slot.blob.lock;
     if (!acquire(slot, destination) || !acquire(slot, slot.blob)) return;
     if (looked_under_lock) return start(slot);
@@ -174,11 +257,15 @@ class FetchLoop {
   /// has ended.
   bool acquire(Slot& slot, Guard& guard) {
     if (guard.open) return true;
+    if (!guard.lock) guard.lock = make_lock(slot, guard);
     if (!guard.lock) return guard.open = true;
     Result<std::unique_ptr<HeldLock>> held = guard.lock->try_acquire();
     for (const Error& error : guard.lock->take_warnings()) {
       warn_once("one of two locks does not work here (" + error.message +
                 "): going on with the other alone");
+    }
+    if (!held && posix::is_descriptor_shortage(held.error()) && !active_.empty()) {
+      held = std::unique_ptr<HeldLock>();  // those that are open will be closed
     }
     if (!held) {
       const bool refused = held.error().code == ErrorCode::kInternal;
@@ -191,7 +278,7 @@ class FetchLoop {
       return guard.open = true;
     }
     if (!*held) {
-      wait_for_holder(slot, guard);
+      set_aside(slot, guard);
       return false;
     }
     guard.held = *std::move(held);
@@ -202,10 +289,28 @@ class FetchLoop {
     return guard.open = true;
   }
 
+  /// Somebody else has it. A lock that is waited for may take descriptors, so where thousands are,
+  /// most are made anew each time that they are asked for. (One that is kept also sees that a lease
+  /// is not renewed any more.) And as many as may be fetched at once look at their holders.
+  void set_aside(Slot& slot, Guard& guard) {
+    if (!guard.keeps && keeping_ < most_kept_) {
+      guard.keeps = true;
+      ++keeping_;
+    }
+    if (!guard.tells && telling_ < max_active_) {
+      guard.tells = true;
+      ++telling_;
+    }
+    wait_for_holder(slot, guard);
+    if (slot.phase == Phase::kPending && !guard.keeps) guard.lock.reset();
+  }
+
   /// The report has the longest wait, however it ended.
   void note_wait(Guard& guard) {
+    if (std::exchange(guard.keeps, false)) --keeping_;
+    if (std::exchange(guard.tells, false)) --telling_;
     if (!guard.wait) return;
-    if (lock_report_.kind == "none") lock_report_.kind = guard.lock->kind();
+    if (guard.lock && lock_report_.kind == "none") lock_report_.kind = guard.lock->kind();
     const milliseconds waited = guard.wait->waited(session_.clock().now());
     guard.wait.reset();
     lock_report_.waited_seconds =
@@ -220,10 +325,16 @@ class FetchLoop {
       limits.timeout = session_.options().lock_timeout;
       guard.wait.emplace(limits, now);
     }
-    const std::uint64_t holder_bytes = slot.job.target->partial_bytes();
-    const LockWait::Step step = guard.wait->step(now, holder_bytes + guard.lock->holder_progress());
+    // The others get on when those that tell do.
+    const std::uint64_t holder_bytes = guard.tells ? slot.job.target->partial_bytes() : 0;
+    if (guard.tells) {
+      const std::uint64_t progress = holder_bytes + guard.lock->holder_progress();
+      if (std::exchange(guard.progress, progress) != progress) ++progress_seen_;
+    }
+    const LockWait::Step step =
+        guard.wait->step(now, guard.tells ? guard.progress : progress_seen_ + files_done_);
     guard.next_try = step.next_try;
-    if (!step.say && !step.timed_out) return;
+    if (!(step.say && guard.tells) && !step.timed_out) return;
     const std::string holder = guard.lock->describe_holder();
     const milliseconds waited = guard.wait->waited(now);
     lock_report_.holder = holder;
@@ -245,12 +356,15 @@ class FetchLoop {
     session_.emit(event);
   }
 
-  /// A lock that we wait for may be ours: nobody sleeps on.
+  /// A lock that is waited for may be ours: those that have waited longest, and so may stand in a
+  /// queue, look at once.
   void wake_waiters() {
-    for (auto& [path, destination] : destinations_) {
-      destination.guard.next_try = Clock::TimePoint::min();
+    const std::size_t most = std::min(waiting_.size(), kTriedWhenWoken);
+    for (std::size_t i = 0; i < most; ++i) {
+      waiting_[i]->destination->guard.next_try = Clock::TimePoint::min();
+      waiting_[i]->blob.next_try = Clock::TimePoint::min();
+      next_due_ = Clock::TimePoint::min();
     }
-    for (Slot* slot : pending_) slot->blob.next_try = Clock::TimePoint::min();
   }
 
   void start(Slot& slot) {
@@ -272,10 +386,8 @@ class FetchLoop {
   /// Lets the engine work until something happens or the next lock is due.
   void turn() {
     Clock::TimePoint until = session_.clock().now() + kTick;
-    if (active_.size() < max_active()) {
-      for (const Slot* slot : pending_) {
-        if (slot->phase == Phase::kPending) until = std::min(until, due_at(*slot));
-      }
+    if (active_.size() < max_active_) {
+      until = more_to_try_ ? session_.clock().now() : std::min(until, next_due_);
     }
     if (publisher_.open() > 0) {
       until = std::min(until, session_.clock().now() + kPublishTick);
@@ -401,15 +513,13 @@ class FetchLoop {
   void finish(Slot& slot, FetchOutcome outcome) {
     close(slot);
     if (outcome.status) outcome.refused = slot.job.target->refused();
-    // With an entry of it other files may have become so.
-    if (!outcome.status || !outcome.refused.empty()) look_for_unwanted_ = true;
     if (!outcome.status) {
       outcome.status = tl::unexpected(
           with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));
     } else {
       session_.emit(FileFinished{name_of(slot), slot.job.download.spec.path, outcome.bytes});
     }
-    listener_.on_done(slot.job, outcome);
+    if (listener_.on_done(slot.job, outcome) == Others::kMayBeUnwanted) look_for_unwanted_ = true;
   }
 
   void close(Slot& slot) {
@@ -427,27 +537,47 @@ class FetchLoop {
     publisher_.let_go(std::move(guard.held), std::move(guard.lock));
   }
 
+  /// What was not tried yet is dropped when its turn comes.
   void drop_unwanted() {
-    for (Slot& slot : slots_) {
-      if (slot.phase == Phase::kDone || slot.phase == Phase::kPublishing) continue;
-      if (listener_.wanted(slot.job)) continue;
-      if (slot.phase == Phase::kRunning) {
-        left_bytes_ += slot.bytes;
-        engine().cancel(slot.download);
-      }
-      close(slot);
+    for (Slot* slot : std::vector(active_)) {
+      if (slot->phase == Phase::kPublishing || listener_.wanted(slot->job)) continue;
+      left_bytes_ += slot->bytes;
+      engine().cancel(slot->download);
+      close(*slot);
     }
+    std::erase_if(waiting_, [this](Slot* slot) {
+      if (listener_.wanted(slot->job)) return false;
+      close(*slot);
+      make_ready(*slot->destination);
+      return true;
+    });
   }
 
   void end_all(const Error& error) {
-    engine_.reset();                 // leaves its partials before their locks are let go
+    engine_.reset();  // leaves its partials before their locks are let go
+    const Clock::TimePoint begin = session_.clock().now();
+    bool told = false;
     while (publisher_.open() > 0) {  // what has all its bytes is published
       publisher_.wait(kTick);
       finish_published();
+      if (told || session_.clock().now() - begin < kTellPublishing) continue;
+      told = true;
+      tell_publishing();
     }
     for (Slot& slot : slots_) {
       if (slot.phase != Phase::kDone) finish(slot, error);
     }
+  }
+
+  /// Looking at the stop ends all work of ours; what is left is a call of the system.
+  void tell_publishing() const {
+    std::string paths;
+    for (const Slot* slot : active_) {
+      if (slot->phase != Phase::kPublishing) continue;
+      paths += (paths.empty() ? "" : ", ") + slot->job.target->final_path();
+    }
+    if (paths.empty()) return;
+    session_.emit(Warned{"", "waiting for the file system to finish writing " + paths});
   }
 
   // --- small things ----------------------------------------------------------------------------
@@ -465,10 +595,6 @@ class FetchLoop {
       if (slot->phase == Phase::kRunning && slot->download == id) return slot;
     }
     return nullptr;
-  }
-
-  [[nodiscard]] std::size_t max_active() const {
-    return static_cast<std::size_t>(std::max(1, session_.options().max_active));
   }
 
   [[nodiscard]] std::string name_of(const Slot& slot) const {
@@ -516,7 +642,15 @@ class FetchLoop {
   Sweep sweep_;
   std::map<std::string, Destination> destinations_;  ///< by the path of their lock
   std::vector<Slot> slots_;
-  std::vector<Slot*> pending_;      ///< in order; may have some that are not any more
+  std::map<std::size_t, Destination*> ready_;  ///< may have files to try; by index
+  std::vector<Slot*> waiting_;                 ///< for a lock, in the order of their first try
+  Clock::TimePoint next_due_ = Clock::TimePoint::max();  ///< of `waiting_`
+  bool more_to_try_ = false;                             ///< now
+  std::size_t keeping_ = 0;                              ///< guards that keep their lock
+  std::size_t telling_ = 0;                              ///< and that tell of its holder
+  std::uint64_t progress_seen_ = 0;                      ///< changes at those that tell
+  std::size_t max_active_;
+  std::size_t most_kept_;
   std::vector<Slot*> active_;       ///< kRunning and kPublishing
   std::optional<Engine> engine_;    ///< after the slots: partials are left before their locks are
   Publisher publisher_;             ///< after the slots: its work is theirs

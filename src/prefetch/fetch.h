@@ -38,11 +38,15 @@ struct FetchOutcome {
   std::uint64_t received = 0;  ///< bytes that came from the network, whatever became of them
 };
 
+/// What the end of a job means for the others.
+enum class Others { kAsBefore, kMayBeUnwanted };
+
 /// Who listens to the loop.
 class FetchListener {
  public:
   virtual ~FetchListener() = default;
-  virtual void on_done(const FetchJob& job, const FetchOutcome& outcome) = 0;
+  /// kMayBeUnwanted when wanted() may answer otherwise than before: an entry has failed.
+  virtual Others on_done(const FetchJob& job, const FetchOutcome& outcome) = 0;
   /// Asked before a job is begun, and of running ones: false drops it without an outcome.
   virtual bool wanted(const FetchJob& job) const = 0;
   [[nodiscard]] virtual std::string entry_name(std::size_t entry) const = 0;

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <numeric>
 #include <stop_token>
+#include <system_error>
 #include <thread>
 
 #include "base/try.h"
@@ -35,10 +36,19 @@ class Pool {
       std::vector<std::jthread> workers;
       const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
       const std::size_t count = std::min({cores, kMostThreads, jobs_.size()});
-      for (std::size_t i = 0; i < count; ++i) {
-        workers.emplace_back([this](const std::stop_token& given_up) { work(given_up); });
+      workers.reserve(count);
+      try {
+        while (workers.size() < count) {
+          workers.emplace_back([this](const std::stop_token& given_up) { work(given_up); });
+        }
+      } catch (const std::system_error&) {
+        // With fewer threads it takes longer.
       }
-      watch(tell);
+      if (workers.empty()) {
+        work_here(tell);
+      } else {
+        watch(tell);
+      }
     }
     tell(bytes_, done_);
     return {std::move(results_), bytes_, std::move(stopped_)};
@@ -47,12 +57,30 @@ class Pool {
  private:
   void work(const std::stop_token& given_up) {
     const StopCheck must_stop = [&]() -> std::optional<Error> {
-      // The thread that made us could not make all of us, and is on its way out.
+      // The thread that made us is on its way out by an exception.
       if (given_up.stop_requested()) return fail(ErrorCode::kInternal, "given up").value();
       const std::lock_guard lock(mutex_);
       return stopped_;
     };
-    const ReadMeter meter = [this](std::uint64_t bytes) { bytes_ += bytes; };
+    hash(must_stop, [this](std::uint64_t bytes) { bytes_ += bytes; });
+  }
+
+  /// No thread can be had: the calling one does the work, and what watch() does.
+  void work_here(const std::function<void(std::uint64_t, std::size_t)>& tell) {
+    const StopCheck must_stop = [this] {
+      if (!stopped_) stopped_ = session_.must_stop();
+      return stopped_;
+    };
+    Clock::TimePoint next = session_.clock().now() + kTick;
+    hash(must_stop, [&](std::uint64_t bytes) {
+      bytes_ += bytes;
+      if (session_.clock().now() < next) return;
+      next = session_.clock().now() + kTick;
+      tell(bytes_, done_);
+    });
+  }
+
+  void hash(const StopCheck& must_stop, const ReadMeter& meter) {
     for (std::size_t i = next_++; i < order_.size(); i = next_++) {
       const HashJob& job = jobs_[order_[i]];
       Result<HashedFile> hashed = guard([&]() -> Result<HashedFile> {

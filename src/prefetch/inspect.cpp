@@ -1,11 +1,18 @@
 // The commands that only look: plan (asks servers what is not known) and status (asks nobody).
 // They share prefetch's way of finding out what is there, and write nothing.
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "base/posix.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
+#include "cache/layout.h"
 #include "cache/lock.h"
+#include "cache/partials.h"
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/extra.h"
@@ -59,6 +66,30 @@ Result<std::optional<std::uint64_t>> ask_size(Session& session, const std::strin
   return status == 200 ? response.head.content_length() : std::nullopt;
 }
 
+/// As largest_partial(), for many targets in few directories, each of which is listed once.
+class Partials {
+ public:
+  [[nodiscard]] std::uint64_t largest(const std::string& directory, const std::string& target) {
+    const auto [known, is_new] = names_.try_emplace(directory);
+    if (is_new) {
+      const auto names =
+          posix::list(directory);  // only for people: what cannot be seen is not told
+      const auto is_partial = [](const std::string& name) {
+        return !layout::partial_tag(name).empty() || name.ends_with(".incomplete");
+      };
+      if (names)
+        std::copy_if(names->begin(), names->end(), std::back_inserter(known->second), is_partial);
+    }
+    const bool any = std::any_of(
+        known->second.begin(), known->second.end(),
+        [&target](const std::string& name) { return layout::is_partial_of(name, target); });
+    return any ? largest_partial(directory, target) : 0;
+  }
+
+ private:
+  std::map<std::string, std::vector<std::string>> names_;  ///< by directory
+};
+
 /// Who is fetching a file, and how much of it lies there unfinished.
 struct Unfinished {
   std::uint64_t bytes = 0;
@@ -66,17 +97,19 @@ struct Unfinished {
 };
 
 Unfinished unfinished(const Source& source, const Session& session, const std::string& commit,
-                      const FileSpec& file) {
+                      const FileSpec& file, Partials& partials) {
   Unfinished found;
   std::string lock;
   std::string destination;
   if (const auto* url = std::get_if<UrlSource>(&source)) {
     const UrlStore store(url->root, url->relative);
-    found.bytes = store.partial_bytes();
+    const layout::UrlFile& paths = store.paths();
+    found.bytes =
+        partials.largest(paths.directory(), paths.path().substr(paths.directory().size() + 1));
     lock = destination = store.paths().lock();
   } else if (const auto* hub = std::get_if<HubSource>(&source)) {
     const HubStore store = session.store(hub->repo);
-    found.bytes = store.partial_bytes(file.blob);
+    found.bytes = partials.largest(store.paths().blobs(), file.blob);
     lock = store.paths().lock(file.blob);
     destination = store.paths().snapshot_lock(commit);
   }
@@ -122,7 +155,7 @@ std::string state_of(const Source& source, const Session& session, const Survey&
 }
 
 PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking asking,
-                     const ExtraCaches& extras) {
+                     const ExtraCaches& extras, Partials& partials) {
   PlannedEntry entry;
   entry.name = manifest_entry.name;
   entry.source = without_secrets(manifest_entry.source);
@@ -142,17 +175,18 @@ PlannedEntry inspect(const Entry& manifest_entry, Session& session, Asking askin
   }
   entry.path = survey->path;
   entry.commit = survey->commit;
+  std::vector<bool> missing(survey->files.size(), false);
+  for (const std::size_t i : survey->missing) missing[i] = true;
   for (std::size_t i = 0; i < survey->files.size(); ++i) {
     const FileSpec& file = survey->files[i];
     PlannedFile planned;
     planned.path = file.path;
     planned.size = file.size;
-    planned.present =
-        std::find(survey->missing.begin(), survey->missing.end(), i) == survey->missing.end();
+    planned.present = !missing[i];
     planned.digest_rule = digest_rule(*source, file, planned.present);
     if (asking == Asking::kAllowed) planned.url = address(*source, session, *survey, file);
     if (!planned.present) {
-      const Unfinished part = unfinished(*source, session, survey->commit, file);
+      const Unfinished part = unfinished(*source, session, survey->commit, file, partials);
       entry.bytes_partial += part.bytes;
       if (entry.holder.empty()) entry.holder = part.holder;
       if (!planned.size && asking == Asking::kAllowed && !session.offline()) {
@@ -178,11 +212,12 @@ Plan inspect_all(const Manifest& manifest, const Options& options, Asking asking
     FVP_CHECK_OK(session.usable());
     FVP_CHECK_OK(check_frozen(manifest, session));
     const ExtraCaches extras(asked);
+    Partials partials;
     Plan made;
     std::vector<Entry> entries;
     std::vector<Source> sources;
     for (const Entry& entry : manifest.entries) {
-      made.entries.push_back(inspect(entry, session, asking, extras));
+      made.entries.push_back(inspect(entry, session, asking, extras, partials));
       Result<Source> source = resolve(entry, session.env(), session.eval_cache());
       if (source) {
         entries.push_back(entry);

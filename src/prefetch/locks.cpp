@@ -11,8 +11,9 @@ namespace {
 
 constexpr unsigned kFastVideoMode = 0666;
 
-FlockCalls::Habits habits(Wake& wake, bool in_real_time) {
+FlockCalls::Habits habits(Wake& wake, bool in_real_time, std::size_t most_queued) {
   FlockCalls::Habits habits;
+  habits.most_queued = most_queued;
   habits.may_queue = in_real_time;
   habits.wake = &wake;
   return habits;
@@ -21,11 +22,11 @@ FlockCalls::Habits habits(Wake& wake, bool in_real_time) {
 }  // namespace
 
 Locks::Locks(const Options& options, EnvironmentLookup env, Holder self, Clock& clock,
-             bool in_real_time)
+             bool in_real_time, std::size_t most_queued)
     : options_(options),
       env_(std::move(env)),
       self_(std::move(self)),
-      calls_(habits(wake_, in_real_time)),
+      calls_(habits(wake_, in_real_time, most_queued)),
       leases_(self_, LeaseTimes{options.lease_timeout}, clock,
               in_real_time ? LeaseKeeper::Heart::kThread : LeaseKeeper::Heart::kNone) {}
 

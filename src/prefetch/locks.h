@@ -10,6 +10,7 @@
 // another one: a busy one is put aside (ruling 5).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -27,8 +28,9 @@ namespace fvprefetch {
 class Locks {
  public:
   /// `options` and `clock` must outlive it. `in_real_time` false: no thread is started that waits.
-  Locks(const Options& options, EnvironmentLookup env, Holder self, Clock& clock,
-        bool in_real_time);
+  /// `most_queued`: threads that may stand in the kernel's queues at once.
+  Locks(const Options& options, EnvironmentLookup env, Holder self, Clock& clock, bool in_real_time,
+        std::size_t most_queued);
 
   /// `path` ends in ".lock"; `fastvideo`: by which keys FastVideo locks the same. nullptr: none is
   /// wanted.

@@ -23,6 +23,7 @@
 #include "prefetch/pin.h"
 #include "prefetch/run.h"
 #include "prefetch/session.h"
+#include "prefetch/space.h"
 #include "prefetch/target.h"
 #include "source/resolve.h"
 
@@ -63,7 +64,8 @@ class Run : public FetchListener {
   }
 
   // FetchListener
-  void on_done(const FetchJob& job, const FetchOutcome& outcome) override {
+  Others on_done(const FetchJob& job, const FetchOutcome& outcome) override {
+    Others others = Others::kAsBefore;
     for (const std::size_t index : job.entries) {
       Item& item = items_[index];
       EntryReport& entry = item.report;
@@ -82,9 +84,11 @@ class Run : public FetchListener {
       } else if (refused != outcome.refused.end() && !entry.error) {
         fail_entry(index, refused->second);
       } else if (item.open_files == 0 && !entry.error) {
-        complete(index);
+        complete(index);  // which may fail as well
       }
+      if (entry.error) others = Others::kMayBeUnwanted;
     }
+    return others;
   }
   bool wanted(const FetchJob& job) const override {
     if (aborted_) return false;
@@ -255,48 +259,29 @@ class Run : public FetchListener {
       needs[entry] += job.target->bytes_beside();
       places[entry] = posix::parent(job.target->final_path());
     }
-    struct Place {
-      std::optional<std::uint64_t> free;
-      std::string device;
-    };
-    std::map<std::string, Place> known;  // by directory
-    const auto look = [&known](const std::string& directory) -> const Place& {
-      const auto [place, is_new] = known.try_emplace(directory);
-      if (is_new) place->second = {posix::free_bytes(directory), device_of(directory)};
-      return place->second;
-    };
-    std::map<std::string, std::uint64_t> taken;  // by file system
-    std::set<std::string> told;                  // file systems that say nothing
+    SpaceCheck space;
+    std::set<std::string> told;  // file systems that say nothing
     for (const bool optional : {false, true}) {
       for (std::size_t i = 0; i < items_.size(); ++i) {
         if (needs[i] == 0 || items_[i].report.optional != optional) continue;
-        const auto& [free, device] = look(places[i]);
-        if (!free) {
-          if (told.insert(device).second) {
+        const SpaceCheck::Answer answer = space.take(places[i], needs[i]);
+        if (!answer.free) {
+          if (told.insert(answer.device).second) {
             session_.emit(Warned{"", "the file system of " + places[i] +
                                          " does not tell how much space it has; going on without "
                                          "a check"});
           }
           continue;
         }
-        std::uint64_t& others = taken[device];
-        if (needs[i] <= *free - std::min(*free, others)) {
-          others += needs[i];
-          continue;
-        }
+        if (answer.fits) continue;
         Error error = does_not_fit("what is missing needs " + std::to_string(needs[i]) + " bytes",
-                                   places[i], *free);
-        if (others > 0)
-          error.message += ", " + std::to_string(others) + " of them for other entries";
+                                   places[i], *answer.free);
+        if (answer.others > 0) {
+          error.message += ", " + std::to_string(answer.others) + " of them for other entries";
+        }
         fail_entry(i, std::move(error));
       }
     }
-  }
-
-  /// Tells file systems apart by the nearest directory that is there.
-  static std::string device_of(const std::string& directory) {
-    const auto info = posix::stat(posix::existing_part(directory));
-    return info && *info ? std::to_string((*info)->device) : std::string();
   }
 
   /// Before the first large body: whether each repository lets us have its files. It costs nothing,
@@ -547,8 +532,9 @@ class Run : public FetchListener {
 
   [[nodiscard]] std::optional<Error> verdict(const std::vector<EntryReport>& entries) const {
     std::size_t optional_failures = 0;
+    const bool failed = any_failed(entries);
     for (const EntryReport& entry : entries) {
-      if (entry.state == EntryState::kSkipped && !entry.optional && !any_failed(entries)) {
+      if (entry.state == EntryState::kSkipped && !entry.optional && !failed) {
         return fail(ErrorCode::kInternal, "entry `" + entry.name + "` was left undone").value();
       }
       if (!entry.error) continue;

@@ -53,6 +53,28 @@ std::string_view type_name(hub::RepoType type) {
   return "model";
 }
 
+Budget budget_for(const Options& options, std::size_t descriptors) {
+  // Its partial, journal and digest, its locks, the lock of one that waits, a folder that is
+  // synced, and a connection.
+  constexpr std::size_t kEach = 10;
+  // Of the others, for an instant: lists, receipts, records of holders, certificates, name service.
+  constexpr std::size_t kApart = 16;
+  const auto positive = [](int number) { return static_cast<std::size_t>(std::max(1, number)); };
+  const std::size_t most = positive(options.max_active);
+  const std::size_t connections = positive(options.connections);
+  const std::size_t free = descriptors - std::min(descriptors, kApart);
+  Budget budget;
+  budget.files = std::clamp<std::size_t>(free / kEach, 1, most);
+  const std::size_t sockets =
+      std::max<std::size_t>(1, free - std::min(free, budget.files * (kEach - 1)));
+  budget.connections =
+      static_cast<int>(std::clamp<std::size_t>(sockets / budget.files, 1, connections));
+  // Idle connections count as well, and go when there are too many.
+  constexpr std::size_t kIdle = 4;  // for each that is in use, as libcurl keeps them
+  if (sockets < kIdle * most * connections) budget.sockets = sockets;
+  return budget;
+}
+
 Session::Session(const Options& options, const Seams& seams, std::optional<Rejected> rejected)
     : options_(options),
       env_(environment::or_process(options.environment)),
@@ -79,6 +101,7 @@ Session::Session(const Options& options, const Seams& seams, std::optional<Rejec
       curl.http_proxy = environment::http_proxy_in_capitals(env_);
       curl.may_use_proxy = environment::has_proxy(env_);
       curl.limit_rate = options_.limit_rate;
+      curl.most_sockets = budget().sockets;
       curl.user_agent = "fvprefetch/" FVPREFETCH_VERSION;
       return make_curl_transport(std::move(curl));
     };
@@ -93,7 +116,8 @@ Holder Session::holder() const {
 
 Locks& Session::locks() {
   if (!locks_) {
-    locks_ = std::make_unique<Locks>(options_, env_, holder(), clock_, in_real_time());
+    locks_ =
+        std::make_unique<Locks>(options_, env_, holder(), clock_, in_real_time(), budget().files);
   }
   return *locks_;
 }
@@ -115,14 +139,19 @@ Transport& Session::transport() {
   return *transport_;
 }
 
-EngineOptions Session::engine_options() const {
+const Budget& Session::budget() {
+  if (!budget_) budget_ = budget_for(options_, posix::free_descriptors());
+  return *budget_;
+}
+
+EngineOptions Session::engine_options() {
   EngineOptions engine;
   constexpr std::chrono::milliseconds kStall(60'000);
   engine.stall_timeout = kStall;
   if (timeouts_.body) engine.stall_timeout = *timeouts_.body;
   if (options_.stall_timeout) engine.stall_timeout = *options_.stall_timeout;
   engine.retries = options_.retries;
-  engine.connections = options_.connections;
+  engine.connections = budget().connections;
   engine.deadline = deadline_;
   return engine;
 }

@@ -30,6 +30,15 @@ struct Seams {
   std::function<std::unique_ptr<Transport>()> make_transport;  ///< empty: libcurl
 };
 
+/// How much of the system one run takes.
+struct Budget {
+  std::size_t files = 1;    ///< that are fetched, or whose locks are waited for, at once
+  int connections = 1;      ///< for each
+  std::size_t sockets = 0;  ///< of all together; 0: as many as that makes
+};
+/// What `options` ask for, less where `descriptors` are all that may be opened.
+[[nodiscard]] Budget budget_for(const Options& options, std::size_t descriptors);
+
 class Session {
  public:
   /// `rejected`: given to a run that repairs, even when it is empty.
@@ -72,7 +81,9 @@ class Session {
 
   /// Follows redirects and obeys rate limits; made on first use.
   [[nodiscard]] Transport& transport();
-  [[nodiscard]] EngineOptions engine_options() const;
+  [[nodiscard]] EngineOptions engine_options();
+  /// Taken when it is asked for first: from --max-active, --connections and RLIMIT_NOFILE.
+  [[nodiscard]] const Budget& budget();
   /// The Hub's API, with the token read on first use (kPermission when its file cannot be read).
   [[nodiscard]] Result<hub::Client*> hub();
   /// Small requests to anybody; redirects are followed.
@@ -123,6 +134,7 @@ class Session {
   std::optional<Rejected> rejected_;
   std::function<std::unique_ptr<Transport>()> make_transport_;
   Status usable_;
+  std::optional<Budget> budget_;
   std::unique_ptr<Locks> locks_;
   environment::HubTimeouts timeouts_;
   // Each stands on the one before it.

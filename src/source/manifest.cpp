@@ -98,10 +98,12 @@ class Reader {
     std::size_t offset;
     std::string pointer;
     std::string message;
+    std::optional<std::size_t> first = {};  ///< where it was before; its line goes behind `message`
+    std::string_view tail = {};             ///< behind the line
   };
 
   void problem(std::size_t offset, std::string pointer, std::string message) {
-    problems_.push_back({offset, std::move(pointer), std::move(message)});
+    problems_.push_back({offset, std::move(pointer), std::move(message), {}, {}});
   }
 
   Result<Manifest> finish() {
@@ -110,11 +112,13 @@ class Reader {
                      [](const Problem& a, const Problem& b) { return a.offset < b.offset; });
     std::string message;
     for (std::size_t i = 0; i < std::min(problems_.size(), kMostProblems); ++i) {
-      const auto& [offset, pointer, words] = problems_[i];
+      const auto& [offset, pointer, words, first, tail] = problems_[i];
       const TextPosition at = position_of(text_, offset);
       if (i > 0) message += '\n';
       message += manifest_.origin + ":" + std::to_string(at.line) + ":" +
                  std::to_string(at.column) + ": " + pointer + (pointer.empty() ? "" : ": ") + words;
+      // Only now: to count the lines before each of thousands would take minutes.
+      if (first) message += std::to_string(position_of(text_, *first).line).append(tail);
     }
     if (problems_.size() > kMostProblems) {
       message += "\n... and " + std::to_string(problems_.size() - kMostProblems) + " more";
@@ -189,11 +193,10 @@ class Reader {
       if (name == nullptr || name->kind != JsonNode::Kind::kString) continue;
       const auto [first, is_new] = first_of_name.emplace(name->text, i);
       if (is_new) continue;
-      const TextPosition at = position_of(text_, list.children[first->second].offset);
-      problem(name->offset, here + "/name",
-              "\"" + printable(name->text) + "\" is the name of " + pointer + "/" +
-                  std::to_string(first->second) + " (line " + std::to_string(at.line) +
-                  ") already");
+      problems_.push_back({name->offset, here + "/name",
+                           "\"" + printable(name->text) + "\" is the name of " + pointer + "/" +
+                               std::to_string(first->second) + " (line ",
+                           list.children[first->second].offset, ") already"});
     }
   }
 
@@ -394,9 +397,11 @@ class Reader {
     for (const JsonNode& child : object.children) {
       const auto [seen, is_new] = first.emplace(child.key, child.key_offset);
       if (is_new) continue;
-      problem(
-          child.key_offset, here + "/" + pointer_segment(child.key),
-          "is there twice; first on line " + std::to_string(position_of(text_, seen->second).line));
+      problems_.push_back({child.key_offset,
+                           here + "/" + pointer_segment(child.key),
+                           "is there twice; first on line ",
+                           seen->second,
+                           {}});
     }
   }
 

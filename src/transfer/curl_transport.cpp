@@ -1,9 +1,11 @@
 #include "transfer/curl_transport.h"
 
 #include <curl/curl.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <exception>
 #include <map>
@@ -12,8 +14,10 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "base/posix.h"
 #include "transfer/rate_bucket.h"
 
 namespace fvprefetch {
@@ -212,6 +216,7 @@ struct Transfer {
   bool head_delivered = false;
   bool head_too_long = false;
   bool refused = false;
+  int no_socket = 0;          // EMFILE or ENFILE
   std::exception_ptr thrown;  // by the sink; goes on from poll(), outside of libcurl's C frames
   std::array<char, CURL_ERROR_SIZE> words{};
   Block undelivered;  // of the body, in this turn of the loop
@@ -297,6 +302,15 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
   transfer.slow_bytes += bytes;
   const auto piece = std::as_bytes(std::span(data, bytes));
   return answer(callback(transfer, [&] { return take(transfer, piece); }), bytes);
+}
+
+// As libcurl itself does; it does not tell why there is none.
+curl_socket_t open_socket(void* user, curlsocktype /*purpose*/, curl_sockaddr* address) noexcept {
+  const int socket = ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  if (socket < 0 && (errno == EMFILE || errno == ENFILE)) {
+    static_cast<Transfer*>(user)->no_socket = errno;
+  }
+  return socket;
 }
 
 TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
@@ -459,6 +473,11 @@ class CurlTransport final : public Transport {
     // Connections and DNS are the multi handle's and shared anyway; TLS sessions are not.
     (void)curl_share_setopt(share_.get(), CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     multi_.reset(made(curl_multi_init()));
+    if (options_.most_sockets > 0) {
+      const auto most = static_cast<long>(options_.most_sockets);
+      (void)curl_multi_setopt(multi_.get(), CURLMOPT_MAX_TOTAL_CONNECTIONS, most);
+      (void)curl_multi_setopt(multi_.get(), CURLMOPT_MAXCONNECTS, most);
+    }
   }
 
   void configure(Transfer& transfer, const Request& request) {
@@ -506,6 +525,8 @@ class CurlTransport final : public Transport {
     set(easy, CURLOPT_HEADERDATA, static_cast<void*>(&transfer));
     set(easy, CURLOPT_WRITEFUNCTION, &on_body);
     set(easy, CURLOPT_WRITEDATA, static_cast<void*>(&transfer));
+    set(easy, CURLOPT_OPENSOCKETFUNCTION, &open_socket);
+    set(easy, CURLOPT_OPENSOCKETDATA, static_cast<void*>(&transfer));
     set(easy, CURLOPT_PRIVATE, static_cast<void*>(&transfer));
   }
 
@@ -552,6 +573,11 @@ class CurlTransport final : public Transport {
         continue;
       }
       TransportFailure failure = failure_of(code, transfer);
+      if (const int shortage = shortage_behind(failure, transfer)) {
+        finish(transfer, TransportFailure::kDescriptors, std::generic_category().message(shortage),
+               completions);
+        continue;
+      }
       if (failure == TransportFailure::kConnect && is_proxys(transfer)) {
         failure = TransportFailure::kProxy;
       }
@@ -566,6 +592,21 @@ class CurlTransport final : public Transport {
                             std::vector<Completion>& completions) {
     stillborn_ = std::move(completions);  // for the next call
     std::rethrow_exception(thrown);
+  }
+
+  // EMFILE or ENFILE where it was the reason, else 0. libcurl has no code for it, and calls the
+  // server's name, the server or its certificate unreachable.
+  [[nodiscard]] static int shortage_behind(TransportFailure failure, const Transfer& transfer) {
+    switch (failure) {
+      case TransportFailure::kConnect:
+        return transfer.no_socket;
+      case TransportFailure::kResolve:
+      case TransportFailure::kTls:
+      case TransportFailure::kProxy:
+        return transfer.no_socket != 0 ? transfer.no_socket : posix::descriptor_shortage();
+      default:
+        return 0;
+    }
   }
 
   // libcurl tells a proxy that does not answer from a server that does not only by its words:

@@ -21,6 +21,8 @@ struct CurlOptions {
   std::chrono::milliseconds connect_timeout{30'000};
   /// Bytes per second of all transfers together.
   std::optional<std::uint64_t> limit_rate = std::nullopt;
+  /// Connections, idle ones included; 0: as many as are asked for.
+  std::size_t most_sockets = 0;
 };
 
 /// HTTP/1.1 (HTTP/2 for what is small, where the server has it), `Accept-Encoding: identity`,

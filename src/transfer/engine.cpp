@@ -199,7 +199,10 @@ struct Engine::Impl {
     }
     const Clock::TimePoint now = clock_.now();
     if (copies) wake = now;
-    if (digests && runs) wake = std::min(wake, now + kDigestTick);
+    if (digests && runs) {
+      options_.worker->spur();
+      wake = std::min(wake, now + kDigestTick);
+    }
     if (may_grow && runs) wake = std::min(wake, now + kTuning);
     if (runs) {
       for (const Completion& completion : transport_.poll(wake, stop)) settle(completion);

@@ -133,6 +133,17 @@ ErrorCode code_of(int status) {
   }
 }
 
+ErrorCode code_of(TransportFailure failure) {
+  switch (failure) {
+    case TransportFailure::kUrl:
+      return ErrorCode::kUsage;
+    case TransportFailure::kDescriptors:
+      return ErrorCode::kInternal;  // as of any other file
+    default:
+      return ErrorCode::kNetwork;
+  }
+}
+
 std::string_view hint_of(TransportFailure failure) {
   switch (failure) {
     case TransportFailure::kResolve:
@@ -142,6 +153,8 @@ std::string_view hint_of(TransportFailure failure) {
     case TransportFailure::kProxy:
       return "check https_proxy, http_proxy, all_proxy and no_proxy, and the user and password "
              "there";
+    case TransportFailure::kDescriptors:
+      return kDescriptorHint;
     default:
       return {};
   }
@@ -156,6 +169,8 @@ std::string_view reason_of(TransportFailure failure) {
       return kUnreachable;
     case TransportFailure::kProxy:
       return kProxyFailed;
+    case TransportFailure::kDescriptors:
+      return kTooManyOpenFiles;
     default:
       return {};
   }
@@ -170,6 +185,7 @@ Verdict classify(const Attempt& attempt) {
     case TransportFailure::kResolve:
     case TransportFailure::kConnect:
     case TransportFailure::kProxy:
+    case TransportFailure::kDescriptors:
     case TransportFailure::kStalled:
     case TransportFailure::kCut:
       return Verdict::kAgain;
@@ -235,8 +251,7 @@ Error to_error(const Completion& completion) {
       error.hint = "the server is in trouble: run the same command again later";
     }
   } else {
-    error.code =
-        completion.failure == TransportFailure::kUrl ? ErrorCode::kUsage : ErrorCode::kNetwork;
+    error.code = code_of(completion.failure);
     error.message = "cannot fetch " + address + ": " + completion.detail;
     error.hint = hint_of(completion.failure);
     error.reason = reason_of(completion.failure);

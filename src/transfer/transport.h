@@ -98,10 +98,11 @@ enum class TransportFailure {
   kConnect,        ///< refused, unreachable, timed out, or ended during the TLS handshake
   kTls,            ///< the certificate is not trusted, or the trust store cannot be used
   kProxy,
-  kStalled,   ///< no byte, or next to none, for stall_timeout
-  kCut,       ///< connection ended before the body did
-  kProtocol,  ///< malformed answer
-  kUrl        ///< not a URL that can be asked for
+  kDescriptors,  ///< this process, or this host, has too many open files
+  kStalled,      ///< no byte, or next to none, for stall_timeout
+  kCut,          ///< connection ended before the body did
+  kProtocol,     ///< malformed answer
+  kUrl           ///< not a URL that can be asked for
 };
 
 struct Completion {

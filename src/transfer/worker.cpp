@@ -15,13 +15,16 @@ namespace {
 
 class ThreadWorker final : public Worker {
  public:
-  ThreadWorker(std::size_t threads, Patience patience) : most_(threads), patience_(patience) {}
+  ThreadWorker(std::size_t threads, Patience patience) : most_(threads), patience_(patience) {
+    threads_.reserve(most_);
+  }
   ~ThreadWorker() override {
     {
       const std::lock_guard guard(mutex_);
       stopped_ = true;
     }
     posted_.notify_all();
+    // Without the mutex, which the tasks may want: there are no new threads once it has stopped.
     for (std::thread& thread : threads_) thread.join();
   }
   ThreadWorker(const ThreadWorker&) = delete;
@@ -31,6 +34,7 @@ class ThreadWorker final : public Worker {
     bool wake = false;
     {
       const std::lock_guard guard(mutex_);
+      if (stopped_) return;
       tasks_.push_back({std::move(task), std::chrono::steady_clock::now()});
       wake = (running_ + called_ == 0 || is_overdue()) && call_one();
     }
@@ -38,8 +42,9 @@ class ThreadWorker final : public Worker {
   }
 
   void spur() override {
-    const std::lock_guard guard(mutex_);
+    std::unique_lock guard(mutex_);
     call_for_overdue();
+    if (must_work_here()) take(guard);
   }
 
   void wait(Clock::TimePoint until, const std::stop_token& stop) override {
@@ -47,6 +52,10 @@ class ThreadWorker final : public Worker {
     // A time that is "never" overflows in some implementations of wait_until.
     const auto bound = std::min(until, std::chrono::steady_clock::now() + std::chrono::hours(1));
     while (!ended_ && !stop.stop_requested()) {
+      if (must_work_here()) {
+        take(guard);
+        continue;
+      }
       const Clock::TimePoint now = std::chrono::steady_clock::now();
       if (now >= bound) break;
       // When it is over, what is queued now is overdue.
@@ -64,7 +73,7 @@ class ThreadWorker final : public Worker {
     Clock::TimePoint posted;
   };
 
-  // The next five: under the mutex.
+  // The next six: under the mutex.
 
   [[nodiscard]] bool is_overdue() const {
     return !tasks_.empty() && std::chrono::steady_clock::now() >= tasks_.front().posted + patience_;
@@ -72,23 +81,25 @@ class ThreadWorker final : public Worker {
 
   /// Whether a sleeping thread must be woken for it; begins one where there is none.
   [[nodiscard]] bool call_one() {
-    if (running_ + called_ == most_) return false;
+    if (stopped_ || running_ + called_ == most_) return false;
     const bool sleeps = threads_.size() > running_ + called_;
     if (!sleeps && !begin_thread()) return false;
     ++called_;
     return sleeps;
   }
 
-  /// False: no more can be had, and the others will come to what waits.
+  /// False: no more can be had. The others, or who waits, will come to what is queued.
   [[nodiscard]] bool begin_thread() {
     try {
       threads_.emplace_back([this] { run(); });
       return true;
     } catch (const std::system_error&) {
-      if (threads_.empty()) throw;
       return false;
     }
   }
+
+  /// There is a task, and no thread to run it.
+  [[nodiscard]] bool must_work_here() const { return threads_.empty() && !tasks_.empty(); }
 
   void call_for_overdue() {
     if (is_overdue() && call_one()) posted_.notify_one();

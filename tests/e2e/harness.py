@@ -233,7 +233,7 @@ class EndToEnd(unittest.TestCase):
         self.addCleanup(set_process_name, before)
         set_process_name(name)
 
-    def start(self, *args, env=None):
+    def start(self, *args, env=None, **kwargs):
         """In the background; killed at the end of the test when still there."""
         process = subprocess.Popen(
             [self.command(), *map(str, args)],
@@ -242,6 +242,7 @@ class EndToEnd(unittest.TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **kwargs,
         )
 
         def end():

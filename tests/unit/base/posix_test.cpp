@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -71,7 +72,8 @@ constexpr Errno kErrnos[] = {
     {"edquot", EDQUOT, ErrorCode::kNoSpace},     {"eacces", EACCES, ErrorCode::kPermission},
     {"eperm", EPERM, ErrorCode::kPermission},    {"erofs", EROFS, ErrorCode::kPermission},
     {"eio", EIO, ErrorCode::kInternal},          {"eisdir", EISDIR, ErrorCode::kInternal},
-    {"enotsupp_524", 524, ErrorCode::kInternal},
+    {"enotsupp_524", 524, ErrorCode::kInternal}, {"emfile", EMFILE, ErrorCode::kInternal},
+    {"enfile", ENFILE, ErrorCode::kInternal},
 };
 class PosixErrno : public ::testing::TestWithParam<Errno> {};
 TEST_P(PosixErrno, HasItsCode) {
@@ -83,6 +85,34 @@ TEST(PosixErrno, SaysWhatFailedOnWhatAndWhy) {
   const Error error = errno_error(ENOSPC, "write", "/cache/f");
   EXPECT_EQ(error.message, "cannot write /cache/f: No space left on device");
   EXPECT_EQ(error.subject, "/cache/f");
+}
+
+TEST(PosixErrno, TellsOfTheLimitOfOpenFiles) {
+  for (const int number : {EMFILE, ENFILE}) {
+    const Error error = errno_error(number, "open", "/cache/f");
+    EXPECT_TRUE(is_descriptor_shortage(error));
+    EXPECT_NE(hint(error).find("ulimit -n"), std::string::npos) << hint(error);
+  }
+  EXPECT_FALSE(is_descriptor_shortage(errno_error(EIO, "open", "/cache/f")));
+}
+
+TEST(Descriptors, AreFewerWhenSomeAreOpen) {
+  struct ::rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const struct ::rlimit few { 64, before.rlim_max };
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  const std::size_t free = free_descriptors();
+  EXPECT_EQ(descriptor_shortage(), 0);
+  std::vector<Fd> open;
+  for (auto fd = open_read("/proc/self/exe"); fd; fd = open_read("/proc/self/exe")) {
+    open.push_back(*std::move(fd));
+  }
+  EXPECT_EQ(descriptor_shortage(), EMFILE);
+  EXPECT_EQ(free_descriptors(), 0U);
+  EXPECT_EQ(open.size(), free);
+  open.clear();
+  EXPECT_EQ(free_descriptors(), free);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(PosixErrno, NamesTheQuotaWhereThatIsUsedUpAndNotTheDisk) {
@@ -349,6 +379,15 @@ TEST(Publish, WhoeverHasTheOldFileOpenKeepsIt) {
   ASSERT_TRUE(IsOk(publish(*std::move(fd), dir / "part", dir / "final")));
   std::byte piece[8];
   EXPECT_EQ(read_at(*reader, 0, piece, "final").value(), 3U);
+}
+
+TEST(CreatePrivate, TellsWhyTheFolderCannotBeMade) {
+  const TempDir dir;
+  fs::create_symlink(dir / "purged", dir / "scratch");
+  EXPECT_TRUE(FailsWith(create_private(dir / "scratch/models/part"), ErrorCode::kNotFound,
+                        "is a link to a place that does not exist"));
+  EXPECT_TRUE(FailsWith(open_lock_file(dir / "scratch/locks/a.lock", 0664), ErrorCode::kNotFound,
+                        "is a link to a place that does not exist"));
 }
 
 TEST(PublishDirectory, GivesTheNameToTheNewOneAndTheOldOneTheNewOnesName) {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <climits>
 #include <clocale>
 #include <cstdio>
 #include <filesystem>
@@ -348,6 +349,83 @@ TEST_F(Unpack, EndsWhenItIsToldTo) {
   const auto stopped = run(honest(), options);
   ASSERT_FALSE(stopped);
   EXPECT_EQ(exit_code(stopped.error().code), 143);
+}
+
+TEST_F(Unpack, RefusesALinkWithATextThatIsTooLongForOne) {
+  std::string text;
+  while (text.size() < PATH_MAX) text += "a/";
+  refuses({file("a/b"), link("a/long", text)},
+          "member `a/long` of x.archive is a link with a text");
+  text.resize(PATH_MAX - 1);
+  ASSERT_TRUE(IsOk(run({file("a/b"), link("a/long", text)})));
+}
+
+TEST_F(Unpack, LinksThatLeadThroughManyOthersAreFollowedOnce) {
+  std::vector<Member> members{file("place/w")};
+  // Each leads through the one before it, and the last through as many as the kernel follows.
+  members.push_back(link("l0", "place"));
+  for (int i = 1; i < 40; ++i) {
+    members.push_back(link("l" + std::to_string(i), "./l" + std::to_string(i - 1)));
+  }
+  ASSERT_TRUE(IsOk(run(members)));
+  EXPECT_EQ(dir_.read("out/l39/w"), "1");
+  members.push_back(link("l40", "l39"));
+  refuses(members, "leads in a circle");
+}
+
+class StopEverywhere : public ::testing::TestWithParam<Form> {};
+
+TEST_P(StopEverywhere, IsHeededAndTakenForNothingElse) {
+  const TempDir dir;
+  std::vector<Member> members = honest();
+  members.push_back(link("top/l", "a/deep"));
+  members.push_back(file("skipped", std::string(5'000'000, 's')));
+  if (GetParam() != Form::kZip) members.push_back(hard_link("top/again", "top/a/deep/w.bin"));
+  make_archive(dir / "archive", GetParam(), members);
+  constexpr int kMore = 1000;  // looks than there are
+  for (int looks = 0; looks < kMore; ++looks) {
+    fs::remove_all(dir / "out");
+    int left = looks;
+    UnpackOptions options = stripping(1);
+    options.must_stop = [&left]() -> std::optional<Error> {
+      if (left-- > 0) return std::nullopt;
+      return interrupted(15);
+    };
+    const auto files = unpack_file(dir / "archive", dir / "out", options);
+    if (files) {
+      EXPECT_GT(looks, 10);
+      return;
+    }
+    ASSERT_EQ(exit_code(files.error().code), 143) << looks << ": " << describe(files.error());
+  }
+  FAIL() << "it does not end";
+}
+
+INSTANTIATE_TEST_SUITE_P(Unpack, StopEverywhere,
+                         ::testing::Values(Form::kZip, Form::kTar, Form::kTarGz, Form::kTarXz,
+                                           Form::kTarZst));
+
+// Between two looks there is a bounded piece of work, however large the members are.
+TEST_F(Unpack, LooksWhetherToStopWithinWhatItSkipsCopiesOrLinks) {
+  constexpr std::size_t kLarge = 64U << 20U;
+  int looks = 0;
+  UnpackOptions options = stripping(1);
+  options.must_stop = [&looks]() -> std::optional<Error> {
+    ++looks;
+    return std::nullopt;
+  };
+  const std::string large(kLarge, 'x');
+  ASSERT_TRUE(IsOk(run({file("top/a"), file("left_out", large)}, options, Form::kTarZst)));
+  EXPECT_GT(looks, 64);
+
+  looks = 0;
+  ASSERT_TRUE(IsOk(run({file("top/a")}, options)));
+  const int without = looks;
+  std::vector<Member> members{file("top/a")};
+  for (int i = 0; i < 100; ++i) members.push_back(link("top/l" + std::to_string(i), "a"));
+  looks = 0;
+  ASSERT_TRUE(IsOk(run(members, options)));
+  EXPECT_GE(looks, without + 300);  // read, followed and made
 }
 
 }  // namespace

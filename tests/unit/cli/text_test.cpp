@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <ctime>
+
 #include "support/matchers.h"
 
 namespace fvprefetch::cli {
@@ -134,6 +137,46 @@ TEST(FailureLines, LeaveOutWhatTheErrorTellsAlready) {
   report.error = fail(ErrorCode::kPartial, "only optional entries failed").value();
   report.entries[1].optional = true;
   EXPECT_EQ(failure_lines(report).front(), "optional `b` failed: 404");
+}
+
+// All entries failed, and the error of the run lists them all.
+Report all_missing(int entries) {
+  Report report;
+  std::string list = "offline, and missing: ";
+  for (int i = 0; i < entries; ++i) {
+    EntryReport entry;
+    entry.name = "entry" + std::to_string(i);
+    entry.state = EntryState::kFailed;
+    entry.error = fail(ErrorCode::kOfflineMissing, "/cache/models/" + entry.name).value();
+    list += (i == 0 ? "" : "; ") + entry.name + ": " + entry.error->message;
+    report.entries.push_back(std::move(entry));
+  }
+  report.error = fail(ErrorCode::kOfflineMissing, list).value();
+  return report;
+}
+
+double seconds_of_failure_lines(const Report& report) {
+  double least = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const std::clock_t begin = std::clock();
+    EXPECT_TRUE(failure_lines(report).empty());
+    least = std::min(least, static_cast<double>(std::clock() - begin));
+  }
+  return least;
+}
+
+TEST(FailureLines, OfFourTimesAsManyEntriesTakeAboutFourTimesAsLong) {
+  const Report few = all_missing(10'000);
+  const Report many = all_missing(40'000);
+  EXPECT_LT(seconds_of_failure_lines(many), 8 * seconds_of_failure_lines(few));  // squared: 16
+}
+
+TEST(FailureLines, HaveWhatTheErrorOfTheRunDoesNotList) {
+  Report report = all_missing(3);
+  report.entries[1].error = fail(ErrorCode::kPermission, "refused").value();
+  report.entries[2].error = fail(ErrorCode::kOfflineMissing, "/elsewhere").value();
+  EXPECT_EQ(failure_lines(report),
+            (std::vector<std::string>{"`entry1` failed: refused", "`entry2` failed: /elsewhere"}));
 }
 
 TEST(Status, SaysWhoIsFetchingAndHowFar) {

@@ -109,6 +109,26 @@ TEST_F(EndsTest, AFailedRunHashesNothingMoreAndCallsNothingAHitUnlooked) {
   EXPECT_EQ(run(entries).entries[2].state, EntryState::kHit);
 }
 
+TEST_F(EndsTest, AnEntryWhoseRefCannotBeWrittenEndsTheRunAlthoughOthersWait) {
+  options.max_active = 1;
+  options.deadline = std::chrono::hours(1);  // the run must end long before
+  hub_lists({{"config.json", "{}"}});
+  wire.serve(kFiles + "/config.json", [](const auto&) { return Answer::whole("{}"); });
+  dir.write("hub/models--org--model/refs/main/in_the_way", "a folder where the ref belongs");
+  std::string entries = R"([{"name": "m", "source": "org/model"})";
+  for (const std::string name : {"a", "b", "c"}) {
+    wire.on("https://host/" + name, Answer::whole("text"));
+    entries += R"(, {"name": ")" + name + R"(", "source": "https://host/)" + name + R"("})";
+  }
+  const Clock::TimePoint begin = clock.now();
+  const Report report = run(entries + "]");
+  EXPECT_LT(clock.now() - begin, std::chrono::minutes(1));
+  ASSERT_TRUE(report.error);
+  EXPECT_NE(report.error->message.find("refs/main"), std::string::npos) << describe(*report.error);
+  EXPECT_EQ(report.entries[0].state, EntryState::kFailed);
+  EXPECT_EQ(report.entries[3].state, EntryState::kSkipped);
+}
+
 TEST_F(EndsTest, ASignalOfflineIsNoListOfWhatIsMissing) {
   std::stop_source stop;
   options.stop = stop.get_token();
