@@ -27,6 +27,12 @@ class HeldChain final : public HeldLock {
     for (const auto& part : held_) any = part->lost() || any;
     return any;
   }
+  [[nodiscard]] std::optional<Error> expired() override {
+    for (const auto& part : held_) {
+      if (auto error = part->expired()) return error;
+    }
+    return std::nullopt;
+  }
 
  private:
   std::vector<std::unique_ptr<HeldLock>> held_;

@@ -47,6 +47,9 @@ class HeldLock {
   virtual void tell() = 0;
   /// Somebody took it over, because he could not see us live: we were suspended, or cut off.
   [[nodiscard]] virtual bool lost() = 0;
+  /// The lock could not be renewed for so long that others may soon take it over: what it guards
+  /// must stop, with this error, which names the lock and why. No I/O, never blocks.
+  [[nodiscard]] virtual std::optional<Error> expired() { return std::nullopt; }
 };
 
 class Lock {
