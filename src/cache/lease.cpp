@@ -93,6 +93,12 @@ struct Sight {
     return peek.info.inode == other.peek.info.inode &&
            peek.info.mtime_ns == other.peek.info.mtime_ns;
   }
+  /// The same after a rename, below which rclone reads nothing any more of a file that has a size.
+  /// A record that is just being made has none.
+  [[nodiscard]] bool same_as_before_rename(const Sight& other) const {
+    return same(other) || (peek.text.empty() && !other.peek.text.empty() && peek.info.size > 0 &&
+                           peek.info.size == other.peek.info.size);
+  }
 };
 
 Result<std::optional<Sight>> look_at(const std::string& lease) {
@@ -103,7 +109,12 @@ Result<std::optional<Sight>> look_at(const std::string& lease) {
   if (!found) return std::nullopt;
   if (found->info.directory) {
     FVP_TRY(const auto record, posix::peek(layout::record_in_lease(lease), kRecordBytes));
-    if (record) found->text = record->text;
+    if (record) {
+      found->text = record->text;
+      found->info.size = record->info.size;
+    } else {
+      found->info.size = 0;
+    }
   }
   Sight sight{*std::move(found), std::nullopt};
   sight.read = parse(sight.peek.text);
@@ -513,7 +524,7 @@ class LeaseLock final : public AwaitedLease {
     if (!posix::rename_private(path_, tombstone)) return false;  // somebody else was faster
     const auto moved = look_at(tombstone);
     const bool directory = dead.peek.info.directory;
-    if (moved && *moved && (*moved)->same(dead)) {
+    if (moved && *moved && (*moved)->same_as_before_rename(dead)) {
       remove_lease(tombstone, directory);
       if (!directory) remove_record(dead);
       return true;
@@ -572,13 +583,22 @@ class LeaseLock final : public AwaitedLease {
         case posix::LinkClaim::Outcome::kNoLinks:
           break;
       }
-      // A server that is away says no as well, and is asked again; mkdir() tells.
-      if (!is_for_good(claim.error) || record->leases > 0) break;
-      directory->no_links = true;
-      directory->record.reset();
-      (void)posix::remove_file(record->path);  // best effort: pruning finds it
+      break;
     }
-    return take_directory();
+    auto taken = take_directory();
+    // A server that is away says no as well. Now that mkdir() has worked it was not that.
+    if (taken && *taken) forget_links(*directory);
+    return taken;
+  }
+
+  static void forget_links(Directory& directory) {
+    if (directory.record) {
+      const std::lock_guard linking(directory.record->linking);
+      if (directory.record->leases > 0) return;
+      (void)posix::remove_file(directory.record->path);  // best effort: pruning finds it
+    }
+    directory.record.reset();
+    directory.no_links = true;
   }
 
   [[nodiscard]] Result<std::unique_ptr<HeldLock>> take_directory() {
@@ -600,11 +620,6 @@ class LeaseLock final : public AwaitedLease {
     return hold(*record, true, std::move(claimed));
   }
 
-  /// Not of a server, of rights or of space, which may come back.
-  [[nodiscard]] static bool is_for_good(int number) {
-    return number == 0 || number == EPERM || number == EOPNOTSUPP || number == ENOSYS ||
-           number == EXDEV || number == EINVAL || number == ERANGE;
-  }
   [[nodiscard]] static std::string new_nonce() { return posix::random_hex(16); }
 
   [[nodiscard]] static std::unique_ptr<HeldLock> busy() { return nullptr; }
