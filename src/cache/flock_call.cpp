@@ -103,6 +103,17 @@ std::chrono::milliseconds FlockCalls::shortly(std::uint64_t id, const std::strin
   return device(id, directory).local ? kOneKernel : kServer;
 }
 
+bool FlockCalls::answers_at_once(const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  return at_once_.contains(directory);
+}
+
+void FlockCalls::answered(const std::string& directory) {
+  if (answers_at_once(directory) || !posix::is_local(directory)) return;
+  const std::lock_guard guard(mutex_);
+  at_once_.insert(directory);
+}
+
 void FlockCalls::answered(std::uint64_t id) {
   const std::lock_guard guard(mutex_);
   devices_[id].has_answered = true;
