@@ -393,15 +393,30 @@ class Contention(harness.EndToEnd):
                 self.assertEqual("is not a regular file" in done.stderr, warned, done.stderr)
 
     def test_a_file_system_that_hangs_in_a_lock_s_call_leaves_signals_heard(self):
-        for call in ("open", "link"):
+        # The first call of all: a disk of this kernel alone that has answered is asked without a thread.
+        for call, lock in (("open", "auto"), ("link", "lease")):
             with self.subTest(call):
                 shim = harness.BUILD / "tests/shims/libhanging_names.so"
-                run = self.start(self.path, env={"LD_PRELOAD": str(shim), "FVPREFETCH_SHIM_HANGS_IN": call,
-                                                 "FVPREFETCH_SHIM_BELOW": str(self.eval_cache)})
+                run = self.start(self.path, "--lock", lock, env={
+                    "LD_PRELOAD": str(shim), "FVPREFETCH_SHIM_HANGS_IN": call, "FVPREFETCH_SHIM_BELOW": str(self.eval_cache)})
                 self.assertIn("does not answer", self.waiting_line(run))
                 run.send_signal(signal.SIGTERM)
                 _, err = run.communicate(timeout=harness.PATIENCE)
                 self.assertEqual(run.returncode, 128 + signal.SIGTERM, err)
+
+    def test_a_holder_that_cannot_renew_its_lease_stops_and_can_be_resumed(self):
+        self.slowly()
+        shim = harness.BUILD / "tests/shims/libhanging_names.so"
+        run = self.start(self.path, "--lease-timeout", "2s", env={
+            "LD_PRELOAD": str(shim), "FVPREFETCH_SHIM_HANGS_IN": "renew", "FVPREFETCH_SHIM_BELOW": str(self.eval_cache)})
+        _, err = run.communicate(timeout=harness.PATIENCE)
+        self.assertEqual(run.returncode, 11, err)
+        self.assertIn("could not be renewed", err)
+        self.assertIn(str(self.locks), err)
+        self.assertFalse(self.file.exists())
+        self.hub.no_faults()
+        self.assert_ok(self.fvp(self.path))
+        self.assertEqual(self.file.read_bytes(), self.data)
 
     def test_fastvideo_s_lock_is_a_courtesy(self):
         fastvideo_lock(self.dir / "tmp", self.url).mkdir()  # cannot be opened

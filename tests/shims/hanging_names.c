@@ -1,8 +1,10 @@
-/* A file system that never answers when a lock file is opened, or a link made, below
- * FVPREFETCH_SHIM_BELOW: FVPREFETCH_SHIM_HANGS_IN is "open" or "link". */
+/* A file system that never answers when a lock file is opened, a link made, or the record of a
+ * lease written again, below FVPREFETCH_SHIM_BELOW: FVPREFETCH_SHIM_HANGS_IN is "open", "link" or
+ * "renew". */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -26,6 +28,17 @@ int open64(const char* path, int flags, ...) {
   return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 int open(const char* path, int flags, ...) __attribute__((alias("open64")));
+
+ssize_t pwrite64(int fd, const void* data, size_t size, off64_t offset) {
+  char name[64], path[4096] = "";
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  if (readlink(name, path, sizeof path - 1) > 0 && lseek64(fd, 0, SEEK_END) > 0) {
+    hang_in("renew", path, ".lease-record");
+  }
+  return syscall(SYS_pwrite64, fd, data, size, offset);
+}
+ssize_t pwrite(int fd, const void* data, size_t size, off_t offset)
+    __attribute__((alias("pwrite64")));
 
 int link(const char* from, const char* to) {
   hang_in("link", to, ".lease");
