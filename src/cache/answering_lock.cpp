@@ -91,7 +91,7 @@ class AnsweringLock final : public Lock {
         return shared_->lock->try_acquire();
       }
     }
-    (void)shared_->returned.wait_for(guard, shared_->calls->shortly(),
+    (void)shared_->returned.wait_for(guard, shared_->calls->shortly(shared_->directory),
                                      [this] { return shared_->result.has_value(); });
     if (shared_->result) {
       Result<Held> result = *std::exchange(shared_->result, std::nullopt);

@@ -16,7 +16,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "base/clock.h"
@@ -60,8 +59,8 @@ class FlockCalls {
   /// change the order of what is fetched; where there is a server, others are asked meanwhile.
   [[nodiscard]] std::chrono::milliseconds shortly(std::uint64_t device,
                                                   const std::string& directory);
-  /// The same where it is not known yet what the directory lies on.
-  [[nodiscard]] std::chrono::milliseconds shortly() const { return kUnknown; }
+  /// The same of any call in `directory`; as for one kernel until it is known. No I/O.
+  [[nodiscard]] std::chrono::milliseconds shortly(const std::string& directory);
   /// Whether calls in `directory` may be made without a thread: one kernel has it to itself, and a
   /// call in it has returned. No I/O.
   [[nodiscard]] bool answers_at_once(const std::string& directory);
@@ -95,12 +94,11 @@ class FlockCalls {
     std::uint64_t let_go = 0;  ///< the last one's inode
     Clock::TimePoint let_go_at{};
   };
-  static constexpr std::chrono::milliseconds kUnknown{200};
   Device& device(std::uint64_t id, const std::string& directory);
 
   Habits habits_;
   std::mutex mutex_;
-  std::set<std::string> at_once_;            ///< directories; under mutex_
+  std::map<std::string, bool> directories_;  ///< where calls have returned: local; under mutex_
   std::map<std::uint64_t, Device> devices_;  ///< under mutex_
 };
 
