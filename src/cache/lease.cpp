@@ -129,7 +129,16 @@ void remove_lease(const std::string& path, bool directory) {
   // Best effort, all of it: what stays is found to be dead.
   if (!directory) return (void)posix::remove_file(path);
   (void)posix::remove_file(layout::record_in_lease(path));
-  (void)posix::remove_directory(path);
+  // FUSE is told of a close() after it has returned. Until it has heard of it, a file that is
+  // removed stays in its directory under another name.
+  constexpr int kTries = 20;
+  constexpr std::chrono::milliseconds kPause{5};
+  for (int i = 0; i < kTries; ++i) {
+    const int failed = posix::remove_directory(path);
+    if (failed != ENOTEMPTY && failed != EEXIST) return;
+    real_clock().sleep_until(real_clock().now() + kPause, {});
+  }
+  (void)posix::rename_private(path, layout::tombstone(path, posix::random_tag()));
 }
 
 /// A record on disk. Its file is written by the heartbeat alone, once it is there.
