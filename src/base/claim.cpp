@@ -26,6 +26,42 @@ int hard_link(const std::string& from, const std::string& to) {
   return errno_of([&] { return ::link(from.c_str(), to.c_str()); });
 }
 
+Result<LinkClaim> claim_by_link(const Fd& fd, const std::string& path, const std::string& name,
+                                std::size_t limit,
+                                const std::function<bool(const std::string&)>& is_ours) {
+  using Outcome = LinkClaim::Outcome;
+  const auto before = stat(fd, path);
+  if (!before && before.error().code == ErrorCode::kNotFound) {  // GlusterFS
+    return LinkClaim{Outcome::kNoFile, ENOENT, false};
+  }
+  if (!before) return fail(before.error());
+  const int failed = hard_link(path, name);
+  FVP_TRY(const FileInfo after, stat(fd, path));
+  const bool grew = after.links == before->links + 1;
+  if (failed == EEXIST && !grew) return LinkClaim{Outcome::kTaken, 0, false};
+  if (failed == ENOENT && !grew) return LinkClaim{Outcome::kNoFile, ENOENT, false};
+
+  // Neither what link() says nor the count is enough: what does the name lead to?
+  FVP_TRY(const auto named, lstat(name));
+  if (named && named->inode == after.inode && named->device == after.device) {
+    return LinkClaim{Outcome::kMade, 0, grew};
+  }
+  if (named && named->link && failed == 0) {
+    // BeeGFS can be told to make a symbolic link instead.
+    (void)remove_file(name);
+    return LinkClaim{Outcome::kNoLinks, 0, false};
+  }
+  if (named) {
+    FVP_TRY(const auto found, peek(name, limit));
+    if (!found || !is_ours(found->text)) return LinkClaim{Outcome::kTaken, 0, false};
+    (void)remove_file(name);
+    return LinkClaim{Outcome::kNoLinks, 0, false};
+  }
+  // Made, and gone since.
+  if (failed == 0 || grew) return LinkClaim{Outcome::kTaken, 0, false};
+  return LinkClaim{Outcome::kNoLinks, failed, false};
+}
+
 int make_directory(const std::string& path) {
   const int failed = errno_of([&] { return ::mkdir(path.c_str(), 0777); });
   if (failed != 0) return failed;

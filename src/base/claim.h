@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -17,6 +18,27 @@ namespace fvprefetch::posix {
 
 /// link(2) of the file `from` itself. 0 or errno.
 [[nodiscard]] int hard_link(const std::string& from, const std::string& to);
+
+/// What a try to make one more name of a file, which one process alone can make, has come to.
+struct LinkClaim {
+  enum class Outcome {
+    kMade,     ///< the name is the file's
+    kTaken,    ///< something else is at the name, or came between
+    kNoLinks,  ///< hard links do not work here, and nothing of ours is at the name
+    kNoFile    ///< the file itself has gone
+  };
+  Outcome outcome = Outcome::kTaken;
+  int error = 0;        ///< kNoLinks: errno; 0: links are made, with inode numbers of their own
+  bool counted = true;  ///< kMade: the link count of the file shows it
+};
+/// link(`path`, `name`), where `fd` is `path` and open. link() is not believed: over NFS its answer
+/// may be lost, and many FUSE file systems number inodes by path. There the new name is another
+/// file for everything that asks the kernel, so it is removed again and counts as kNoLinks.
+/// `is_ours` tells by the first `limit` bytes of a file whether it is this one. Errors: `fd` or
+/// `name` cannot be looked at.
+[[nodiscard]] Result<LinkClaim> claim_by_link(
+    const Fd& fd, const std::string& path, const std::string& name, std::size_t limit,
+    const std::function<bool(const std::string&)>& is_ours);
 /// mkdir(2), with the bits that a shared directory hands down. 0 or errno.
 [[nodiscard]] int make_directory(const std::string& path);
 /// rmdir(2). 0 or errno.

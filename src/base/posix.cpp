@@ -840,10 +840,23 @@ std::optional<std::uint64_t> free_bytes(const std::string& directory) {
   return std::uint64_t{status.f_bavail} * status.f_frsize;
 }
 
+namespace {
+
+Error not_a_lock_file(const std::string& path) {
+  return fail(ErrorCode::kPermission,
+              "cannot open lock file " + path + ": it is not a regular file",
+              "remove what is in its place")
+      .value();
+}
+
+}  // namespace
+
 Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   const auto open_with = [&path](int flags) {
-    return Fd(again(
-        [&] { return ::open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0666); }));
+    // A FIFO must not be waited for: whoever may write in the directory can put one there.
+    return Fd(again([&] {
+      return ::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0666);
+    }));
   };
   Fd fd;
   int number = 0;
@@ -864,10 +877,15 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
     return fail(ErrorCode::kPermission,
                 "cannot open lock file " + path + ": it is a symbolic link, which is not followed");
   }
+  // ENXIO: a FIFO or a device without another end, or a socket.
+  if (!fd && (number == EISDIR || number == ENXIO || number == ENODEV)) {
+    return fail(not_a_lock_file(path));
+  }
   if (!fd) return fail(errno_error(number, "open lock file", path));
   struct ::stat status {};
   if (again([&] { return ::fstat(fd.get(), &status); }) != 0)
     return fail(last_error("look at", path));
+  if (!S_ISREG(status.st_mode)) return fail(not_a_lock_file(path));
   if ((status.st_mode & 07777U) != mode && status.st_uid == ::geteuid()) {
     (void)::fchmod(fd.get(), mode);  // a narrower one still works for its owner
   }

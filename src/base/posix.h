@@ -220,7 +220,8 @@ struct Published {
 [[nodiscard]] std::optional<std::uint64_t> free_bytes(const std::string& directory);
 
 /// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, then
-/// `mode` whatever the umask says when we own it. Retries without O_CREAT where a sticky directory
+/// `mode` whatever the umask says when we own it. Never waits for a FIFO or a device: what is not a
+/// regular file is kPermission. Retries without O_CREAT where a sticky directory
 /// refuses it for another user's file (fs.protected_regular), and read-only where that is all that
 /// another user's file allows.
 [[nodiscard]] Result<Opened> open_lock_file(const std::string& path, mode_t mode);

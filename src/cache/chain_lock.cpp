@@ -1,4 +1,5 @@
 // Several locks as one: FastVideo's, the kernel's, the lease.
+#include <optional>
 #include <utility>
 
 #include "base/try.h"
@@ -27,6 +28,12 @@ class HeldChain final : public HeldLock {
     for (const auto& part : held_) any = part->lost() || any;
     return any;
   }
+  [[nodiscard]] std::optional<Error> expired() override {
+    for (const auto& part : held_) {
+      if (auto error = part->expired()) return error;
+    }
+    return std::nullopt;
+  }
 
  private:
   std::vector<std::unique_ptr<HeldLock>> held_;
@@ -34,7 +41,7 @@ class HeldChain final : public HeldLock {
 
 class Chain final : public Lock {
  public:
-  explicit Chain(std::vector<ChainPart> parts) : parts_(std::move(parts)) {}
+  Chain(std::vector<ChainPart> parts, Clock& clock) : parts_(std::move(parts)), clock_(clock) {}
   Chain(const Chain&) = delete;
   Chain& operator=(const Chain&) = delete;
   ~Chain() override { let_go(); }
@@ -43,15 +50,22 @@ class Chain final : public Lock {
     while (next_ < parts_.size()) {
       ChainPart& part = parts_[next_];
       auto held = part.lock->try_acquire();
-      if (held && *held == nullptr) return nullptr;
+      if (held && *held == nullptr) {
+        if (part.need != Need::kCourtesy) return nullptr;
+        const Clock::TimePoint now = clock_.now();
+        if (!courtesy_since_) courtesy_since_ = now;
+        if (now - *courtesy_since_ < part.patience) return nullptr;
+      }
       ++next_;
-      if (held) {
+      if (held && *held != nullptr) {
         held_.push_back(*std::move(held));
         if (part.need != Need::kCourtesy) join(kind_, part.lock->kind());
+      } else if (part.need == Need::kCourtesy) {
+        continue;
       } else if (part.need == Need::kRequired) {
         let_go();
         return fail(std::move(held).error());
-      } else if (part.need == Need::kOneOf) {
+      } else {
         failed_.push_back(std::move(held).error());
       }
     }
@@ -106,8 +120,10 @@ class Chain final : public Lock {
   }
 
   std::vector<ChainPart> parts_;
-  std::size_t next_ = 0;                         ///< the part that is wanted next
-  std::vector<std::unique_ptr<HeldLock>> held_;  ///< those before it, as far as they work
+  Clock& clock_;
+  std::optional<Clock::TimePoint> courtesy_since_;  ///< waited for a lock that may be done without
+  std::size_t next_ = 0;                            ///< the part that is wanted next
+  std::vector<std::unique_ptr<HeldLock>> held_;     ///< those before it, as far as they work
   std::string kind_;
   std::string last_kind_;
   std::vector<Error> failed_;
@@ -116,8 +132,8 @@ class Chain final : public Lock {
 
 }  // namespace
 
-std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts) {
-  return std::make_unique<Chain>(std::move(parts));
+std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts, Clock& clock) {
+  return std::make_unique<Chain>(std::move(parts), clock);
 }
 
 }  // namespace fvprefetch

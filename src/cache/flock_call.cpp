@@ -22,6 +22,8 @@ struct Shared {
 };
 
 constexpr std::chrono::milliseconds kUntilOthersHaveIt{5};
+constexpr std::chrono::milliseconds kServer{50};
+constexpr std::chrono::milliseconds kOneKernel{1'000};
 
 void wait_for(const std::string& sign) {
   constexpr std::chrono::microseconds kPause{100};
@@ -99,10 +101,27 @@ bool FlockCalls::queues(std::uint64_t id, const std::string& directory) {
 }
 
 std::chrono::milliseconds FlockCalls::shortly(std::uint64_t id, const std::string& directory) {
-  constexpr std::chrono::milliseconds kServer{50};
-  constexpr std::chrono::milliseconds kOneKernel{1'000};
   const std::lock_guard guard(mutex_);
   return device(id, directory).local ? kOneKernel : kServer;
+}
+
+std::chrono::milliseconds FlockCalls::shortly(const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  const auto known = directories_.find(directory);
+  return known == directories_.end() || known->second ? kOneKernel : kServer;
+}
+
+bool FlockCalls::answers_at_once(const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  const auto known = directories_.find(directory);
+  return known != directories_.end() && known->second;
+}
+
+void FlockCalls::answered(const std::string& directory) {
+  if (answers_at_once(directory)) return;
+  const bool local = posix::is_local(directory);
+  const std::lock_guard guard(mutex_);
+  directories_[directory] = local;
 }
 
 void FlockCalls::answered(std::uint64_t id) {

@@ -63,6 +63,13 @@ class FlockCalls {
   /// change the order of what is fetched; where there is a server, others are asked meanwhile.
   [[nodiscard]] std::chrono::milliseconds shortly(std::uint64_t device,
                                                   const std::string& directory);
+  /// The same of any call in `directory`; as for one kernel until it is known. No I/O.
+  [[nodiscard]] std::chrono::milliseconds shortly(const std::string& directory);
+  /// Whether calls in `directory` may be made without a thread: one kernel has it to itself, and a
+  /// call in it has returned. No I/O.
+  [[nodiscard]] bool answers_at_once(const std::string& directory);
+  /// A call in `directory` has returned. Looks what it lies on, and so may hang.
+  void answered(const std::string& directory);
   /// What a call that was made on `device` came to.
   void answered(std::uint64_t device);
   void hung(std::uint64_t device);
@@ -95,6 +102,7 @@ class FlockCalls {
 
   Habits habits_;
   std::mutex mutex_;
+  std::map<std::string, bool> directories_;  ///< where calls have returned: local; under mutex_
   std::map<std::uint64_t, Device> devices_;  ///< under mutex_
   /// Shared with the threads, which may outlive it.
   std::shared_ptr<std::atomic<std::size_t>> queued_ = std::make_shared<std::atomic<std::size_t>>(0);

@@ -4,26 +4,32 @@
 //
 // On disk. One process has one record for each directory in which it holds leases,
 //   <dir>/<8 hex>.lease-record   1 KiB: a JSON object, filled up with blanks
-//     {"version": 1, "beat": N, "host", "boot", "pid_namespace", "pid", "started", "user", "job",
-//      "step", "since", "bytes_done"}
+//     {"version": 1, "beat": N, "host", "boot", "pid_namespace", "pid", "started", "nonce", "user",
+//      "job", "step", "since", "bytes_done"}
 // and a lease is one more hard link to it, <dir>/<stem>.lease:
 //   take      link(record, lease); it worked when st_nlink of the record grew by one, whatever
 //             link() returned: over NFS the answer may be lost and the call repeated (open(2))
-//   beat      the record is written anew in place every few seconds, all leases of the process at
+//   beat      the record is written anew in place every few seconds, all leases in a directory at
 //             once. In place, because a rename onto a lease that was lost would take its new
-//             holder's away
-//   let go    unlink(lease), if it still leads to our record
-//   dead      the same inode with the same text for `dead_after`, on the clock of the one who
-//             waits: no two hosts' clocks are compared. Or, at once, when this very kernel says
-//             that the process is gone
+//             holder's away. Each file system has a thread of its own for it, and nothing that
+//             thread needs is held over I/O elsewhere: one that hangs silences only its own
+//   ours      the name leads to our record: by inode, and where that differs by the random nonce
+//             in its text, since many FUSE file systems number inodes by path
+//   let go    unlink(lease), if it is still ours
+//   dead      the same text for `dead_after`, on the clock of the one who waits: no two hosts'
+//             clocks are compared. Or, at once, when this very kernel says that the process is
+//             gone, or when the record names this process and no lock of it holds the lease
+//   expired   a holder that could not renew for three quarters of `dead_after` stops its work
+//             before others begin theirs
 //   take over rename(lease, <lease>.<8 hex>), which one waiter alone can do; then what was moved is
 //             compared with what was judged dead:
 //               W1: judges ... moves, makes its own lease
 //               W2: judges ...................................... moves: that is W1's, and is put
 //             back by link(). Should that fail, W1 has lost its lease and finds out, as a holder
 //             does that was suspended
-// Where hard links are refused (object stores, some FUSE) the lease is a directory, which mkdir()
-// makes for one alone, with the record in it; all else is the same.
+// Where hard links are refused, or the new name gets an inode number of its own (object stores,
+// many FUSE file systems: base/claim finds out, for `doctor` as well), the lease is a directory,
+// which mkdir() makes for one alone, with the record in it; all else is the same.
 //
 // A record of a later version, an empty or a garbled one is a holder like any other, without a
 // name: its text changes or it is dead. Refused: a time of expiry in the record (clocks differ by
@@ -48,6 +54,8 @@ struct LeaseTimes {
   std::chrono::milliseconds dead_after{60'000};
   /// Several beats may be lost before a holder counts as dead.
   [[nodiscard]] std::chrono::milliseconds beat() const { return dead_after / 12; }
+  /// So long a holder goes on without having renewed.
+  [[nodiscard]] std::chrono::milliseconds stop_after() const { return dead_after * 3 / 4; }
 };
 
 /// A lease that somebody else is expected to take.
@@ -57,7 +65,7 @@ class AwaitedLease : public Lock {
   [[nodiscard]] virtual bool held_by_other() const = 0;
 };
 
-/// Holds the leases of one run and keeps them alive, from the first one on, by one thread. Must
+/// Holds the leases of one run and keeps them alive, by one thread for each file system. Must
 /// outlive its leases. Any thread.
 class LeaseKeeper {
  public:
@@ -82,8 +90,6 @@ class LeaseKeeper {
   struct State;
 
  private:
-  void begin_to_beat();
-
   std::shared_ptr<State> state_;
 };
 

@@ -8,6 +8,7 @@
 //                              holder dies; between nodes it may be local, a no-op or refused
 //   lease   cache/lease        a name that one process makes, with a heartbeat; true between nodes
 //   chain   here               several at once, in order: "auto" is a flock and, inside it, a lease
+//   answering  here            another one, whose file system may hang: the caller never does
 #pragma once
 
 #include <chrono>
@@ -47,6 +48,9 @@ class HeldLock {
   virtual void tell() = 0;
   /// Somebody took it over, because he could not see us live: we were suspended, or cut off.
   [[nodiscard]] virtual bool lost() = 0;
+  /// The lock could not be renewed for so long that others may soon take it over: what it guards
+  /// must stop, with this error, which names the lock and why. No I/O, never blocks.
+  [[nodiscard]] virtual std::optional<Error> expired() { return std::nullopt; }
 };
 
 class Lock {
@@ -67,10 +71,11 @@ class Lock {
 };
 
 /// flock(2) on `path`, the very files of Python's filelock: opened without truncation and without
-/// following links, mode `mode`, never unlinked by us; after acquiring, the inode is compared with
-/// the path's, since some filelock versions unlink the file on release. The call is made as `calls`
-/// thinks best, which must outlive the Lock and what it gives; a call that does not return is
-/// kInternal. tell() writes `self` beside it; its `since` is the moment of acquiring.
+/// following links, mode `mode`, never unlinked by us; what is not a regular file is kPermission;
+/// after acquiring, the inode is compared with the path's, since some filelock versions unlink the
+/// file on release. The call is made as `calls` thinks best, which must outlive the Lock and what
+/// it gives; a call that does not return is kInternal. tell() writes `self` beside it; its `since`
+/// is the moment of acquiring.
 [[nodiscard]] std::unique_ptr<Lock> make_flock(std::string path, unsigned mode, Holder self,
                                                FlockCalls& calls);
 
@@ -80,14 +85,23 @@ struct ChainPart {
   enum class Need {
     kRequired,  ///< its failure is the chain's
     kOneOf,     ///< gone on without, with a warning, when the other parts of this kind hold
-    kCourtesy   ///< gone on without, silently
+    kCourtesy   ///< gone on without, silently, also when it stays held for `patience`
   };
   Need need = Need::kRequired;
+  std::chrono::milliseconds patience{10'000};  ///< kCourtesy only
 };
 /// All of `parts`, taken in order; what is taken is kept while the next one is waited for, so that
 /// of those who wait behind the same flock one alone looks at the lease. kInternal when none of the
 /// kOneOf parts works.
-[[nodiscard]] std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts);
+[[nodiscard]] std::unique_ptr<Lock> make_chain(std::vector<ChainPart> parts,
+                                               Clock& clock = real_clock());
+
+/// `lock`, whose name lies in `directory`, with calls that do not block: until the file system is
+/// known to be one kernel's own and to answer, each try is made on a thread. Held by another while
+/// that is under way, kInternal when it has not returned within the patience of `calls`.
+[[nodiscard]] std::unique_ptr<Lock> make_answering(std::unique_ptr<Lock> lock,
+                                                   std::string directory,
+                                                   std::shared_ptr<FlockCalls> calls);
 
 /// Who holds the lock at `path` as the record beside it, or this host's kernel, tells; nullopt when
 /// neither knows of a living holder. Reads only: it does not try the lock.

@@ -427,7 +427,22 @@ class FetchLoop {
 
   void tell() {
     tell_holders();
+    stop_what_may_be_taken_over();
     if (session_.clock().now() >= next_progress_) tell_progress();
+  }
+
+  /// Before others begin what this process can no longer claim. What has all its bytes is
+  /// published all the same: that takes an instant, and is right however many do it.
+  void stop_what_may_be_taken_over() {
+    const std::vector<Slot*> active = active_;  // finish() changes it
+    for (Slot* slot : active) {
+      if (slot->phase != Phase::kRunning || !slot->destination->guard.held) continue;
+      auto why = slot->destination->guard.held->expired();
+      if (!why) continue;
+      left_bytes_ += slot->bytes;
+      engine().cancel(slot->download);
+      finish(*slot, *std::move(why));
+    }
   }
 
   /// Of locks that are held for a while.

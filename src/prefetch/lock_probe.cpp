@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "base/claim.h"
@@ -176,31 +177,53 @@ class NameProbe : public Patient {
   bool held_ = false;
 };
 
+// As a lease does it (base/claim), so that what is said here is what a fetch meets.
 class LinkProbe final : public NameProbe {
  public:
   LinkProbe(std::string path, const std::string& who, milliseconds patience)
-      : NameProbe(std::move(path), patience), own_(this->path() + "." + who) {}
+      : NameProbe(std::move(path), patience), own_(std::make_shared<Own>()) {
+    own_->path = this->path() + "." + who;
+  }
 
  private:
+  struct Own {
+    std::string path;
+    std::string text = posix::random_hex(16);
+    posix::Fd fd;
+  };
+
   std::function<int()> maker() const override {
     return [path = path(), own = own_]() -> int {
-      if (!posix::exists(own)) {
-        const auto made = posix::create_private(own);
+      if (!own->fd) {
+        auto made = posix::create_private(own->path);
         if (!made) return errno_of(made.error());
+        const Status written =
+            posix::write_at(*made, 0, std::as_bytes(std::span(own->text)), own->path);
+        if (!written) return errno_of(written.error());
+        own->fd = *std::move(made);
       }
-      const int failed = posix::hard_link(own, path);
-      // Over NFS the answer may be lost and the call repeated: the links tell (open(2)).
-      const auto info = posix::peek(own, 0);
-      if (!info || !*info) return failed != 0 ? failed : EIO;
-      if ((*info)->info.links == 2) return 0;
-      return failed != 0 ? failed : EIO;
+      const auto claim =
+          posix::claim_by_link(own->fd, own->path, path, own->text.size(),
+                               [&own](const std::string& text) { return text == own->text; });
+      if (!claim) return errno_of(claim.error());
+      switch (claim->outcome) {
+        case posix::LinkClaim::Outcome::kMade:
+          return 0;
+        case posix::LinkClaim::Outcome::kTaken:
+          return EEXIST;
+        case posix::LinkClaim::Outcome::kNoLinks:
+          return claim->error != 0 ? claim->error : EOPNOTSUPP;
+        case posix::LinkClaim::Outcome::kNoFile:
+          break;
+      }
+      return EIO;
     };
   }
   std::function<int()> remover() const override {
     return [path = path()] { return posix::remove_file(path) ? 0 : EIO; };
   }
 
-  std::string own_;
+  std::shared_ptr<Own> own_;  ///< one call at a time uses it: who hung is not asked again
 };
 
 class MkdirProbe final : public NameProbe {

@@ -43,17 +43,29 @@ class Locks {
   /// For those who wait for us.
   void tell_progress(std::uint64_t bytes_done) { leases_.tell_progress(bytes_done); }
   /// Called when a lock that we wait for may be ours.
-  [[nodiscard]] Wake& wake() { return wake_; }
+  [[nodiscard]] Wake& wake() { return shared_->wake; }
 
  private:
   /// Where FastVideo, a Python program, has its temporary files; "" when there is no such place.
   [[nodiscard]] const std::string& temporary_directory();
 
+  /// A call that hangs may outlive all else.
+  struct Shared {
+    Shared(bool in_real_time, std::size_t most_queued);
+    Wake wake;  ///< before what calls it
+    FlockCalls calls;
+  };
+
+  /// With calls that do not block, where time does not stand still.
+  [[nodiscard]] std::unique_ptr<Lock> answering(std::unique_ptr<Lock> lock,
+                                                const std::string& path) const;
+
   const Options& options_;
   EnvironmentLookup env_;
   Holder self_;
-  Wake wake_;  ///< before what calls it
-  FlockCalls calls_;
+  Clock& clock_;
+  bool in_real_time_;
+  std::shared_ptr<Shared> shared_;
   LeaseKeeper leases_;
   std::optional<std::string> temporary_directory_;
 };

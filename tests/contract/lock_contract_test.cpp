@@ -80,8 +80,8 @@ struct Ground {
   }
   std::unique_ptr<Lock> chain(const std::string& path) {
     std::vector<ChainPart> parts;
-    parts.push_back({flock(path), ChainPart::Need::kOneOf});
-    parts.push_back({leases.lease(path), ChainPart::Need::kOneOf});
+    parts.push_back({flock(path), ChainPart::Need::kOneOf, {}});
+    parts.push_back({leases.lease(path), ChainPart::Need::kOneOf, {}});
     return make_chain(std::move(parts));
   }
 };
@@ -102,7 +102,13 @@ std::unique_ptr<Lock> lease_on(Ground& ground, const std::string& path) {
 std::unique_ptr<Lock> auto_on(Ground& ground, const std::string& path) {
   return ground.chain(path);
 }
+std::unique_ptr<Lock> answering_on(Ground& ground, const std::string& path) {
+  // What it is given to use goes with the ground, after all locks.
+  const auto calls = std::shared_ptr<FlockCalls>(std::shared_ptr<void>(), &ground.calls);
+  return make_answering(ground.flock(path), posix::parent(path), calls);
+}
 constexpr Kind kKinds[] = {
+    {"answering", &answering_on, Flocking::kHonest, 0, "flock"},
     {"flock", &flock_on, Flocking::kHonest, 0, "flock"},
     {"lease", &lease_on, Flocking::kHonest, 0, "lease"},
     {"auto", &auto_on, Flocking::kHonest, 0, "flock+lease"},
@@ -470,6 +476,94 @@ TEST_P(FlockRefused, IsAnErrorThatTheCallerCanGoOnFrom) {
   EXPECT_EQ(dir_.files(), std::vector<std::string>{"blob.lock"});
 }
 INSTANTIATE_TEST_SUITE_P(Rows, FlockRefused, ::testing::ValuesIn(kRefusals), row_name<Refusal>);
+
+// A lock of its own for what the others do to it.
+class Scripted final : public Lock {
+ public:
+  explicit Scripted(std::function<bool()> taken) : taken_(std::move(taken)) {}
+  [[nodiscard]] Result<std::unique_ptr<HeldLock>> try_acquire() override {
+    if (!taken_()) return nullptr;
+    class Held final : public HeldLock {
+      void tell() override {}
+      [[nodiscard]] bool lost() override { return false; }
+    };
+    return std::make_unique<Held>();
+  }
+  [[nodiscard]] std::string describe_holder() const override { return "another"; }
+  [[nodiscard]] std::string kind() const override { return "scripted"; }
+
+ private:
+  std::function<bool()> taken_;
+};
+
+TEST(Chain, WaitsForACourtesyAsLongAsItSaysAndGoesOnWithout) {
+  FakeClock clock;
+  std::vector<ChainPart> parts;
+  parts.push_back({std::make_unique<Scripted>([] { return false; }), ChainPart::Need::kCourtesy,
+                   milliseconds(10'000)});
+  parts.push_back({std::make_unique<Scripted>([] { return true; }), ChainPart::Need::kOneOf, {}});
+  const auto chain = make_chain(std::move(parts), clock);
+  EXPECT_TRUE(is_held(*chain));
+  clock.advance(milliseconds(9'999));
+  EXPECT_TRUE(is_held(*chain));
+  clock.advance(milliseconds(1));
+  EXPECT_FALSE(is_held(*chain));
+  EXPECT_EQ(chain->kind(), "scripted");
+}
+
+// A call that does not return.
+class Hang {
+ public:
+  bool operator()() {
+    over_.wait(false);
+    return true;
+  }
+  void end() {
+    over_ = true;
+    over_.notify_all();
+  }
+
+ private:
+  std::atomic<bool> over_ = false;
+};
+
+std::unique_ptr<Lock> hanging(const std::shared_ptr<Hang>& hang, milliseconds patience) {
+  const auto calls = std::make_shared<FlockCalls>(
+      FlockCalls::Habits{.patience = patience, .may_queue = false, .wake = nullptr});
+  return make_answering(std::make_unique<Scripted>([hang] { return (*hang)(); }), "/nowhere",
+                        calls);
+}
+
+TEST(Answering, CallThatHangsDoesNotHoldUpItsCaller) {
+  const auto hang = std::make_shared<Hang>();
+  const auto lock = hanging(hang, milliseconds(1'000'000));
+  const auto tried = lock->try_acquire();
+  ASSERT_TRUE(IsOk(tried));
+  EXPECT_EQ(*tried, nullptr);
+  EXPECT_NE(lock->describe_holder().find("/nowhere"), std::string::npos) << lock->describe_holder();
+  hang->end();
+  EXPECT_NE(*acquire(*lock), nullptr);
+}
+
+TEST(Answering, CallThatGoesOnHangingIsALockThatDoesNotWork) {
+  const auto hang = std::make_shared<Hang>();
+  const auto lock = hanging(hang, milliseconds(1));
+  EXPECT_TRUE(FailsWith(acquire(*lock), ErrorCode::kInternal, "/nowhere"));
+  hang->end();
+}
+
+TEST(Answering, WhatComesAfterItsEndIsLetGo) {
+  const TempDir dir;
+  const std::string path = dir / "blob.lock";
+  const auto calls = std::make_shared<FlockCalls>();
+  flocking = Flocking::kHangs;
+  {
+    const auto lock = make_answering(make_flock(path, 0664, {}, *calls), dir.path(), calls);
+    EXPECT_EQ(*lock->try_acquire(), nullptr);
+  }
+  flocking = Flocking::kHonest;
+  EXPECT_NE(*acquire(*make_flock(path, 0664, {}, *calls)), nullptr);
+}
 
 }  // namespace
 }  // namespace fvprefetch

@@ -353,10 +353,9 @@ class Contention(harness.EndToEnd):
                 path = self.manifest([entry], "one.json")
                 lock = fastvideo_lock(self.dir / "tmp", key)
                 holder = self.python_holds(lock)
-                done = self.fvp(path, "--lock-timeout", "3s")
-                self.assert_ok(done, 11)
-                self.assertIn(f"pid {holder.pid} (python", done.stderr)
                 run = self.start(path)
+                self.assertIn(f"pid {holder.pid} (python", self.waiting_line(run))
+                self.assertFalse(any(self.dir.rglob("*.fvprefetch-part")))
                 holder.stdin.write("\n")
                 holder.stdin.flush()
                 self.finish(run)
@@ -369,6 +368,55 @@ class Contention(harness.EndToEnd):
         answer = self.run_command([harness.oracle_python(), "-c", probe, fastvideo_lock(self.dir / "tmp", self.url)])
         self.assertEqual(answer.stdout, "busy\n", answer.stderr)
         self.finish(run)
+
+    def waiting_line(self, run):
+        for line in run.stderr:
+            if "waiting" in line:
+                return line
+        return ""
+
+    def test_fastvideo_s_lock_is_waited_for_only_for_a_while(self):
+        self.python_holds(fastvideo_lock(self.dir / "tmp", self.url))
+        self.assert_ok(self.fvp(self.path, "--lock-timeout", "3s"))
+        self.assert_once()
+
+    def test_a_fifo_at_the_name_of_a_lock_is_neither_waited_for_nor_used(self):
+        self.assert_ok(self.fvp(self.path))
+        (ours,) = self.locks.glob("*.lock")
+        for lock, warned in ((fastvideo_lock(self.dir / "tmp", self.url), False), (ours, True)):
+            with self.subTest(str(lock)):
+                self.file.unlink()
+                lock.unlink()
+                os.mkfifo(lock, 0o644)
+                done = self.fvp(self.path)
+                self.assert_ok(done)
+                self.assertEqual("is not a regular file" in done.stderr, warned, done.stderr)
+
+    def test_a_file_system_that_hangs_in_a_lock_s_call_leaves_signals_heard(self):
+        # The first call of all: a disk of this kernel alone that has answered is asked without a thread.
+        for call, lock in (("open", "auto"), ("link", "lease")):
+            with self.subTest(call):
+                shim = harness.BUILD / "tests/shims/libhanging_names.so"
+                run = self.start(self.path, "--lock", lock, env={
+                    "LD_PRELOAD": str(shim), "FVPREFETCH_SHIM_HANGS_IN": call, "FVPREFETCH_SHIM_BELOW": str(self.eval_cache)})
+                self.assertIn("does not answer", self.waiting_line(run))
+                run.send_signal(signal.SIGTERM)
+                _, err = run.communicate(timeout=harness.PATIENCE)
+                self.assertEqual(run.returncode, 128 + signal.SIGTERM, err)
+
+    def test_a_holder_that_cannot_renew_its_lease_stops_and_can_be_resumed(self):
+        self.slowly()
+        shim = harness.BUILD / "tests/shims/libhanging_names.so"
+        run = self.start(self.path, "--lease-timeout", "2s", env={
+            "LD_PRELOAD": str(shim), "FVPREFETCH_SHIM_HANGS_IN": "renew", "FVPREFETCH_SHIM_BELOW": str(self.eval_cache)})
+        _, err = run.communicate(timeout=harness.PATIENCE)
+        self.assertEqual(run.returncode, 11, err)
+        self.assertIn("could not be renewed", err)
+        self.assertIn(str(self.locks), err)
+        self.assertFalse(self.file.exists())
+        self.hub.no_faults()
+        self.assert_ok(self.fvp(self.path))
+        self.assertEqual(self.file.read_bytes(), self.data)
 
     def test_fastvideo_s_lock_is_a_courtesy(self):
         fastvideo_lock(self.dir / "tmp", self.url).mkdir()  # cannot be opened

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -597,6 +598,30 @@ TEST(OpenLockFile, RefusesASymbolicLink) {
   EXPECT_FALSE(exists(dir / "elsewhere"));
 }
 
+struct InTheWay {
+  const char* name;
+  void (*make)(const std::string& path);
+};
+constexpr InTheWay kInTheWay[] = {
+    {"fifo", [](const std::string& path) { ASSERT_EQ(::mkfifo(path.c_str(), 0644), 0); }},
+    {"directory", [](const std::string& path) { fs::create_directory(path); }},
+    {"device",
+     [](const std::string& path) {
+       ASSERT_EQ(::mknod(path.c_str(), S_IFCHR | 0666, makedev(1, 3)), 0) << "needs root";
+     }},
+    {"socket",
+     [](const std::string& path) { ASSERT_EQ(::mknod(path.c_str(), S_IFSOCK | 0666, 0), 0); }},
+};
+class LockFileInTheWay : public ::testing::TestWithParam<InTheWay> {};
+TEST_P(LockFileInTheWay, IsNotALockFile) {
+  const TempDir dir;
+  GetParam().make(dir / "l");
+  EXPECT_TRUE(
+      FailsWith(open_lock_file(dir / "l", 0664), ErrorCode::kPermission, "not a regular file"));
+}
+INSTANTIATE_TEST_SUITE_P(Rows, LockFileInTheWay, ::testing::ValuesIn(kInTheWay),
+                         row_name<InTheWay>);
+
 // Runs `body` in a child that is another user, and returns its exit status; root only.
 template <typename F>
 int as_nobody(F&& body) {
@@ -628,6 +653,19 @@ TEST(OpenLockFile, OpensForReadingWhatAnotherLetsUsOnlyRead) {
   const std::string path = dir / "l";
   EXPECT_EQ(as_nobody([&] { return open_lock_file(path, 0664).has_value() ? 0 : 1; }), 0);
   EXPECT_EQ(mode_of(path), 0644U);
+}
+
+TEST(OpenLockFile, FifoThatAnotherLetsUsOnlyReadIsNotWaitedFor) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be two users";
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 0755), 0);
+  const std::string path = dir / "l";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0644), 0);
+  EXPECT_EQ(as_nobody([&] {
+              (void)::alarm(60);  // ends a wait that would never end
+              return open_lock_file(path, 0664).has_value() ? 1 : 0;
+            }),
+            0);
 }
 
 TEST(OpenLockFile, ForbiddenDirectoryIsAPermissionError) {

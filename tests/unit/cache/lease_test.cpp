@@ -8,12 +8,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/posix.h"
@@ -21,6 +25,7 @@
 #include "support/fake_clock.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
+#include "support/tiny_disk.h"
 
 // The link and rename of this program: the linker takes these before libc's.
 static std::function<int(const char*, const char*)>* instead_of_link = nullptr;
@@ -39,6 +44,17 @@ extern "C" ssize_t pread(int fd, void* data, size_t size, off_t offset) {
   }
   return ::syscall(SYS_pread64, fd, data, size, offset);
 }
+static std::function<int(int)>* before_pwrite = nullptr;  // an errno, or 0
+extern "C" ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
+  if (before_pwrite != nullptr) {
+    const int failed = (*before_pwrite)(fd);
+    if (failed != 0) {
+      errno = failed;
+      return -1;
+    }
+  }
+  return ::syscall(SYS_pwrite64, fd, data, size, offset);
+}
 extern "C" int rename(const char* from, const char* to) noexcept {
   if (auto* hook = std::exchange(before_next_rename, nullptr)) (*hook)();
   return static_cast<int>(::syscall(SYS_rename, from, to));
@@ -53,6 +69,7 @@ using testing::FakeClock;
 using testing::IsOk;
 using testing::row_name;
 using testing::TempDir;
+using testing::TinyDisk;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
@@ -60,7 +77,10 @@ constexpr std::chrono::milliseconds kDeadAfter = 60s;
 
 class Lease : public ::testing::Test {
  protected:
-  ~Lease() override { instead_of_link = nullptr; }
+  ~Lease() override {
+    instead_of_link = nullptr;
+    before_pwrite = nullptr;
+  }
 
   // A process of its own, as far as leases go.
   LeaseKeeper& keeper() {
@@ -339,8 +359,9 @@ struct Refusal {
   const char* name;
   int number;
 };
-constexpr Refusal kRefusals[] = {
-    {"vfat", EPERM}, {"gcsfuse", ENOSYS}, {"fuse", EOPNOTSUPP}, {"afs", EXDEV}, {"many", EMLINK}};
+constexpr Refusal kRefusals[] = {{"vfat", EPERM},   {"gcsfuse", ENOSYS}, {"fuse", EOPNOTSUPP},
+                                 {"afs", EXDEV},    {"many", EMLINK},    {"rclone", EIO},
+                                 {"cryfs", ERANGE}, {"another", ENOMSG}};
 class LeaseWithoutLinks : public Lease, public ::testing::WithParamInterface<Refusal> {
  protected:
   LeaseWithoutLinks() { instead_of_link = &refusal_; }
@@ -385,6 +406,188 @@ TEST_F(Lease, LinkThatBecomesASymbolicOneIsADirectoryInstead) {
   const auto held = take(*lock());
   ASSERT_NE(held, nullptr);
   EXPECT_TRUE(fs::is_directory(path_));
+}
+
+// FUSE without use_ino: the new name works, and is another file for all that the kernel tells.
+class LeaseByPath : public Lease {
+ protected:
+  LeaseByPath() { instead_of_link = &copy_; }
+  std::function<int(const char*, const char*)> copy_ = [](const char* from, const char* to) {
+    std::error_code error;
+    if (fs::copy_file(from, to, error)) return 0;
+    errno = EEXIST;
+    return -1;
+  };
+};
+
+TEST_F(LeaseByPath, LinkWithAnInodeNumberOfItsOwnIsADirectoryInstead) {
+  const auto held = take(*lock());
+  ASSERT_NE(held, nullptr);
+  EXPECT_TRUE(fs::is_directory(path_));
+  EXPECT_FALSE(held->lost());
+  EXPECT_EQ(take(*lock()), nullptr);
+}
+
+TEST_F(LeaseByPath, NothingIsLeftOfIt) {
+  (void)take(*lock());
+  EXPECT_TRUE(left().empty());
+  EXPECT_FALSE(posix::exists(path_));
+}
+
+TEST_F(Lease, NumberedAnewItIsHeldByItsText) {
+  LeaseKeeper& mine = keeper();
+  auto held = take(*mine.lease(lock_path_));
+  // The same contents with another inode number: what such a file system shows after a while.
+  fs::copy_file(path_, path_ + ".copy");
+  fs::rename(path_ + ".copy", path_);
+  mine.beat();
+  EXPECT_FALSE(held->lost());
+  held.reset();
+  EXPECT_FALSE(posix::exists(path_));
+}
+
+TEST_F(Lease, DeadHolderThatIsNumberedAnewByTheRenameIsTakenOver) {
+  write_foreign();
+  const auto mine = lock();
+  EXPECT_EQ(take(*mine), nullptr);
+  clock_.advance(kDeadAfter);
+  std::function<void()> renumber = [&] {
+    fs::copy_file(path_, path_ + ".copy");
+    fs::rename(path_ + ".copy", path_);
+  };
+  before_next_rename = &renumber;
+  EXPECT_NE(take(*mine), nullptr);
+}
+
+TEST_F(Lease, ThatNamesThisProcessAndIsHeldByNoLockIsOurs) {
+  {
+    LeaseKeeper& gone = keeper();
+    const auto held = take(*gone.lease(lock_path_));
+    fs::copy_file(path_, dir_ / "orphan");
+  }
+  keepers_.clear();
+  fs::rename(dir_ / "orphan", path_);
+  EXPECT_NE(take(*lock()), nullptr);
+}
+
+TEST_F(Lease, ThatAnotherLockOfThisProcessHoldsIsNot) {
+  LeaseKeeper& other = keeper();
+  const auto held = take(*other.lease(lock_path_));
+  EXPECT_EQ(take(*lock()), nullptr);
+  EXPECT_EQ(take(*other.lease(lock_path_)), nullptr);
+}
+
+TEST_F(Lease, HolderThatCannotRenewStopsBeforeOthersBegin) {
+  LeaseKeeper& mine = keeper();
+  const auto held = take(*mine.lease(lock_path_));
+  std::function<int(int)> fails = [](int) { return EIO; };
+  before_pwrite = &fails;
+  const auto beat = LeaseTimes{kDeadAfter}.beat();
+  std::optional<Error> told;
+  auto silent = 0ms;
+  while (!told && silent < kDeadAfter) {
+    clock_.advance(beat);
+    silent += beat;
+    mine.beat();
+    told = held->expired();
+  }
+  ASSERT_TRUE(told);
+  EXPECT_GE(silent, kDeadAfter / 2);
+  EXPECT_LT(silent, kDeadAfter);
+  EXPECT_NE(told->message.find(path_), std::string::npos) << told->message;
+  EXPECT_NE(told->message.find("Input/output error"), std::string::npos) << told->message;
+}
+
+TEST_F(Lease, HolderThatMissedSomeBeatsAndThenRenewedGoesOn) {
+  LeaseKeeper& mine = keeper();
+  const auto held = take(*mine.lease(lock_path_));
+  std::function<int(int)> fails = [](int) { return EIO; };
+  for (int i = 0; i < 3; ++i) {
+    before_pwrite = &fails;
+    clock_.advance(kDeadAfter / 2);
+    mine.beat();
+    EXPECT_FALSE(held->expired());
+    before_pwrite = nullptr;
+    mine.beat();
+    EXPECT_FALSE(held->expired());
+  }
+}
+
+TEST_F(Lease, HolderThatWasSuspendedIsNotOneThatCannotRenew) {
+  LeaseKeeper& mine = keeper();
+  const auto held = take(*mine.lease(lock_path_));
+  clock_.advance(2 * kDeadAfter);
+  EXPECT_FALSE(held->expired());
+  mine.beat();
+  EXPECT_FALSE(held->expired());
+}
+
+// One file system hangs; leases on another must be renewed all the same.
+class LeaseBesideAHang : public Lease {
+ protected:
+  ~LeaseBesideAHang() override {
+    before_pwrite = nullptr;
+    free_ = true;
+    free_.notify_all();
+    while (in_it_ != 0) std::this_thread::sleep_for(1ms);
+  }
+  static std::uint64_t device_of(const std::string& path) {
+    struct ::stat status {};
+    return ::stat(path.c_str(), &status) == 0 ? status.st_dev : 0;
+  }
+  /// Waits for `count` changes of the record of the lease that goes with lock_path_.
+  [[nodiscard]] bool sees_beats(int count) {
+    const auto end = std::chrono::steady_clock::now() + 20s;
+    std::string last = dir_.read("locks/blob.lease");
+    while (count > 0 && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(1ms);
+      std::string now = dir_.read("locks/blob.lease");
+      if (now != last) --count;
+      last = std::move(now);
+    }
+    return count == 0;
+  }
+
+  TinyDisk other_;
+  const std::uint64_t hanging_ = device_of(other_.dir().path());
+  std::atomic<bool> hangs_ = false;
+  std::atomic<bool> free_ = false;
+  std::atomic<int> in_it_ = 0;
+  std::function<int(int)> hang_ = [this](int fd) {
+    struct ::stat status {};
+    if (hangs_ && ::fstat(fd, &status) == 0 && status.st_dev == hanging_) {
+      ++in_it_;
+      free_.wait(false);
+      --in_it_;
+    }
+    return 0;
+  };
+};
+
+TEST_F(LeaseBesideAHang, OneThatHangsInItsBeatSilencesOnlyItself) {
+  LeaseKeeper mine({}, LeaseTimes{240ms}, real_clock());
+  auto there = take(*mine.lease(other_.dir() / "y.lock"));
+  auto held = take(*mine.lease(lock_path_));
+  ASSERT_TRUE(held && there);
+  before_pwrite = &hang_;
+  hangs_ = true;
+  while (in_it_ == 0) std::this_thread::sleep_for(1ms);
+  EXPECT_TRUE(sees_beats(5));
+  free_ = true;
+  free_.notify_all();
+}
+
+TEST_F(LeaseBesideAHang, OneThatHangsWhileItIsTakenSilencesNone) {
+  LeaseKeeper mine({}, LeaseTimes{240ms}, real_clock());
+  auto held = take(*mine.lease(lock_path_));
+  ASSERT_NE(held, nullptr);
+  before_pwrite = &hang_;
+  hangs_ = true;
+  std::jthread taker([&] { (void)take(*mine.lease(other_.dir() / "y.lock")); });
+  while (in_it_ == 0) std::this_thread::sleep_for(1ms);
+  EXPECT_TRUE(sees_beats(5));
+  free_ = true;
+  free_.notify_all();
 }
 
 TEST_F(Lease, DirectoryOfAHolderThatDiedBeforeItsRecordIsTakenOver) {
