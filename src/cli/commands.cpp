@@ -203,7 +203,10 @@ struct FetchRun {
     auto loaded = manifest_of(call, [&]() -> Result<std::string> {
       return shares_input ? manifest_in_step(launch, options, read) : read();
     });
-    if (!loaded) return failed_report(loaded.error());
+    if (!loaded) {
+      fail_together(launch, options);
+      return failed_report(loaded.error());
+    }
     manifest = *std::move(loaded);
     if (!has_file_barrier(launch)) return prefetch(manifest, options);
     FileBarrierOptions how;
@@ -273,7 +276,11 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     job->abort(code);
   }
   if (prints_results(call.print, job->launch(), job->is_first())) {
-    code = print(result_of(report, call), code, console, distribution.attendance.must_stop);
+    // The others wait for this rank, whose reader may take its time.
+    code = print(result_of(report, call), code, console, [&] {
+      look_after(job->ranks(), distribution.attendance.vigil);
+      return distribution.attendance.must_stop();
+    });
   }
   if (speaker == Speaker::kForTheJob) {
     for (const std::string& line : failure_lines(report)) console.failure(line);

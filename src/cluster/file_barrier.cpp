@@ -65,6 +65,11 @@ std::string file_stem(const Launch& launch, bool shared, const Manifest& manifes
   return file_stem(launch, digested);
 }
 
+/// Every rank of the step comes, and comes to the same files.
+bool all_ranks_meet(const Launch& launch, bool shared) {
+  return launch.by_launcher() && launch.size && (shared || launch.nodes == 1);
+}
+
 /// How long a process that a script has started waits for rank 0 of its step.
 constexpr milliseconds kCalledAlone(5'000);
 
@@ -145,9 +150,7 @@ class FileBarrier {
 
   /// `own`: this process leaves no note of its own that it has taken the record.
   void wait_for_others(int own) {
-    if (launch_.by_launcher() && shared_ && launch_.size) {
-      meeting_.wait_for_others(*launch_.size - own);
-    }
+    if (all_ranks_meet(launch_, shared_)) meeting_.wait_for_others(*launch_.size - own);
   }
 
   StepResult take(Report report) {
@@ -206,6 +209,16 @@ Result<std::string> manifest_in_step(const Launch& launch, const Options& option
       file_stem(launch, launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\nstdin");
   return leads(launch, shared) ? leave_manifest(session, stem, read)
                                : await_manifest(session, stem);
+}
+
+void fail_together(const Launch& launch, const Options& options) {
+  Session session(options, {});
+  if (!has_file_barrier(launch) || !all_ranks_meet(launch, caches_may_be_shared(session))) return;
+  StepMeeting meeting(session, file_stem(launch, launch.run_traits + "\nfailed"),
+                      "step " + launch.run, *launch.rank, StepMeeting::Role::kOther);
+  if (!meeting.may_write()) return;
+  meeting.note_taken();
+  meeting.wait_for_others(*launch.size);
 }
 
 void note_without_mpi(const Launch& launch, const Options& options, const std::string& why) {

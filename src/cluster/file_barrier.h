@@ -59,6 +59,10 @@ struct FileBarrierOptions {
 [[nodiscard]] Result<std::string> manifest_in_step(
     const Launch& launch, const Options& options, const std::function<Result<std::string>()>& read);
 
+/// Of a failure that each process has met by itself before it came to prefetch_in_step(): waits
+/// until all have, 5 s at most, so that none is ended by the launcher before it can tell its code.
+void fail_together(const Launch& launch, const Options& options);
+
 /// This rank cannot use MPI, for the others that wait for it in MPI_Init. Best effort.
 void note_without_mpi(const Launch& launch, const Options& options, const std::string& why);
 /// What ranks of the step have noted so.

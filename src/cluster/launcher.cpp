@@ -6,7 +6,8 @@
 //   mpiexec (hydra)      PMI_{RANK,SIZE}, PMI_FD or PMI_PORT, and MPI_LOCALNRANKS, HYDI_CONTROL_FD,
 //                        which Slurm's pmi2 does not set. SLURM_STEP_* and even PMIX_* as above.
 //   flux                 FLUX_TASK_RANK, FLUX_JOB_SIZE; PMI_* by default, PMIX_* with its plugin.
-//   srun                 SLURM_STEP_ID, SLURM_STEP_NUM_TASKS, SLURM_PROCID. SLURM_MPI_TYPE is the
+//   srun                 SLURM_STEP_ID, SLURM_STEP_NUM_TASKS and _NODES, SLURM_PROCID.
+//   SLURM_MPI_TYPE is the
 //                        plugin in use; --mpi=none, the default of a site that sets none, takes it
 //                        away. pmix adds PMIX_*, pmi2 adds PMI_{FD,RANK,SIZE}, cray_shasta adds
 //                        PMI_CONTROL_PORT and PALS_*.
@@ -65,6 +66,7 @@ struct Told {
   std::string launcher = "none";
   std::optional<int> rank;
   std::optional<int> size;
+  std::optional<int> nodes;
   std::optional<int> local_rank;
   std::string run;
   std::string rank_variable;
@@ -166,6 +168,7 @@ Told look(const Variables& env) {
     told.launcher = "slurm";
     told_by(told, env, "SLURM_PROCID");
     told.size = step_tasks;
+    told.nodes = env.number("SLURM_STEP_NUM_NODES");
     told.local_rank = env.number("SLURM_LOCALID");
     told.run = slurm_run(env);
     look_at_slurm_servers(env, told);
@@ -240,6 +243,7 @@ Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_availa
   launch.launcher = told.launcher;
   launch.rank = told.rank;
   launch.size = told.size;
+  launch.nodes = told.nodes;
   launch.local_rank = told.local_rank;
   launch.run = told.run;
   launch.run_traits = traits(variables);

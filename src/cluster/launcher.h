@@ -33,6 +33,7 @@ struct Launch {
   std::string launcher = "none";  ///< "slurm", "openmpi", "hydra", "pals", "flux", "pmix", "none"
   std::optional<int> rank;        ///< as the launcher tells it
   std::optional<int> size;        ///< as the launcher tells it; not known to "pmix"
+  std::optional<int> nodes;       ///< as the launcher tells it
   std::optional<int> local_rank;  ///< among the processes of this node, as the launcher tells it
   /// What this start of processes is called, so that they find each other in a shared cache:
   /// "<job>.<step>.<restart>" under Slurm. Empty when the launcher tells nothing of that kind.

@@ -656,11 +656,11 @@ class Node {
     told_.reset();
     if (sends) tell(ends->sender.bytes_read());
     // What is still to be published waits for the disk.
-    const bool ended = !shipped->left_behind &&
-                       attended(ranks_, options_.attendance, [ends]() -> Status {
-                         ends->receiver.end();
-                         return {};
-                       }).has_value();
+    const bool ended =
+        !shipped->left_behind && attended(ranks_, options_.attendance, [ends]() -> Status {
+                                   ends->receiver.end();
+                                   return {};
+                                 }).has_value();
     if (!ended) {
       note_stop();
       state_.reset();  // the other thread's

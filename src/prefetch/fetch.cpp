@@ -405,8 +405,10 @@ class FetchLoop {
       publisher_.flush();
       publisher_.wait(std::chrono::ceil<milliseconds>(until - session_.clock().now()));
       finish_published();
+      tell_of_publishing();
       return tell();
     }
+    publishing_since_.reset();
     std::vector<Finished> ended = engine().poll(until, session_.options().stop);
     finish_published();
     if (ended.empty()) publisher_.flush();
@@ -423,6 +425,25 @@ class FetchLoop {
     }
     finish_published();
     tell();
+  }
+
+  /// All bytes are there, and the disk takes its time to sync or to take an archive apart.
+  void tell_of_publishing() {
+    constexpr std::chrono::seconds kFirst(2);
+    constexpr std::chrono::seconds kAgain(30);
+    if (active_.empty()) return publishing_since_.reset();
+    const Clock::TimePoint now = session_.clock().now();
+    if (!publishing_since_) {
+      publishing_since_ = now;
+      say_publishing_ = now + kFirst;
+    }
+    if (now < say_publishing_) return;
+    say_publishing_ = now + kAgain;
+    std::string what = "the file system: `" + active_.front()->job.target->final_path() +
+                       "` is being written to disk";
+    if (active_.size() > 1) what += ", and " + std::to_string(active_.size() - 1) + " more";
+    session_.emit(
+        Waiting{what, std::chrono::duration_cast<milliseconds>(now - *publishing_since_)});
   }
 
   void tell() {
@@ -672,7 +693,9 @@ class FetchLoop {
   std::set<std::string> prepared_;  ///< folders that this run has made or seen
   const std::string tag_ = posix::random_tag();  ///< of the partials: each file has one
   JournalNames journals_;
-  bool waited_ = false;  ///< since `journals_` was made
+  bool waited_ = false;                               ///< since `journals_` was made
+  std::optional<Clock::TimePoint> publishing_since_;  ///< nothing else is left to do
+  Clock::TimePoint say_publishing_{};
   Clock::TimePoint next_progress_{};
   bool look_for_unwanted_ = true;
   std::size_t files_done_ = 0;

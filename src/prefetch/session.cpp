@@ -178,8 +178,11 @@ std::unique_ptr<Fetcher> Session::new_fetcher(Transport& transport, int retries)
     if (delay < kWorthALine) return emit(FileRetried{"", "", why, delay, {}});
     emit(Warned{"", why + "; asking again in " + std::to_string(delay.count() / 1000) + " s"});
   };
+  const auto on_slow = [this](const std::string& address, std::chrono::milliseconds waited) {
+    emit(Waiting{"the answer of " + address, waited});
+  };
   return make_fetcher(transport, clock_, patience, random_, options_.stop, options_.stop_signal,
-                      on_wait);
+                      on_wait, on_slow);
 }
 
 HubStore Session::store(const hub::Repo& repo) const {

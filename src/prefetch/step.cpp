@@ -207,6 +207,7 @@ void StepMeeting::wait_for_others(int ranks) const {
 void StepMeeting::note_taken() const {
   const std::string temp = layout::UrlFile(root_, "").temporary(posix::random_tag());
   if (!posix::make_directories(posix::parent(temp))) return;
+  if (!posix::make_directories(files_.directory())) return;
   (void)posix::replace_text(temp, files_.taken(rank_), seen_);
 }
 

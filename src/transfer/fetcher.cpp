@@ -1,5 +1,6 @@
 #include "transfer/fetcher.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include "base/url.h"
@@ -52,14 +53,16 @@ class Running {
 class PatientFetcher final : public Fetcher {
  public:
   PatientFetcher(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random,
-                 std::stop_token stop, std::function<int()> stop_signal, OnWait on_wait)
+                 std::stop_token stop, std::function<int()> stop_signal, OnWait on_wait,
+                 OnSlow on_slow)
       : transport_(transport),
         clock_(clock),
         options_(options),
         random_(random),
         stop_(std::move(stop)),
         stop_signal_(std::move(stop_signal)),
-        on_wait_(std::move(on_wait)) {}
+        on_wait_(std::move(on_wait)),
+        on_slow_(std::move(on_slow)) {}
 
   Result<Response> fetch(const Request& request) override {
     for (int retry = 1;; ++retry) {
@@ -104,8 +107,10 @@ class PatientFetcher final : public Fetcher {
     asked.stall_timeout = options_.stall_timeout;
     asked.small = first;  // should HTTP/2 be what failed, it is not tried again
     const Running running(transport_, transport_.start(asked, keeper));
+    const Clock::TimePoint begin = clock_.now();
+    Clock::TimePoint say = on_slow_ ? begin + std::chrono::seconds(2) : Clock::TimePoint::max();
     for (;;) {
-      for (Completion& completion : transport_.poll(options_.deadline, stop_)) {
+      for (Completion& completion : transport_.poll(std::min(options_.deadline, say), stop_)) {
         if (completion.id == running.id()) return std::move(completion);
       }
       if (stop_.stop_requested()) return tl::unexpected(stopped());
@@ -113,6 +118,11 @@ class PatientFetcher final : public Fetcher {
         return fail(ErrorCode::kNetwork,
                     redact(request.url) + " had not answered when the deadline came",
                     "raise --deadline");
+      }
+      if (const Clock::TimePoint now = clock_.now(); now >= say) {
+        say = now + std::chrono::seconds(30);
+        on_slow_(redact(request.url),
+                 std::chrono::duration_cast<std::chrono::milliseconds>(now - begin));
       }
     }
   }
@@ -128,15 +138,18 @@ class PatientFetcher final : public Fetcher {
   std::stop_token stop_;
   std::function<int()> stop_signal_;
   OnWait on_wait_;
+  OnSlow on_slow_;
 };
 
 }  // namespace
 
 std::unique_ptr<Fetcher> make_fetcher(Transport& transport, Clock& clock, EngineOptions options,
                                       std::mt19937& random, std::stop_token stop,
-                                      std::function<int()> stop_signal, OnWait on_wait) {
+                                      std::function<int()> stop_signal, OnWait on_wait,
+                                      OnSlow on_slow) {
   return std::make_unique<PatientFetcher>(transport, clock, options, random, std::move(stop),
-                                          std::move(stop_signal), std::move(on_wait));
+                                          std::move(stop_signal), std::move(on_wait),
+                                          std::move(on_slow));
 }
 
 }  // namespace fvprefetch

@@ -43,6 +43,25 @@ class FetcherTest : public ::testing::Test {
   std::stop_source stop;
 };
 
+TEST_F(FetcherTest, AnAnswerThatDripsIsToldOfAfterTwoSecondsThenEveryThirty) {
+  Answer answer(200);
+  for (int i = 0; i < 40; ++i) answer.pause(seconds(1)).body(std::string(2048, ' '));
+  wire.on(kUrl, answer);
+  std::vector<std::string> told;
+  Request request;
+  request.url = kUrl;
+  const auto response =
+      make_fetcher(*transport, clock, options, random, stop.get_token(), {}, {},
+                   [&](const std::string& address, std::chrono::milliseconds waited) {
+                     told.push_back(address + " " + std::to_string(waited.count()));
+                   })
+          ->fetch(request);
+  ASSERT_TRUE(IsOk(response));
+  ASSERT_EQ(told.size(), 2U);
+  EXPECT_EQ(told[0], std::string(kUrl) + " 2000");
+  EXPECT_EQ(told[1], std::string(kUrl) + " 32000");
+}
+
 TEST_F(FetcherTest, ReturnsHeadAndBody) {
   wire.on(kUrl, Answer(200).header("x-repo-commit", "ab").body("{\"id\":").body("1}"));
   const auto response = fetch();
