@@ -22,9 +22,11 @@ struct Shared {
   bool left = false;  // under mutex: the other thread has gone on
 };
 
-void run(const std::shared_ptr<Shared>& shared, std::function<void()> work) {
-  work();
-  work = nullptr;  // what it owned is destroyed on this thread, before anybody is told
+using SharedWork = std::shared_ptr<std::function<void()>>;
+
+void run(const std::shared_ptr<Shared>& shared, SharedWork work) {
+  (*work)();
+  work.reset();  // what it owned is destroyed on this thread, before the other one goes on
   const std::lock_guard lock(shared->mutex);
   shared->done = true;
   if (shared->left) --threads_left_behind;
@@ -59,11 +61,15 @@ Status attend(Shared& shared, Collective& ranks, const Attendance& attendance) {
 
 Status run_attended(Collective& ranks, const Attendance& attendance, std::function<void()> work) {
   const auto shared = std::make_shared<Shared>();
+  auto owned = std::make_shared<std::function<void()>>(std::move(work));
   try {
-    std::thread(run, shared, std::move(work)).detach();
+    std::thread(run, shared, owned).detach();
   } catch (const std::system_error&) {
-    return fail(no_thread_left());
+    if (ranks.size() > 1) return fail(no_thread_left());
+    (*owned)();
+    return {};
   }
+  owned.reset();
   return attend(*shared, ranks, attendance);
 }
 

@@ -31,7 +31,8 @@ struct Attendance {
 /// follows. An error means that it did not return, or was not begun:
 ///   as must_stop() told   kGrace ago, and the work still does not end: it is left behind on its
 ///                         thread, and must own all that it uses
-///   kNoSpace              no thread can be had
+///   kNoSpace              no thread can be had. (A process that is alone in its job goes on
+///   without.)
 [[nodiscard]] Status run_attended(Collective& ranks, const Attendance& attendance,
                                   std::function<void()> work);
 
