@@ -28,9 +28,9 @@ class StageLimits(nodes.OnNodes):
         codes, err = self.run_without(0, "all")
         self.assertEqual(codes, [0] * self.RANKS, err)
         most = int((self.dir / "threads").read_text())
-        self.assertGreater(most, 5)
+        self.assertGreater(most, 3)
         ended = {}
-        for thread in range(1, most + 1):
+        for thread in range(1, most + 4):  # the other rank may have more
             with self.subTest(thread=thread):
                 codes, err = self.run_without(thread, f"without-{thread}")
                 if "fvprefetch:" not in err:
