@@ -1,7 +1,7 @@
 // What a run tells while it works. The library itself prints nothing: it calls an Observer.
 //
 // Threads: events come one after the other: from the thread that called prefetch() or verify(), in
-// an MPI job (mpi.h) from a second thread while that one waits. An observer must return quickly and
+// an MPI job (mpi.h) from that one or from a second thread. An observer must return quickly and
 // must not call back into fvprefetch.
 #pragma once
 

@@ -248,7 +248,7 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
       break;
     case EMFILE:
     case ENFILE:
-      error.code = ErrorCode::kInternal;
+      error.code = ErrorCode::kNoSpace;
       error.reason = kTooManyOpenFiles;
       error.hint = kDescriptorHint;
       break;

@@ -97,6 +97,7 @@ class AnsweringLock final : public Lock {
       Result<Held> result = *std::exchange(shared_->result, std::nullopt);
       return result;
     }
+    shared_->calls->is_late(shared_->directory);
     if (Clock::TimePoint::clock::now() - asked_ < shared_->calls->patience()) return nullptr;
     return fail(ErrorCode::kInternal,
                 "cannot lock in " + shared_->directory + ": no answer for " +

@@ -111,6 +111,11 @@ std::chrono::milliseconds FlockCalls::shortly(const std::string& directory) {
   return known == directories_.end() || known->second ? kOneKernel : kServer;
 }
 
+void FlockCalls::is_late(const std::string& directory) {
+  const std::lock_guard guard(mutex_);
+  directories_.try_emplace(directory, false);
+}
+
 bool FlockCalls::answers_at_once(const std::string& directory) {
   const std::lock_guard guard(mutex_);
   const auto known = directories_.find(directory);

@@ -65,6 +65,8 @@ class FlockCalls {
                                                   const std::string& directory);
   /// The same of any call in `directory`; as for one kernel until it is known. No I/O.
   [[nodiscard]] std::chrono::milliseconds shortly(const std::string& directory);
+  /// A call there has not returned shortly: the next ones are not waited for as long.
+  void is_late(const std::string& directory);
   /// Whether calls in `directory` may be made without a thread: one kernel has it to itself, and a
   /// call in it has returned. No I/O.
   [[nodiscard]] bool answers_at_once(const std::string& directory);

@@ -98,7 +98,7 @@ int refuse(const Error& error, bool json, const EnvironmentLookup& env,
   const int code = exit_code(error.code);
   const Launch launch = launch_without_mpi(env);
   const bool first = is_first_rank(launch);
-  if (!first && launch.by_launcher()) return code;
+  if (!first && launch.by_launcher() && mode != PrintMode::kAll) return code;
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
   if (json && prints_results(mode, launch, first)) {
     (void)write_results(results_fd, to_json(failed_report(error)) + "\n");
@@ -170,13 +170,11 @@ std::string result_of(const Report& report, const Invocation& call) {
   return call.command == Command::kEnsure ? path_text(report) : results_text(report);
 }
 
-// What a process tells people: the first one for the job; one that works for itself, whose result
-// may be its own; of those that the launcher has started, one a node says on whom it waits.
+// What a process tells people: the first one for the job; one that works for itself its own errors,
+// and on whom it waits.
 Speaker speaker_of(const Job& job) {
   if (job.is_first()) return Speaker::kForTheJob;
-  if (!job.works_for_itself()) return Speaker::kSilent;
-  const bool waits = !job.launch().by_launcher() || job.launch().local_rank.value_or(0) == 0;
-  return waits ? Speaker::kForItself : Speaker::kSilent;
+  return job.works_for_itself() ? Speaker::kForItself : Speaker::kSilent;
 }
 
 // All that a run uses. It is left behind with a thread that does not end (run_attended()): then the
@@ -193,6 +191,7 @@ struct FetchRun {
   Options options;
   Manifest manifest;        // of the rank that works
   bool of_another = false;  // without MPI: the report is another rank's, which speaks of it itself
+  bool took_over = false;   // without MPI: it did what rank 0 was expected to do
 
   // On the second thread of the rank that works.
   Report work(const Launch& launch) {
@@ -211,6 +210,12 @@ struct FetchRun {
     if (!has_file_barrier(launch)) return prefetch(manifest, options);
     FileBarrierOptions how;
     how.visible_timeout = options.visible_timeout;
+    how.on_take_over = [this, rank = launch.rank.value_or(0)] {
+      took_over = true;
+      console->speak_up();
+      console->note("rank 0 did not come, or has ended: rank " + std::to_string(rank) +
+                    " goes on by itself");
+    };
     StepResult result = prefetch_in_step(manifest, options, launch, how);
     of_another = result.shared;
     return std::move(result.report);
@@ -282,22 +287,30 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
       return distribution.attendance.must_stop();
     });
   }
-  if (speaker == Speaker::kForTheJob) {
+  if (speaker == Speaker::kForTheJob || run->took_over) {
     for (const std::string& line : failure_lines(report)) console.failure(line);
     if (!report.entries.empty()) console.note(summary_text(shared));
     for (const std::string& line : stage_lines(report)) console.note(line);
     if (report.error) console.error(*report.error);
-  } else if (job->works_for_itself() && report.error && !run->of_another) {
-    // Most of its errors are everybody's, and told in full by the rank that speaks.
+  } else if (job->works_for_itself() && report.error &&
+             (!run->of_another || !job->launch().by_launcher())) {
+    // Told in full by the rank that speaks; a script has but what its own process says.
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
                                           " on " + posix::host_name());
   }
-  // A stdout that failed on one rank is everybody's failure. When the communicator broke, the
-  // report says so already.
-  if (job->ranks().await_work(distribution.attendance.vigil)) {
-    code = job->ranks().max(code).value_or(code);
+  {
+    Job ending = *std::move(job);  // MPI_Finalize, while signals are still heard
+    // A stdout that failed on one rank is everybody's failure.
+    if (const Status met = ending.ranks().await_work(distribution.attendance.vigil); met) {
+      const WaitLimit limit(ending.ranks(), options.rank_timeout);
+      code = ending.ranks().max(code).value_or(code);
+    } else if (met.error().reason == kPeerLost) {
+      code = exit_code(met.error().code);
+      console.error_line(met.error(), "rank " + std::to_string(ending.ranks().rank()) + " on " +
+                                          ending.ranks().node());
+      ending.abort(code);
+    }
   }
-  if (left_behind() > 0) const Job ended = *std::move(job);  // MPI_Finalize
   return end_of(std::move(run), code);
 }
 

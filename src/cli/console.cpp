@@ -416,6 +416,7 @@ Console::~Console() {
 }
 
 void Console::on_event(const Event& event) {
+  const std::lock_guard lock(mutex_);
   const Narrator::Speech speech = narrator_.on_event(event, clock_.now(), columns());
   for (const std::string& text : speech.lines) {
     constexpr std::string_view kWarning = "warning: ";
@@ -429,14 +430,25 @@ void Console::on_event(const Event& event) {
 }
 
 void Console::note(std::string_view text) {
+  const std::lock_guard lock(mutex_);
   if (!manner_.quiet) line(Tone::kPlain, "", text);
 }
 
+void Console::speak_up() {
+  const std::lock_guard lock(mutex_);
+  if (!manner_.waits) return;  // --quiet, or it speaks already
+  manner_.quiet = false;
+  if (manner_.progress == ProgressStyle::kNone) manner_.progress = ProgressStyle::kLog;
+  narrator_.set_manner(manner_);
+}
+
 void Console::failure(std::string_view text) {
+  const std::lock_guard lock(mutex_);
   line(Tone::kPlain, "", text);
 }
 
 void Console::error(const Error& error) {
+  const std::lock_guard lock(mutex_);
   line(Tone::kError, "error: ", describe(error));
   if (error.retry_after) {
     line(Tone::kHint, "hint: ",
@@ -447,6 +459,7 @@ void Console::error(const Error& error) {
 }
 
 void Console::error_line(const Error& error, std::string_view who) {
+  const std::lock_guard lock(mutex_);
   const std::string text = describe(error);
   line(Tone::kError, "error: ", fmt::format("{}: {}", who, text.substr(0, text.find('\n'))));
 }
@@ -473,6 +486,7 @@ void Console::draw(const std::string& bar) {
 }
 
 void Console::clear_bar() {
+  const std::lock_guard lock(mutex_);
   if (!bar_shown_) return;
   (void)write_soon(fd_, "\r\x1b[K", kLinePatience);
   bar_shown_ = false;

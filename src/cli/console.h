@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -55,6 +56,7 @@ class Narrator {
   };
 
   explicit Narrator(Manner manner) : manner_(manner) {}
+  void set_manner(Manner manner) { manner_ = manner; }
   /// `columns`: of the terminal; for the bar only.
   [[nodiscard]] Speech on_event(const Event& event, Clock::TimePoint now, std::size_t columns);
 
@@ -107,8 +109,8 @@ struct Terminal {
 };
 [[nodiscard]] Terminal probe_terminal(int fd, const EnvironmentLookup& env);
 
-/// Writes to a descriptor that nobody may be reading: a line that cannot be written soon is
-/// dropped, for a full log pipe must not stop a download.
+/// Any thread. Writes to a descriptor that nobody may be reading: a line that cannot be written
+/// soon is dropped, for a full log pipe must not stop a download.
 class Console final : public Observer {
  public:
   Console(int fd, Terminal terminal, Manner manner, Clock& clock);
@@ -121,6 +123,8 @@ class Console final : public Observer {
   void clear_bar();
   /// A line that --quiet leaves out.
   void note(std::string_view text);
+  /// From now on not quiet, as far as `--quiet` allows: this process does the work after all.
+  void speak_up();
   /// A line about something that failed. Always said.
   void failure(std::string_view text);
   /// "fvprefetch: error: ..." and "hint: ...". Always said.
@@ -134,6 +138,7 @@ class Console final : public Observer {
   void draw(const std::string& bar);
   [[nodiscard]] std::size_t columns() const;
 
+  std::recursive_mutex mutex_;  ///< of all that follows: events come from the thread that works
   int fd_;
   Terminal terminal_;
   Manner manner_;

@@ -11,6 +11,8 @@
 #include "cli/init_watch.h"
 #include "cli/mpi_module.h"
 #include "cli/version.h"
+#include "cluster/attended.h"
+#include "cluster/distribute.h"
 #include "cluster/file_barrier.h"
 #include "cluster/task_claim.h"
 #include "source/manifest_input.h"
@@ -22,33 +24,32 @@
 namespace fvprefetch::cli {
 namespace {
 
-// What has to be the same on all ranks: the version, and what the command was given.
+// What has to be the same on all ranks: the version, whether they stage, and what the command was
+// given.
 std::string greeting_of(const Invocation& call) {
   std::string given = call.target;
   if (call.command == Command::kEnsure) {
     for (const std::string& word : {call.name, call.filename, call.revision}) given += '\n' + word;
   }
-  return std::string(program_version()) + '\n' + given;
+  const std::string stage = call.options.stage.empty() ? "" : "--stage";
+  return std::string(program_version()) + '\n' + stage + '\n' + given;
 }
 
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
-}
-std::string second_line(const std::string& text) {
-  const std::size_t begin = text.find('\n') + 1;
-  return text.substr(begin, text.find('\n', begin) - begin);
+std::string line_of(const std::string& text, int number) {
+  std::size_t begin = 0;
+  for (int i = 0; i < number && begin != std::string::npos; ++i) {
+    begin = text.find('\n', begin);
+    if (begin != std::string::npos) ++begin;
+  }
+  return begin == std::string::npos ? "" : text.substr(begin, text.find('\n', begin) - begin);
 }
 
-// Only a manifest's path may differ, when the files are the same.
-std::string digest_of_manifest(const Invocation& call, const Options& options) {
-  if (call.command == Command::kEnsure || call.target == "-") return call.target;
-  InputWait wait;
-  wait.must_stop = [&options]() -> std::optional<Error> {
-    if (!options.stop.stop_requested()) return std::nullopt;
-    return interrupted(options.stop_signal ? options.stop_signal() : SIGTERM);
-  };
-  const auto text = read_manifest_text(call.target, wait);
-  return text ? sha256_hex(*text) : text.error().message;
+// Only a manifest's path may differ, when the files are the same. A pipe can be read but once.
+std::string digest_of_manifest(const std::string& target, const InputWait& wait) {
+  const auto info = posix::stat(target);
+  if (!info || !*info || !(*info)->regular) return target;
+  const auto text = read_manifest_text(target, wait);
+  return text ? sha256_hex(*text) : target;
 }
 
 Status check_greetings(Collective& ranks, const Invocation& call, const Options& options) {
@@ -58,20 +59,37 @@ Status check_greetings(Collective& ranks, const Invocation& call, const Options&
   const auto other = std::find_if(all.begin(), all.end(),
                                   [&](const std::string& one) { return one != all.front(); });
   const std::string who = "rank " + std::to_string(other - all.begin());
-  if (first_line(*other) != first_line(all.front())) {
+  if (line_of(*other, 0) != line_of(all.front(), 0)) {
     return fail(
         ErrorCode::kUsage,
-        who + " runs fvprefetch " + first_line(*other) + ", rank 0 " + first_line(all.front()),
+        who + " runs fvprefetch " + line_of(*other, 0) + ", rank 0 " + line_of(all.front(), 0),
         "start the same fvprefetch on every node");
   }
-  FVP_TRY(const std::vector<std::string> digests,
-          ranks.all_gather(digest_of_manifest(call, options)));
+  if (line_of(*other, 1) != line_of(all.front(), 1)) {
+    const bool stages = !line_of(*other, 1).empty();
+    return fail(ErrorCode::kUsage,
+                stages ? who + " was given --stage, rank 0 was not"
+                       : "rank 0 was given --stage, " + who + " was not",
+                "give it to every rank, or set FVPREFETCH_STAGE on every node");
+  }
+  const Attendance attendance = distribute_options(options, real_clock().now()).attendance;
+  std::string digest = line_of(all[static_cast<std::size_t>(ranks.rank())], 2);
+  if (call.command != Command::kEnsure && call.target != "-") {
+    InputWait wait;
+    wait.must_stop = attendance.must_stop;
+    digest = attended(ranks, attendance, [target = call.target, wait]() -> Result<std::string> {
+               return digest_of_manifest(target, wait);
+             }).value_or(call.target);
+  }
+  FVP_CHECK_OK(ranks.await_work(attendance.vigil));
+  const WaitLimit limit(ranks, options.rank_timeout);
+  FVP_TRY(const std::vector<std::string> digests, ranks.all_gather(digest));
   const bool same_files =
       std::adjacent_find(digests.begin(), digests.end(), std::not_equal_to<>()) == digests.end();
-  if (same_files) return {};
+  if (same_files && call.command != Command::kEnsure) return {};
   return fail(ErrorCode::kUsage,
-              who + " was given `" + second_line(*other) + "`, rank 0 `" +
-                  second_line(all.front()) + "`, and all ranks return one result",
+              who + " was given `" + line_of(*other, 2) + "`, rank 0 `" + line_of(all.front(), 2) +
+                  "`, and all ranks return one result",
               "give every rank the same; for one of its own, start each with --mpi off");
 }
 
@@ -93,7 +111,12 @@ Result<Job> Job::open(const Invocation& call, const Options& options, const Sign
     FVP_CHECK_OK(job.start_mpi(call, options, signals));
   } else if (call.mpi == MpiWish::kOn) {
     return fail(ErrorCode::kLauncher,
-                launch.advice.empty() ? "MPI was required, and there is none here" : launch.advice);
+                launch.advice.empty() ? "MPI was required, and there is none here" : launch.advice,
+                // What another process has done is not the launcher's fault.
+                launch.remark.empty() ? ""
+                                      : "leave out --mpi on: the ranks share one download by files "
+                                        "in the cache; an MPI program can call the library "
+                                        "(fvprefetch/mpi.h)");
   } else if (!launch.advice.empty()) {
     job.go_on_without_mpi(launch.advice);
   } else if (!launch.remark.empty()) {
@@ -121,9 +144,12 @@ Status Job::start_mpi(const Invocation& call, const Options& options, const Sign
   };
   // A module that is missing may be so on this node alone.
   const auto module_missing = [&](const Error& error) -> Status {
-    FVP_CHECK_OK(without(error));
-    note_without_mpi(launch_, options, describe(error));
-    return {};
+    const Launch before = launch_;
+    Status done = without(error);
+    Launch noted = before;
+    noted.mode = Launch::Mode::kLockOnly;
+    note_without_mpi(noted, options, describe(error));
+    return done;
   };
 
   const auto path = find_mpi_module(options.environment, executable_directory());

@@ -29,7 +29,7 @@ void run(const std::shared_ptr<Shared>& shared, SharedWork work) {
   work.reset();  // what it owned is destroyed on this thread, before the other one goes on
   const std::lock_guard lock(shared->mutex);
   shared->done = true;
-  if (shared->left) --threads_left_behind;
+  if (shared->left) count_left_behind(-1);
   shared->ended.notify_all();
 }
 
@@ -52,7 +52,7 @@ Status attend(Shared& shared, Collective& ranks, const Attendance& attendance) {
     const std::lock_guard lock(shared.mutex);
     if (shared.done) return {};
     shared.left = true;
-    ++threads_left_behind;
+    count_left_behind(1);
     return fail(*std::move(stop));
   }
 }
@@ -79,6 +79,10 @@ Error no_thread_left() {
       .value();
 }
 
+void count_left_behind(int change) {
+  threads_left_behind += change;
+}
+
 int left_behind() {
   return threads_left_behind;
 }
@@ -91,8 +95,8 @@ struct OwnedOptions::Gate final : public Observer {
         environment(options.environment) {}
 
   void on_event(const Event& event) override {
-    const std::lock_guard lock(mutex);
-    if (open && observer != nullptr) observer->on_event(event);
+    const std::lock_guard lock(observing);
+    if (watched && observer != nullptr) observer->on_event(event);
   }
   int signal() {
     const std::lock_guard lock(mutex);
@@ -104,9 +108,12 @@ struct OwnedOptions::Gate final : public Observer {
     return open ? environment(name) : std::nullopt;
   }
 
+  // One lock each: an observer that takes its time must not hold up who asks for a signal.
+  std::mutex observing;
+  bool watched = true;  // under observing
+  Observer* observer;   // under observing
   std::mutex mutex;
   bool open = true;  // under mutex, as is what follows
-  Observer* observer;
   std::function<int()> stop_signal;
   EnvironmentLookup environment;
   int last_signal = SIGTERM;
@@ -123,6 +130,10 @@ OwnedOptions::OwnedOptions(const Options& options)
 }
 
 void OwnedOptions::close() {
+  {
+    const std::lock_guard lock(gate_->observing);
+    gate_->watched = false;
+  }
   const std::lock_guard lock(gate_->mutex);
   gate_->open = false;
 }

@@ -20,7 +20,7 @@ namespace fvprefetch {
 /// How long work has, after it was told to end, to do so in good order.
 inline constexpr std::chrono::milliseconds kGrace{3'000};
 
-/// Who attends, and when the work has to end.
+/// How the calling thread attends, and when the work has to end.
 struct Attendance {
   Vigil vigil;
   /// Why this rank has to end: a signal or the deadline; nullopt: it may go on. May be empty.
@@ -51,9 +51,11 @@ template <typename Work>
 /// kNoSpace: the error of a thread that cannot be had.
 [[nodiscard]] Error no_thread_left();
 
-/// Threads of this process that run_attended() has left behind and that still run. A process that
-/// ends meanwhile must do so by _exit(): they use what static destructors destroy.
+/// Threads of this process that were left behind and still run. A process that ends meanwhile must
+/// do so by _exit(): they use what static destructors destroy.
 [[nodiscard]] int left_behind();
+/// By the one that leaves threads behind, and by each of them when it has ended after all.
+void count_left_behind(int change);
 
 /// Options that a thread which is left behind may go on using: after close() none of the caller's
 /// functions is called any more.

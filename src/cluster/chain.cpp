@@ -26,17 +26,20 @@ constexpr std::size_t kHeader = 8;
 constexpr std::uint32_t kLast = 1;   // the stream is over with this frame
 constexpr std::uint32_t kEarly = 2;  // with kLast: it was ended early
 
-// Header and payload. What the stream does not use of it costs no memory, and no time.
+// Header and payload; copies share them. What the stream does not use of it costs no memory, and no
+// time.
 class Buffer {
  public:
   explicit Buffer(std::size_t payload)
-      : bytes_(std::make_unique_for_overwrite<std::byte[]>(kHeader + payload)),
+      : bytes_(std::make_shared_for_overwrite<std::byte[]>(kHeader + payload)),
         size_(kHeader + payload) {}
+  /// Another copy of it is in use.
+  [[nodiscard]] bool is_shared() const { return bytes_.use_count() > 1; }
   [[nodiscard]] std::span<std::byte> all() const { return {bytes_.get(), size_}; }
   [[nodiscard]] std::span<std::byte> payload() const { return all().subspan(kHeader); }
 
  private:
-  std::unique_ptr<std::byte[]> bytes_;
+  std::shared_ptr<std::byte[]> bytes_;
   std::size_t size_;
 };
 
@@ -153,6 +156,13 @@ struct Frame {
   bool handled = false;   // given to the takers and to the next rank
   std::size_t taken = 0;  // by how many takers; under Chain::mutex_
 
+  /// For a taker, which may still read it when the frame is used for something else.
+  struct Piece {
+    Buffer buffer;
+    std::uint32_t length;
+  };
+  [[nodiscard]] Piece piece() const { return {buffer, length()}; }
+
   [[nodiscard]] std::uint32_t word(std::size_t at) const {
     std::uint32_t value = 0;
     std::memcpy(&value, buffer.all().data() + at, sizeof value);
@@ -248,6 +258,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
           work(*self);
           const std::lock_guard lock(self->mutex_);
           --self->running_;
+          if (self->counted_) count_left_behind(-1);
           self->changed_.notify_all();
         }).detach();
         return true;
@@ -276,20 +287,43 @@ class Chain : public std::enable_shared_from_this<Chain> {
 
   // False: one of them does not end, and this rank has to.
   bool end_threads(bool healthy) {
-    std::optional<SteadyClock::time_point> asked;
     std::unique_lock lock(mutex_);
     over_ = true;
     changed_.notify_all();
     while (!changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return running_ == 0; })) {
       lock.unlock();
       if (healthy && end_.attend) end_.attend();
-      const bool stop = !healthy || (end_.must_stop && end_.must_stop());
-      const auto now = SteadyClock::now();
-      if (stop && !asked) asked = now;
-      if (stop && now - *asked > options_.grace) return false;
+      const bool late = is_late(!healthy);
       lock.lock();
+      if (!late || running_ == 0) continue;
+      counted_ = true;
+      count_left_behind(running_);
+      return false;
     }
     return true;
+  }
+
+  // This rank was told to end (or has to, `must`), and the time for it is over.
+  bool is_late(bool must) {
+    const bool stop = must || (end_.must_stop && end_.must_stop());
+    const auto now = SteadyClock::now();
+    if (stop && !asked_) asked_ = now;
+    return stop && now - *asked_ > options_.grace;
+  }
+
+  // Neither a source that sends no frame nor a taker that frees none may keep a rank that was told
+  // to end. The others hear of it by what rank 0 sends next.
+  void heed_stop() {
+    const auto now = SteadyClock::now();
+    if (now < next_look_) return;
+    next_look_ = now + std::chrono::milliseconds(50);
+    const bool late = is_late(false);
+    if (asked_ && first_ && !end_at_) early_ = true;
+    if (!late) return;
+    const std::lock_guard lock(mutex_);
+    abandoned_ = over_ = true;
+    takers_ = 0;
+    changed_.notify_all();
   }
 
   // What was asked for may still arrive: the buffers must outlive it.
@@ -314,15 +348,17 @@ class Chain : public std::enable_shared_from_this<Chain> {
 
   void take(std::size_t taker) {
     for (std::size_t number = 0;; ++number) {
+      std::optional<Frame::Piece> piece;
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return over_ || number < given_; });
-        if (number >= given_) return;
+        if (abandoned_ || number >= given_) return;
+        piece = frame(number).piece();
       }
-      Frame& mine = frame(number);
-      if (mine.length() > 0) end_.takers[taker](mine.buffer.payload().first(mine.length()));
+      if (piece->length > 0) end_.takers[taker](piece->buffer.payload().first(piece->length));
       const std::lock_guard lock(mutex_);
-      ++mine.taken;
+      if (abandoned_) return;
+      ++frame(number).taken;
     }
   }
 
@@ -338,6 +374,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
       FVP_CHECK_OK(carry_words(moved));
       FVP_CHECK_OK(turn_to_neighbours());
       if (end_.attend) end_.attend();
+      heed_stop();
       moved ? nap.moved() : nap.nothing_moved();
     }
     return {};
@@ -356,6 +393,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
                         [](const Neighbour& neighbour) { return neighbour.parted(); })) {
       FVP_CHECK_OK(turn_to_neighbours());
       if (end_.attend) end_.attend();
+      heed_stop();
       nap.nothing_moved();
     }
     return {};
@@ -449,6 +487,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
         const std::lock_guard lock(mutex_);
         if (oldest.taken < takers_) break;
         oldest.taken = 0;
+        if (oldest.buffer.is_shared()) oldest.buffer = Buffer(options_.frame_bytes);
       }
       ++freed_;
       moved = true;
@@ -517,11 +556,15 @@ class Chain : public std::enable_shared_from_this<Chain> {
   std::condition_variable changed_;
   std::vector<Frame> frames_;  // a buffer belongs to one side at a time, as the numbers say
   std::size_t freed_ = 0;
-  Buffer spare_;                             // rank 0: the source's while it is not ready
-  bool ready_ = false;                       // under mutex_
-  std::size_t given_ = 0;                    // under mutex_
-  bool over_ = false;                        // under mutex_
-  int running_ = 0;                          // threads; under mutex_
+  Buffer spare_;            // rank 0: the source's while it is not ready
+  bool ready_ = false;      // under mutex_
+  std::size_t given_ = 0;   // under mutex_
+  bool over_ = false;       // under mutex_
+  bool abandoned_ = false;  // under mutex_: takers that have not ended take nothing any more
+  int running_ = 0;         // threads; under mutex_
+  bool counted_ = false;    // those, as left behind; under mutex_
+  std::optional<SteadyClock::time_point> asked_;  // when this rank was told to end
+  SteadyClock::time_point next_look_{};
   std::size_t takers_ = end_.takers.size();  // that take; under mutex_
 };
 

@@ -263,7 +263,7 @@ void mark_failed(Report& report, const Error& error) {
   }
 }
 
-// What somebody does not see fails the report.
+// What a node does not see fails the report.
 void apply(Report& report, const std::optional<Error>& required,
            const std::optional<Error>& optional) {
   if (optional) {

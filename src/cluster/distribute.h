@@ -28,8 +28,7 @@ struct DistributeOptions {
   std::string launcher = "none";  ///< for the report
   Clock* clock = nullptr;         ///< null: the real one
   Attendance attendance;          ///< of this rank, while it or another one works
-  /// Told of a wait for files that this node does not see. A thread of its own, with a lock of
-  /// its own (OwnedOptions); may be null.
+  /// Told of a wait for files that this node does not see, on either thread; may be null.
   Observer* observer = nullptr;
   /// Collective: brings what nodes lack to caches of their own. Empty: they have none.
   std::function<Report(Report)> fill;
@@ -41,8 +40,8 @@ struct DistributeOptions {
 
 /// Collective: every rank passes its own `work`; only rank 0's is called, on a second thread, which
 /// may be left behind (run_attended()): it and the options must own what they use, or the process
-/// must end. Returns the same report on every rank; a broken collective gives a kInternal report.
-/// Never throws.
+/// must end. Returns the same report on every rank; a broken collective gives its error, kNetwork
+/// for a lost rank. Never throws.
 [[nodiscard]] Report distribute(Collective& ranks, const std::function<Report()>& work,
                                 const DistributeOptions& options);
 

@@ -137,6 +137,7 @@ class FileBarrier {
   }
 
   StepResult lead() {
+    if (!leads_ && how_.on_take_over) how_.on_take_over();
     meeting_.forget_record();
     Relay relay(options_.observer, meeting_);
     Options mine = options_;
@@ -157,7 +158,7 @@ class FileBarrier {
     const bool usable = report.ok() || report.code() == ErrorCode::kPartial;
     if (usable && unseen_here(report, visibility())) return work_alone();
     if (!report.ok() || options_.refresh) meeting_.note_taken();
-    if (!report.ok()) wait_for_others(1);  // the one who led has left none
+    if (!report.ok()) wait_for_others(1);  // the leader leaves no note
     return {std::move(report), true};
   }
 

@@ -49,6 +49,8 @@ namespace fvprefetch {
 struct FileBarrierOptions {
   std::chrono::milliseconds visible_timeout{60'000};
   Clock* clock = nullptr;  ///< null: the real one
+  /// Called when this process, though not the preferred one, begins to do the work. May be empty.
+  std::function<void()> on_take_over;
   /// Empty: prefetch(). The options are this rank's, with an observer of the barrier's.
   std::function<Report(const Manifest&, const Options&)> work;
 };

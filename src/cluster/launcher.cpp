@@ -256,9 +256,7 @@ Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_availa
     launch.remark = "this process is below " + starter.name +
                     ", which runs MPI, and a second MPI_Init would end the job";
     if (wish == MpiWish::kOn) {
-      launch.advice =
-          "MPI cannot start: " + launch.remark +
-          "; leave out --mpi on, or call the library (fvprefetch/mpi.h) in that program";
+      launch.advice = "MPI cannot start: " + launch.remark;
     }
     return launch;
   }

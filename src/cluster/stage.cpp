@@ -631,7 +631,7 @@ class Node {
       Sender sender;
       Receiver receiver;
     };
-    const auto ends =
+    auto ends =
         std::make_shared<Ends>(state_, sends ? std::move(files) : std::vector<std::uint32_t>(),
                                in ? state_->wanted : nothing);
     bool unable = false;
@@ -656,12 +656,15 @@ class Node {
     told_.reset();
     if (sends) tell(ends->sender.bytes_read());
     // What is still to be published waits for the disk.
-    const bool ended =
-        !shipped->left_behind && attended(ranks_, options_.attendance, [ends]() -> Status {
-                                   ends->receiver.end();
-                                   return {};
-                                 }).has_value();
-    if (!ended) {
+    Status ended;
+    if (!shipped->left_behind) {
+      ended = attended(ranks_, options_.attendance, [ends]() -> Status {
+        ends->receiver.end();
+        return {};
+      });
+    }
+    if (shipped->left_behind || !ended) {
+      if (!ended && !outcome_.report.error) outcome_.report.error = ended.error();
       note_stop();
       state_.reset();  // the other thread's
       return {};
@@ -674,19 +677,28 @@ class Node {
     for (std::size_t i = 0; in && i < state_->wanted.size(); ++i) {
       if (ends->receiver.has(i)) state_->lacks[i] = false;
     }
+    // A thread that reads ahead may still be in a call that hangs: its end is waited for elsewhere.
+    end = {};
+    (void)attended(ranks_, options_.attendance, [last = std::move(ends)]() mutable -> Status {
+      last.reset();
+      return {};
+    });
     return {};
   }
 
   void finish() {
-    const auto settled =
-        attended(ranks_, options_.attendance,
-                 [state = state_, takes = options_.takes, blamed = outcome_.blamed]() -> Status {
-                   return complete(*state, takes, blamed);
-                 });
+    const auto ended = std::make_shared<std::atomic<bool>>(false);
+    const auto settled = attended(
+        ranks_, options_.attendance,
+        [state = state_, takes = options_.takes, blamed = outcome_.blamed, ended]() -> Status {
+          Status done = complete(*state, takes, blamed);
+          *ended = true;
+          return done;
+        });
     if (!settled) {
       if (!outcome_.report.error) outcome_.report.error = settled.error();
       note_stop();
-      if (left_behind() > 0) return;  // `state` is the other thread's
+      if (!*ended) return;  // `state` is the other thread's
     }
     outcome_.complete = state_->complete;
     outcome_.paths = state_->paths;

@@ -51,13 +51,13 @@ struct StageOptions {
   bool takes = true;  ///< this leader's node; false: it has all of it, whatever it sees
   ChainOptions chain;
   Attendance attendance;         ///< its patience is the chain's, too
-  Observer* observer = nullptr;  ///< rank 0's is told how far it is; null: nobody is
+  Observer* observer = nullptr;  ///< rank 0's is told how far it is; may be null
 };
 
 /// The patience and the observer of `options`.
 [[nodiscard]] StageOptions stage_options(const Options& options, const Attendance& attendance);
 
-/// Collective. Rank 0's `order` is called when `report` is a success, and nobody else's, on a
+/// Collective. Rank 0's `order` is called when `report` is a success, only rank 0's, on a
 /// second thread which may be left behind (run_attended()); nullopt: there is nothing to stage.
 /// Returns `report` with what came of it: the same on every rank, but that EntryReport::path is a
 /// path on the rank's own node. A report that is no success is returned as it is. Never throws.

@@ -11,15 +11,24 @@
 namespace fvprefetch {
 namespace {
 
-// Names are cut to 15 bytes by the kernel, and compared as prefixes: mpirun.openmpi, mpiexec.hydra.
+// Names are cut to 15 bytes by the kernel. Debian adds the MPI's name: mpirun.openmpi.
 constexpr std::array<std::string_view, 17> kLaunchers{
     "slurmstepd",  // Slurm
-    "mpirun",         "mpiexec",        "orterun",
-    "orted",                                               // Open MPI 4
-    "prterun",        "prted",          "prte",            // Open MPI 5
-    "hydra_pmi_prox", "hydra_bstrap_p", "hydra_nameserv",  // MPICH, Intel MPI
-    "palsd",          "apinit",                            // Cray
-    "flux-shell",     "jsmd",           "psid",
+    "mpirun",
+    "mpiexec",
+    "orterun",
+    "orted",  // Open MPI 4
+    "prterun",
+    "prted",
+    "prte",  // Open MPI 5
+    "hydra_pmi_proxy",
+    "hydra_bstrap_pr",
+    "hydra_nameserve",  // MPICH, Intel MPI
+    "palsd",
+    "apinit",  // Cray
+    "flux-shell",
+    "jsmd",
+    "psid",
     "mpispawn"};  // Flux, LSF, ParaStation, MVAPICH
 
 // Programs that start one other program and wait for it. (env, nice, numactl, taskset and the like
@@ -40,8 +49,10 @@ bool is_one_of(std::string_view name, const std::array<std::string_view, N>& nam
 }
 
 bool is_launcher(std::string_view name) {
-  return std::any_of(kLaunchers.begin(), kLaunchers.end(),
-                     [&](std::string_view launcher) { return name.starts_with(launcher); });
+  const std::string_view stem = name.substr(0, name.find('.'));
+  const std::string_view suffix = name.substr(stem.size());
+  constexpr std::array<std::string_view, 5> kOfAnMpi{"", ".openmpi", ".mpich", ".hydra", ".orte"};
+  return is_one_of(stem, kLaunchers) && is_one_of(suffix, kOfAnMpi);
 }
 
 // `sh -c TEXT`, `bash -lc TEXT`, ...: the shell does nothing but run one command.

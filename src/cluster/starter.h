@@ -26,7 +26,7 @@ namespace fvprefetch {
 struct Starter {
   enum class Kind {
     kLauncher,
-    kScript,     ///< a shell, an interpreter, or an orphan: whoever it was is gone
+    kScript,     ///< a shell, an interpreter, or an orphan: its parent has ended
     kMpiProgram  ///< an ancestor inside the task runs MPI
   };
   Kind kind = Kind::kLauncher;

@@ -39,7 +39,9 @@ Report prefetch(MPI_Comm comm, const Manifest& wanted, const Options& wished) {
     return told != 0 ? told : own();
   };
   auto report = guard([&]() -> Result<Report> {
-    FVP_TRY(const std::unique_ptr<Collective> ranks, make_mpi_collective(comm));
+    MpiOptions meeting;
+    meeting.limit = options.rank_timeout;
+    FVP_TRY(const std::unique_ptr<Collective> ranks, make_mpi_collective(comm, meeting));
     DistributeOptions how = distribute_options(options, begin);
     how.launcher =
         decide_launch(environment::or_process(wished.environment), MpiWish::kAuto, true).launcher;

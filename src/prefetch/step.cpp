@@ -1,11 +1,13 @@
 #include "prefetch/step.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/environment.h"
 #include "base/posix.h"
 #include "base/try.h"
+#include "prefetch/error_json.h"
 
 namespace fvprefetch {
 namespace {
@@ -13,6 +15,8 @@ namespace {
 /// A record that is on its way shows within this time after its lease was let go.
 constexpr std::chrono::seconds kGrace(5);
 constexpr std::chrono::milliseconds kLook(50);
+/// In front of an error, in the place of a manifest: no text begins so.
+constexpr char kNoManifest = '\x18';
 
 // By rename, so that a reader finds the whole text or none.
 Status leave(const Session& session, const layout::StepFiles& files, const std::string& path,
@@ -25,14 +29,23 @@ Status leave(const Session& session, const layout::StepFiles& files, const std::
   return left;
 }
 
+Result<std::string> manifest_or_error(std::string text) {
+  if (text.empty() || text.front() != kNoManifest) return text;
+  const auto why = nlohmann::json::parse(text.substr(1), nullptr, /*allow_exceptions=*/false);
+  if (!why.is_object()) return fail(ErrorCode::kInternal, "rank 0 could not read the manifest");
+  return fail(error_from_json(why));
+}
+
 }  // namespace
 
 Result<std::string> leave_manifest(const Session& session, const std::string& step,
                                    const std::function<Result<std::string>()>& read) {
   const layout::StepFiles files(session.eval_cache(), step);
   (void)posix::remove_file(files.manifest());  // of an earlier run of that name
-  FVP_TRY(std::string text, read());
-  FVP_CHECK_OK(leave(session, files, files.manifest(), text));
+  auto text = read();
+  const std::string left =
+      text ? *text : std::string(1, kNoManifest) + error_to_json(text.error()).dump();
+  FVP_CHECK_OK(leave(session, files, files.manifest(), left));
   return text;
 }
 
@@ -47,7 +60,7 @@ Result<std::string> await_manifest(const Session& session, const std::string& st
   for (;;) {
     posix::look_afresh(posix::existing_part(files.directory()));
     FVP_TRY(auto text, posix::read_small(files.manifest()));
-    if (text) return *std::move(text);
+    if (text) return manifest_or_error(*std::move(text));
     if (auto stop = session.must_stop()) return fail(*std::move(stop));
     const Clock::TimePoint now = clock.now();
     if (now - begin > patience) {
@@ -142,22 +155,29 @@ Status StepMeeting::wait() {
   const std::uint64_t progress = lease_->holder_progress();
   const LockWait::Step step = wait_->step(now, progress);
   if (step.say || step.timed_out) {
-    std::string leader = "rank 0, which has not come yet";
-    if (lead_after_) leader += " (without it this rank goes on by itself)";
-    if (is_led()) leader = lease_->describe_holder();
     const std::chrono::milliseconds waited = wait_->waited(now);
+    if (!is_led() && !step.timed_out) {
+      const auto alone_after = lead_after_.value_or(session_.options().lease_timeout);
+      session_.emit(Waiting{"rank 0 of " + title_ +
+                                ", which has not come yet (this rank goes on by itself " +
+                                std::to_string(alone_after.count() / 1000) + " s after it came)",
+                            waited});
+    }
+    const std::string leader = is_led() ? lease_->describe_holder() : "rank 0, which has not come";
     if (step.timed_out) {
       return fail(ErrorCode::kLockTimeout,
                   "waited " + std::to_string(waited.count() / 1000) + " s for the result of " +
                       title_ + ", held by " + leader,
                   "raise --lock-timeout (FVPREFETCH_LOCK_TIMEOUT), or end the holder");
     }
-    LockWaited event;
-    event.path = "the result of " + title_;
-    event.holder = leader;
-    event.waited = waited;
-    event.bytes_done = progress;
-    session_.emit(event);
+    if (is_led()) {
+      LockWaited event;
+      event.path = "the result of " + title_;
+      event.holder = leader;
+      event.waited = waited;
+      event.bytes_done = progress;
+      session_.emit(event);
+    }
   }
   session_.clock().sleep_until(step.next_try, session_.options().stop);
   if (auto stop = session_.must_stop()) return fail(*std::move(stop));

@@ -120,6 +120,20 @@ TEST(Vigil, ASignalOfOneRankReachesAllOthersThatWork) {
   EXPECT_TRUE((*ranks)->quiet_wait());
 }
 
+TEST(Vigil, AMessageOfTheNextWaitIsNotLostInTheOneBefore) {
+  auto ranks = mpi::make_mpi_collective(MPI_COMM_WORLD);
+  ASSERT_TRUE(ranks);
+  Vigil vigil;
+  vigil.patience = milliseconds(10'000);
+  // Each rank tells its signal at once, in each wait.
+  vigil.signal = [&] { return (*ranks)->rank() > 0 ? SIGTERM : 0; };
+  for (int round = 0; round < 200; ++round) {
+    const Status waited = (*ranks)->await_work(vigil);
+    ASSERT_TRUE(waited) << round << ": " << waited.error().message;
+  }
+  EXPECT_TRUE((*ranks)->quiet_wait());
+}
+
 // MPI goes on writing to what a broken communicator's requests use. What the program allocates
 // after it must not be that memory.
 TEST(Vigil, ARankThatWasOnlySuspendedWritesIntoNothingOfTheProgramAfterwards) {

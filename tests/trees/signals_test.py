@@ -227,17 +227,26 @@ class Signals(harness.EndToEnd):
 
         self.check("waiting for visibility", begin)
 
-    def test_staging(self):
+    def check_staging(self, phase, calls, path):
         def begin():
             large = self.hub.put("files/large.bin", os.urandom(20_000_000))
             manifest = self.manifest([{"name": "large", "source": self.hub.file_url("large.bin")}])
             self.assert_ok(self.fvp(manifest))
             self.assertEqual((self.eval_cache / "models/large").stat().st_size, len(large))
             stage = self.dir / "own-disk"
-            self.begin(manifest, "--stage", stage, env=self.slow("write=8", FVP_SLOW_PATH="own-disk"))
-            self.until("the first write", self.mark.exists)
+            self.begin(manifest, "--stage", stage, env=self.slow(calls, FVP_SLOW_PATH=path))
+            self.until(f"the first {calls}", self.mark.exists)
 
-        self.check("staging", begin)
+        self.check(phase, begin)
+
+    def test_staging_lock(self):
+        self.check_staging("staging, its lock", "write=40", "own-disk/eval/.fvprefetch")
+
+    def test_staging_copy(self):
+        self.check_staging("staging, a node's disk", "write=40", "own-disk/eval/models")
+
+    def test_staging_source(self):
+        self.check_staging("staging, the shared file", "read=40", "models/large")
 
 
 def tar_of(members):

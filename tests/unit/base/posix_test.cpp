@@ -73,8 +73,8 @@ constexpr Errno kErrnos[] = {
     {"edquot", EDQUOT, ErrorCode::kNoSpace},     {"eacces", EACCES, ErrorCode::kPermission},
     {"eperm", EPERM, ErrorCode::kPermission},    {"erofs", EROFS, ErrorCode::kPermission},
     {"eio", EIO, ErrorCode::kInternal},          {"eisdir", EISDIR, ErrorCode::kInternal},
-    {"enotsupp_524", 524, ErrorCode::kInternal}, {"emfile", EMFILE, ErrorCode::kInternal},
-    {"enfile", ENFILE, ErrorCode::kInternal},
+    {"enotsupp_524", 524, ErrorCode::kInternal}, {"emfile", EMFILE, ErrorCode::kNoSpace},
+    {"enfile", ENFILE, ErrorCode::kNoSpace},
 };
 class PosixErrno : public ::testing::TestWithParam<Errno> {};
 TEST_P(PosixErrno, HasItsCode) {

@@ -93,6 +93,10 @@ struct Tree {
 const std::vector<Tree> kTrees{
     {"Slurmstepd", {kInit, daemon("slurmstepd"), kUs}, Kind::kLauncher},
     {"Orterun", {kInit, program("bash"), program("mpirun.openmpi"), kUs}, Kind::kLauncher},
+    {"ScriptNamedLikeALauncher",
+     {kInit, daemon("slurmstepd"), program("mpirun-eval.sh"), kUs},
+     Kind::kScript,
+     "mpirun-eval.sh (pid 102)"},
     {"Hydra", {kInit, daemon("hydra_pmi_proxy"), kUs}, Kind::kLauncher},
     {"DaemonOfAnotherUser",
      {kInit, {"launchd9", {}, std::nullopt, {}, /*other_user=*/true}, kUs},
