@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <functional>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "cli/diagnosis_json.h"
 #include "cli/diagnosis_text.h"
 #include "cli/doctor.h"
+#include "cli/init_watch.h"
 #include "cli/job.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -49,6 +51,8 @@ enum class Speaker {
 
 /// Where results go: a descriptor of their own (take_standard_output()).
 int results_fd = STDOUT_FILENO;
+/// Ends a wait for the reader of the results, in a command that has Signals.
+StopCheck stop_of_commands;
 
 Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speaker,
                  const EnvironmentLookup& env) {
@@ -81,7 +85,7 @@ Manner manner_of(const Invocation& call, const Terminal& terminal, Speaker speak
 // is success.
 int print(std::string_view text, int code, Console& console, const StopCheck& must_stop = {}) {
   console.clear_bar();
-  const Status printed = write_results(results_fd, text, must_stop);
+  const Status printed = write_results(results_fd, text, must_stop ? must_stop : stop_of_commands);
   if (printed) return code;
   console.error(printed.error());
   return code == 0 ? exit_code(printed.error().code) : code;
@@ -189,16 +193,27 @@ struct FetchRun {
   Signals signals;  // before any other thread, MPI's included
   std::optional<Console> console;
   Options options;
-  Manifest manifest;        // of the rank that works
-  bool of_another = false;  // without MPI: the report is another rank's, which speaks of it itself
-  bool took_over = false;   // without MPI: it did what rank 0 was expected to do
+  Manifest manifest;  // of the rank that works
+  std::atomic<bool> of_another =
+      false;  // without MPI: the report is another rank's, which speaks of it itself
+  std::atomic<bool> took_over = false;  // without MPI: it did what rank 0 was expected to do
 
   // On the second thread of the rank that works.
   Report work(const Launch& launch) {
-    const InputWait wait = input_wait(options, begin);
+    InputWait wait = input_wait(options, begin);
+    const bool of_launcher = call.target == "-" && has_standard_input_of_task(launch.starter);
+    if (of_launcher && launch.rank.value_or(0) > 0) {
+      // Its launcher may never end it (hydra), and rank 0 has no way to pass its own on.
+      wait.must_stop = [this, within_time = wait.must_stop]() -> std::optional<Error> {
+        if (auto stop = within_time()) return stop;
+        if (real_clock().now() - begin < options.rank_timeout) return std::nullopt;
+        return fail(ErrorCode::kNetwork, "this rank's standard input has no end",
+                    "give the manifest's path, or pipe it into each process")
+            .value();
+      };
+    }
     const auto read = [&] { return read_manifest_text(call.target, wait); };
-    const bool shares_input = call.target == "-" && has_file_barrier(launch) &&
-                              has_standard_input_of_task(launch.starter);
+    const bool shares_input = of_launcher && has_file_barrier(launch);
     auto loaded = manifest_of(call, [&]() -> Result<std::string> {
       return shares_input ? manifest_in_step(launch, options, read) : read();
     });
@@ -298,18 +313,21 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
     console.error_line(*report.error, "rank " + std::to_string(job->launch().rank.value_or(0)) +
                                           " on " + posix::host_name());
   }
-  {
-    Job ending = *std::move(job);  // MPI_Finalize, while signals are still heard
-    // A stdout that failed on one rank is everybody's failure.
-    if (const Status met = ending.ranks().await_work(distribution.attendance.vigil); met) {
-      const WaitLimit limit(ending.ranks(), options.rank_timeout);
-      code = ending.ranks().max(code).value_or(code);
-    } else if (met.error().reason == kPeerLost) {
-      code = exit_code(met.error().code);
-      console.error_line(met.error(), "rank " + std::to_string(ending.ranks().rank()) + " on " +
-                                          ending.ranks().node());
-      ending.abort(code);
-    }
+  auto ending = std::make_unique<Job>(*std::move(job));
+  // A stdout that failed on one rank is everybody's failure.
+  if (const Status met = ending->ranks().await_work(distribution.attendance.vigil); met) {
+    const WaitLimit limit(ending->ranks(), options.rank_timeout);
+    code = ending->ranks().max(code).value_or(code);
+  } else if (met.error().reason == kPeerLost) {
+    code = exit_code(met.error().code);
+    console.error_line(met.error(), "rank " + std::to_string(ending->ranks().rank()) + " on " +
+                                        ending->ranks().node());
+    ending->abort(code);
+  }
+  if (ending->ranks().size() > 1) {
+    const Launch launch = ending->launch();
+    const InitWatch watch(launch, options, signals, call.quiet, InitWatch::Call::kFinalize);
+    ending.reset();
   }
   return end_of(std::move(run), code);
 }
@@ -344,7 +362,12 @@ struct Alone {
       : terminal(probe_terminal(STDERR_FILENO, env)),
         console(STDERR_FILENO, terminal, manner_of(call, terminal, Speaker::kForTheJob, env),
                 real_clock()),
-        options(options_of(call, &console, env, signals)) {}
+        options(options_of(call, &console, env, signals)) {
+    stop_of_commands = [this] { return why_stop(options, begin, real_clock().now()); };
+  }
+  Alone(const Alone&) = delete;
+  Alone& operator=(const Alone&) = delete;
+  ~Alone() { stop_of_commands = nullptr; }
 
   [[nodiscard]] Result<Manifest> manifest(const Invocation& call) const {
     return manifest_of(call, input_wait(options, begin));

@@ -1,5 +1,5 @@
-// MPI_Init returns when all ranks have called it, and cannot be told to give up: where one never
-// comes (its node lacks the MPI module, or hangs), the process has to end.
+// MPI_Init and MPI_Finalize return when all ranks have called them, and cannot be told to give up:
+// where one never comes (its node lacks the MPI module, or hangs), the process has to end.
 #pragma once
 
 #include <condition_variable>
@@ -13,12 +13,15 @@
 
 namespace fvprefetch::cli {
 
-/// While it lives: after Options::rank_timeout, or at the deadline, it names the ranks that are
-/// known to have no MPI and ends the process with kNetwork's code; soon after a signal with
-/// 128 + its number. Rank 0 says after 2 s that it waits. Without a further thread it does nothing.
+/// While it lives: after Options::rank_timeout, or at the deadline of MPI_Init, it names the ranks
+/// that are known to have no MPI and ends the process with kNetwork's code; soon after a signal
+/// with 128 + its number. Rank 0 says after 2 s that it waits. Without a further thread it does
+/// nothing.
 class InitWatch {
  public:
-  InitWatch(const Launch& launch, const Options& options, const Signals& signals, bool quiet);
+  enum class Call { kInit, kFinalize };
+  InitWatch(const Launch& launch, const Options& options, const Signals& signals, bool quiet,
+            Call call = Call::kInit);
   InitWatch(const InitWatch&) = delete;
   InitWatch& operator=(const InitWatch&) = delete;
   ~InitWatch();
@@ -31,7 +34,7 @@ class InitWatch {
   const Options& options_;
   const Signals& signals_;
   const bool quiet_;
-  const Clock::TimePoint begin_ = real_clock().now();
+  const Call call_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool over_ = false;  // under mutex_

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/awake_time.h"
 #include "base/clock.h"
 #include "base/try.h"
 #include "cluster/attended.h"
@@ -66,7 +67,7 @@ class Neighbour {
 
   /// To be called again and again. Fails when the neighbour is lost, or says that another one is.
   Status turn() {
-    const auto now = SteadyClock::now();
+    const auto now = time_.now();
     if (now < next_turn_) return {};
     next_turn_ = now + std::min<SteadyClock::duration>(patience_ / 100, kTurn);
     FVP_CHECK_OK(listen(now));
@@ -89,7 +90,7 @@ class Neighbour {
   }
 
   /// It has sent something else: its signs may be behind that.
-  void does_something() { heard_at_ = SteadyClock::now(); }
+  void does_something() { heard_at_ = time_.now(); }
 
   /// The last sign, as soon as may be.
   void end() {
@@ -126,7 +127,7 @@ class Neighbour {
 
   Status say(Sign sign) {
     said_ = sign;
-    said_at_ = SteadyClock::now();
+    said_at_ = time_.now();
     FVP_TRY(outgoing_, ranks_.send(rank_, Mail::kSigns, std::as_bytes(std::span(&said_, 1))));
     return {};
   }
@@ -135,13 +136,14 @@ class Neighbour {
   int rank_;
   std::string name_;
   std::chrono::milliseconds patience_;
+  AwakeTime time_;
   SteadyClock::time_point next_turn_;
   Sign heard_ = Sign::kLives;
-  SteadyClock::time_point heard_at_ = SteadyClock::now();
+  SteadyClock::time_point heard_at_ = time_.now();
   bool parted_ = false;  // its last sign has come
   Sign next_ = Sign::kLives;
   Sign said_ = Sign::kLives;
-  SteadyClock::time_point said_at_ = SteadyClock::now();
+  SteadyClock::time_point said_at_ = time_.now();
   std::unique_ptr<Pending> incoming_;
   std::unique_ptr<Pending> outgoing_;
   std::unique_ptr<Pending> last_;  // of a broken chain

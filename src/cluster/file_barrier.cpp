@@ -145,20 +145,23 @@ class FileBarrier {
     Report report = work(std::move(mine));
     const bool told = !meeting_.was_overtaken() && meeting_.tell(report);  // see is_abandoned()
     meeting_.let_go();
-    if (told && !report.ok()) wait_for_others(1);
+    if (told && (!report.ok() || options_.refresh)) {
+      (void)meeting_.record();
+      meeting_.note_taken();  // it is not to be told this once more, by a later call
+    }
+    if (told && !report.ok()) wait_for_others();
     return {std::move(report)};
   }
 
-  /// `own`: this process leaves no note of its own that it has taken the record.
-  void wait_for_others(int own) {
-    if (all_ranks_meet(launch_, shared_)) meeting_.wait_for_others(*launch_.size - own);
+  void wait_for_others() {
+    if (all_ranks_meet(launch_, shared_)) meeting_.wait_for_others(*launch_.size);
   }
 
   StepResult take(Report report) {
     const bool usable = report.ok() || report.code() == ErrorCode::kPartial;
     if (usable && unseen_here(report, visibility())) return work_alone();
     if (!report.ok() || options_.refresh) meeting_.note_taken();
-    if (!report.ok()) wait_for_others(1);  // the leader leaves no note
+    if (!report.ok()) wait_for_others();
     return {std::move(report), true};
   }
 
@@ -208,8 +211,13 @@ Result<std::string> manifest_in_step(const Launch& launch, const Options& option
   const bool shared = caches_may_be_shared(session);
   const std::string stem =
       file_stem(launch, launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\nstdin");
-  return leads(launch, shared) ? leave_manifest(session, stem, read)
-                               : await_manifest(session, stem);
+  if (leads(launch, shared)) return leave_manifest(session, stem, read);
+  // A process that a script has started may have been called on its rank alone.
+  const auto patience =
+      launch.by_launcher() ? options.rank_timeout : std::min(kCalledAlone, options.rank_timeout);
+  auto text = await_manifest(session, stem, launch.rank.value_or(0), patience);
+  if (text || launch.by_launcher() || text.error().reason != kNoManifestCame) return text;
+  return read();
 }
 
 void fail_together(const Launch& launch, const Options& options) {

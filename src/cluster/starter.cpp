@@ -55,21 +55,27 @@ bool is_launcher(std::string_view name) {
   return is_one_of(stem, kLaunchers) && is_one_of(suffix, kOfAnMpi);
 }
 
-// `sh -c TEXT`, `bash -lc TEXT`, ...: the shell does nothing but run one command.
-bool runs_one_command(const std::vector<std::string>& arguments) {
-  for (std::size_t i = 1; i + 1 < arguments.size(); ++i) {
-    const std::string_view option = arguments[i];
-    if (option.size() < 2 || option[0] != '-') return false;
-    if (option[1] != '-' && option.find('c') != std::string_view::npos) {
-      return is_one_command(arguments[i + 1]);
+// `sh -c TEXT`, `bash -lc TEXT`, `bash -c -e -- TEXT`: the shell does nothing but run one command.
+// (Most shells exec that, and are not seen at all.)
+bool runs_one_command(const std::vector<std::string>& arguments, std::string_view program) {
+  bool has_text = false;
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    const std::string_view argument = arguments[i];
+    if (argument.empty() || argument[0] != '-') {
+      return has_text && is_one_command(argument, program);
+    }
+    if (argument.size() > 1 && argument[1] != '-') {
+      has_text = has_text || argument.find('c') != std::string_view::npos;
     }
   }
   return false;
 }
 
-bool is_looked_through(const Processes& processes, const ProcessInfo& process) {
+bool is_looked_through(const Processes& processes, const ProcessInfo& process,
+                       std::string_view program) {
   if (is_one_of(process.command, kWrappers)) return true;
-  return is_one_of(process.command, kShells) && runs_one_command(processes.arguments(process.pid));
+  return is_one_of(process.command, kShells) &&
+         runs_one_command(processes.arguments(process.pid), program);
 }
 
 std::string name_of(const ProcessInfo& process) {
@@ -104,7 +110,7 @@ bool is_mpi_library(std::string_view path) {
   });
 }
 
-bool is_one_command(std::string_view text) {
+bool is_one_command(std::string_view text, std::string_view program) {
   char quote = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -127,8 +133,11 @@ bool is_one_command(std::string_view text) {
   const std::size_t begin = text.find_first_not_of(" \t");
   if (begin == std::string_view::npos) return false;
   const std::string_view first = text.substr(begin, text.find_first_of(" \t", begin) - begin);
-  constexpr std::array<std::string_view, 7> kKeywords{"if",   "for", "while", "until",
-                                                      "case", "!",   "select"};
+  // A function, a file or a text of its own may hold anything.
+  constexpr std::array<std::string_view, 13> kKeywords{
+      "if", "for",    "while", "until", "case",     "!",     "select",
+      ".",  "source", "eval",  "trap",  "function", "coproc"};
+  if (text.find(program) == std::string_view::npos) return false;
   return !is_one_of(first, kKeywords);
 }
 
@@ -144,7 +153,7 @@ Starter find_starter(const Processes& processes, std::string_view rank) {
     const auto process = processes.info(starter.task.parent);
     const bool first_of_all = starter.task.parent == 1;
     if (process && is_launcher(process->command)) break;
-    const bool wrapper = process && is_looked_through(processes, *process);
+    const bool wrapper = process && is_looked_through(processes, *process, self->command);
     if (!wrapper) {
       bool outside = !process || process->other_user;
       if (process && !outside) {

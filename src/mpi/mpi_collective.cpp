@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/awake_time.h"
+#include "base/clock.h"
 #include "base/environment.h"
 #include "base/posix.h"
 #include "base/try.h"
@@ -73,13 +75,14 @@ void keep_for_good(std::shared_ptr<void> buffers) {
 // limit_waits().
 Status finish(MPI_Request& request, microseconds longest, std::string_view call,
               std::chrono::milliseconds limit = {}) {
-  const auto begin = std::chrono::steady_clock::now();
+  AwakeTime time;
+  const auto begin = time.now();
   microseconds pause = kFirstPause;
   for (;;) {
     int done = 0;
     FVP_CHECK_OK(checked(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call));
     if (done != 0) return {};
-    if (limit.count() > 0 && std::chrono::steady_clock::now() - begin > limit) {
+    if (limit.count() > 0 && time.now() - begin > limit) {
       return fail(peer_lost("a rank did not take part in " + std::string(call), limit));
     }
     std::this_thread::sleep_for(pause);
@@ -198,7 +201,7 @@ class MpiCollective final : public Collective {
 
   int attend(const Vigil& vigil) override {
     if (broken_ || size_ == 1) return 0;
-    const auto now = Time::now();
+    const auto now = time_.now();
     if (now - attended_ < std::chrono::milliseconds(100)) return 0;
     attended_ = now;
     // What fails here fails again in await_work(), which can say so.
@@ -366,7 +369,7 @@ class MpiCollective final : public Collective {
   Status meet(const Vigil& vigil) {
     Letter& barrier = post_->barrier;
     FVP_CHECK_OK(checked(MPI_Ibarrier(comm_, &barrier.request), "MPI_Ibarrier"));
-    const auto begin = Time::now();
+    const auto begin = time_.now();
     heard_ = begin;
     said_ = begin;
     microseconds pause = kFirstPause;
@@ -381,7 +384,7 @@ class MpiCollective final : public Collective {
       }
       if (passed && (rank_ == 0 || post_->last)) break;
       say_on_whom(begin, vigil);
-      if (Time::now() - heard_ > vigil.patience) {
+      if (time_.now() - heard_ > vigil.patience) {
         return fail(peer_lost(rank_ != 0 && !passed ? "no heartbeat from rank 0"
                               : rank_ != 0          ? "rank 0 did not end the wait"
                                                     : "no heartbeat from a rank that still works",
@@ -398,7 +401,7 @@ class MpiCollective final : public Collective {
   void say_on_whom(Time::time_point begin, const Vigil& vigil) {
     constexpr std::chrono::seconds kFirst(2);
     constexpr std::chrono::seconds kAgain(30);
-    const auto now = Time::now();
+    const auto now = time_.now();
     if (rank_ != 0 || !vigil.on_wait || now - said_ < (said_ == begin ? kFirst : kAgain)) return;
     said_ = now;
     const auto at = static_cast<std::size_t>(post_->heard_of);
@@ -416,7 +419,7 @@ class MpiCollective final : public Collective {
   Status exchange_as_root(const Vigil& vigil) {
     FVP_CHECK_OK(receive_from_others());
     const int signal = vigil.signal ? vigil.signal() : 0;
-    const auto now = Time::now();
+    const auto now = time_.now();
     const bool beat = now - beat_ >= vigil.patience / 10;
     if (!beat && signal == 0) return {};
     if (beat) beat_ = now;
@@ -450,7 +453,7 @@ class MpiCollective final : public Collective {
           MPI_Recv(&value, 1, MPI_INT, status.MPI_SOURCE, kToRootTag, comm_, MPI_STATUS_IGNORE),
           "MPI_Recv"));
       ++post_->received;
-      heard_ = Time::now();
+      heard_ = time_.now();
       post_->heard_of = status.MPI_SOURCE;
       if (value != kHeartbeat) post_->signal_heard = value;
     }
@@ -459,7 +462,7 @@ class MpiCollective final : public Collective {
   Status exchange_with_root(const Vigil& vigil) {
     FVP_CHECK_OK(receive_from_root());
     const int signal = vigil.signal ? vigil.signal() : 0;
-    const auto now = Time::now();
+    const auto now = time_.now();
     const bool tells = signal != 0 && post_->signal_told == 0;
     // A rank in the barrier works no more, and is not waited for.
     const bool works = post_->barrier.request == MPI_REQUEST_NULL && !post_->last;
@@ -486,7 +489,7 @@ class MpiCollective final : public Collective {
       }
       FVP_TRY(const bool here, is_done(letter, "MPI_Irecv"));
       if (!here) return {};
-      heard_ = Time::now();
+      heard_ = time_.now();
       post_->last = letter.value == kLast;
       if (letter.value > 0) {
         post_->signal_heard = letter.value;
@@ -599,9 +602,10 @@ class MpiCollective final : public Collective {
   std::chrono::milliseconds limit_{};  // of waits; 0: none
 
   std::shared_ptr<Post> post_ = std::make_shared<Post>();
+  AwakeTime time_;
   Time::time_point attended_{};
-  Time::time_point beat_ = Time::now();   // this rank's last heartbeat
-  Time::time_point heard_ = Time::now();  // the last one of another rank
+  Time::time_point beat_ = time_.now();   // this rank's last heartbeat
+  Time::time_point heard_ = time_.now();  // the last one of another rank
   Time::time_point said_{};               // on whom it waits
 };
 

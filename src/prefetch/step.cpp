@@ -45,29 +45,47 @@ Result<std::string> leave_manifest(const Session& session, const std::string& st
   auto text = read();
   const std::string left =
       text ? *text : std::string(1, kNoManifest) + error_to_json(text.error()).dump();
-  FVP_CHECK_OK(leave(session, files, files.manifest(), left));
+  (void)leave(session, files, files.manifest(), left);
   return text;
 }
 
-Result<std::string> await_manifest(const Session& session, const std::string& step) {
+Result<std::string> await_manifest(const Session& session, const std::string& step, int rank,
+                                   std::chrono::milliseconds patience) {
   using std::chrono::milliseconds;
   const layout::StepFiles files(session.eval_cache(), step);
-  const milliseconds patience = session.options().rank_timeout;
+  const auto none = [&](const std::string& why) {
+    Error error;
+    error.code = ErrorCode::kNetwork;
+    error.reason = kNoManifestCame;
+    error.message = "rank 0 has passed on no manifest from its standard input" + why;
+    error.hint = "give the manifest's path, or raise --rank-timeout";
+    return fail(std::move(error));
+  };
+  if (!posix::may_write(posix::existing_part(files.directory()))) {
+    return none(": nothing can be written in " + session.eval_cache());
+  }
   Clock& clock = session.clock();
   const Clock::TimePoint begin = clock.now();
   Clock::TimePoint say = begin + std::chrono::seconds(2);
   milliseconds pause(20);
   for (;;) {
     posix::look_afresh(posix::existing_part(files.directory()));
-    FVP_TRY(auto text, posix::read_small(files.manifest()));
-    if (text) return manifest_or_error(*std::move(text));
+    const auto info = posix::lstat(files.manifest());
+    const std::string id = info && *info ? std::to_string((*info)->inode) + " " +
+                                               std::to_string((*info)->mtime_ns) + "\n"
+                                         : "";
+    const auto taken = posix::read_small(files.taken(rank));
+    if (!id.empty() && !(taken && *taken && **taken == id)) {
+      FVP_TRY(auto text, posix::read_small(files.manifest()));
+      if (text) {
+        (void)leave(session, files, files.taken(rank), id);
+        return manifest_or_error(*std::move(text));
+      }
+    }
     if (auto stop = session.must_stop()) return fail(*std::move(stop));
     const Clock::TimePoint now = clock.now();
     if (now - begin > patience) {
-      return fail(ErrorCode::kNetwork,
-                  "rank 0 has passed on no manifest from its standard input for " +
-                      std::to_string(patience.count() / 1000) + " s",
-                  "give the manifest's path, or raise --rank-timeout");
+      return none(" for " + std::to_string(patience.count() / 1000) + " s");
     }
     if (now >= say) {
       say = now + std::chrono::seconds(30);

@@ -32,11 +32,15 @@ namespace fvprefetch {
 /// Both caches lie on file systems that other hosts may see, as far as the system tells.
 [[nodiscard]] bool caches_may_be_shared(const Session& session);
 
-/// Reads a manifest by `read` and leaves its text for other processes of the step.
+/// Reads a manifest by `read` and leaves its text, or the error, for other processes of the step;
+/// best effort, this process has it.
 [[nodiscard]] Result<std::string> leave_manifest(const Session& session, const std::string& step,
                                                  const std::function<Result<std::string>()>& read);
-/// Waits for what leave_manifest() leaves. kNetwork after Options::rank_timeout.
-[[nodiscard]] Result<std::string> await_manifest(const Session& session, const std::string& step);
+/// Waits for what leave_manifest() leaves, and takes nothing twice: it may be of an earlier call.
+/// kNetwork with this reason after `patience`.
+inline constexpr const char* kNoManifestCame = "no_manifest";
+[[nodiscard]] Result<std::string> await_manifest(const Session& session, const std::string& step,
+                                                 int rank, std::chrono::milliseconds patience);
 
 /// A line about a rank that has no MPI, for notes_without_mpi(). Best effort.
 void note_without_mpi(const Session& session, const std::string& step, int rank,

@@ -115,6 +115,15 @@ const std::vector<Tree> kTrees{
     {"ShellWithOneCommand",
      {kInit, daemon("slurmstepd"), program("sh", {"sh", "-c", "fvprefetch m.json > out"}), kUs},
      Kind::kLauncher},
+    {"ShellWithOptionsBehindC",
+     {kInit, daemon("slurmstepd"), program("bash", {"bash", "-c", "-e", "--", "fvprefetch a; b"}),
+      kUs},
+     Kind::kScript,
+     "bash (pid 102)"},
+    {"ShellWithAnExportedFunction",
+     {kInit, daemon("slurmstepd"), program("bash", {"bash", "-c", "work"}), kUs},
+     Kind::kScript,
+     "bash (pid 102)"},
     {"Script",
      {kInit, daemon("slurmstepd"), program("bash", {"bash", "job.sh"}), kUs},
      Kind::kScript,
@@ -179,12 +188,13 @@ TEST(Starter, TheTaskIsTheLaunchersDirectChild) {
 TEST(Starter, OneCommandIsToldFromAScript) {
   for (const char* one : {"fvprefetch m.json", "exec fvprefetch m.json 2>&1", "fvprefetch 'a;b'",
                           "A=b fvprefetch \"x&y\" > out", "fvprefetch ensure a\\;b"}) {
-    EXPECT_TRUE(is_one_command(one)) << one;
+    EXPECT_TRUE(is_one_command(one, "fvprefetch")) << one;
   }
   for (const char* script :
        {"a; b", "a && b", "a | b", "a\nb", "X=$(a)", "echo `a`", "echo \"$(a)\"", "{ a; }",
-        "for i in 1 2; do a; done", "if a", "(a)", "a &", "", "  "}) {
-    EXPECT_FALSE(is_one_command(script)) << script;
+        "for i in 1 2; do a; done", "if a", "(a)", "a &", "", "  ", ". ./fvprefetch.sh",
+        "eval 'fvprefetch m'", "work", "source fvprefetch.sh"}) {
+    EXPECT_FALSE(is_one_command(script, "fvprefetch")) << script;
   }
 }
 
