@@ -21,7 +21,8 @@
 //   Open MPI's mpirun, pmix    PMIX_NAMESPACE, after SLURM_JOB_ID where there is one: mpirun makes
 //                              it of a host's name and a pid, so that it comes again
 //   flux, pals                 FLUX_JOB_ID, PALS_APID
-//   hydra elsewhere            nothing: its PMI_* are the same in every start
+//   hydra elsewhere            its PMI_* are the same in every start: the daemon of this node, as
+//                              pid and start time, when all ranks are here; else nothing
 //
 // Open MPI 4 in a Slurm step without PMIx: the process ends inside MPI_Init ("appears to have been
 // direct launched using srun"), before an error handler can be set. Every other mismatch leaves
@@ -68,6 +69,7 @@ struct Told {
   std::optional<int> size;
   std::optional<int> nodes;
   std::optional<int> local_rank;
+  std::optional<int> local_size;
   std::string run;
   std::string rank_variable;
   bool pmix = false;         // a PMIx server should be there
@@ -156,6 +158,7 @@ Told look(const Variables& env) {
     told_by(told, env, "PMI_RANK");
     told.size = env.number("PMI_SIZE");
     told.local_rank = env.number("MPI_LOCALRANKID");
+    told.local_size = env.number("MPI_LOCALNRANKS");
     told.run = slurm_run(env);
     told.pmix = false;  // of the step that carries hydra's proxies, not ours
   } else if (env.number("FLUX_JOB_SIZE") && env.number("FLUX_TASK_RANK")) {
@@ -246,6 +249,10 @@ Launch decide_launch(const EnvironmentLookup& env, MpiWish wish, bool mpi_availa
   launch.nodes = told.nodes;
   launch.local_rank = told.local_rank;
   launch.run = told.run;
+  if (launch.run.empty() && told.local_size && told.local_size == told.size && starter.daemon) {
+    launch.run = told.launcher + "." + std::to_string(starter.daemon->pid) + "." +
+                 std::to_string(starter.daemon->started);
+  }
   launch.run_traits = traits(variables);
   launch.starter = starter;
   launch.mode = told.several() ? Launch::Mode::kLockOnly : Launch::Mode::kAlone;

@@ -152,7 +152,10 @@ Starter find_starter(const Processes& processes, std::string_view rank) {
   for (int level = 0; level < kDeepest && starter.task.parent != 0; ++level) {
     const auto process = processes.info(starter.task.parent);
     const bool first_of_all = starter.task.parent == 1;
-    if (process && is_launcher(process->command)) break;
+    if (process && is_launcher(process->command)) {
+      starter.daemon = process;
+      break;
+    }
     const bool wrapper = process && is_looked_through(processes, *process, self->command);
     if (!wrapper) {
       bool outside = !process || process->other_user;

@@ -16,6 +16,7 @@
 // its child; by another user (slurmstepd is root's); or as the first process of a container.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -34,6 +35,8 @@ struct Starter {
   std::string name;
   /// The task's first process: the launcher's direct child. This process itself, when it is that.
   ProcessInfo task;
+  /// The launcher's daemon on this node, when it was found and can be looked at.
+  std::optional<ProcessInfo> daemon;
 };
 
 /// `rank`: "NAME=value", the variable by which the launcher told this process its rank.

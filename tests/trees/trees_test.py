@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -627,6 +628,32 @@ class Stdin(TreeCase):
         for text in self.left("out.*").values():
             self.assert_paths(text, 1, context=done)
         note("script: cat manifest | fvprefetch -", "-", brief(list(self.exit_codes().values())), self.assert_bodies("a"))
+
+    def test_two_manifests_one_after_the_other(self):
+        # Rank 0 comes later the second time: the others must not take what the first call has left.
+        name = f"{RANK}.$i"
+        script = (
+            f'for i in 0 1; do [ {RANK}$i = 01 ] && sleep 2; "$FVP" - > "$OUT/out.{name}"; echo $? > "$OUT/code.{name}"; done'
+        )
+        first, second = Path(self.m).read_bytes(), Path(self.m2).read_bytes()
+        read, write = os.pipe()
+
+        def feed():
+            with os.fdopen(write, "wb", buffering=0) as pipe:
+                pipe.write(first)
+                self.wait_for("the first call of all ranks", lambda: hasattr(self, "out") and len(self.left("code.*.0")) == RANKS)
+                pipe.write(second)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        done = self.launch(RANKS, "bash", "-c", script, stdin=read)
+        feeder.join()
+        os.close(read)
+        self.assert_ended(done)
+        self.assertEqual(set(self.exit_codes().values()), {0}, str(done))
+        for key, text in self.left("out.*").items():
+            self.assertEqual(text.split("\t")[0], "model" if str(key).endswith("0") else "b.pth", f"{key}: {text}")
+        note("script: `-` twice, two manifests", "not", brief(list(self.exit_codes().values())), self.assert_bodies("a", "b"))
 
     def test_deadline(self):
         read, write = os.pipe()

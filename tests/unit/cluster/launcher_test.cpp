@@ -353,5 +353,38 @@ TEST(SizeMismatch, OneProcessThatNobodyStartedHasNoRanksToWorkWith) {
   EXPECT_FALSE(size_mismatch(Launch{}, 2));  // one that the table does not know
 }
 
+TEST(Launcher, HydraOnOneNodeIsNamedAfterItsDaemon) {
+  Starter starter;
+  EXPECT_EQ(decide_launch(lookup(kHydra), MpiWish::kOff, true, MpiFamily::kMpich, starter).run, "");
+  starter.daemon = ProcessInfo{};
+  starter.daemon->pid = 77;
+  starter.daemon->started = 4242;
+  EXPECT_EQ(decide_launch(lookup(kHydra), MpiWish::kOff, true, MpiFamily::kMpich, starter).run,
+            "hydra.77.4242");
+  const Variables elsewhere = kHydra + Variables{{"MPI_LOCALNRANKS", "2"}};
+  EXPECT_EQ(decide_launch(lookup(elsewhere), MpiWish::kOff, true, MpiFamily::kMpich, starter).run,
+            "");
+}
+
+TEST(Launcher, AScriptUsesMpiOnlyWhenToldToAndAnMpiProgramsChildNever) {
+  Starter script;
+  script.kind = Starter::Kind::kScript;
+  script.name = "bash (pid 7)";
+  const auto by_script = [&](MpiWish wish) {
+    return decide_launch(lookup(kMpirun), wish, true, MpiFamily::kOpenMpi, script);
+  };
+  EXPECT_EQ(by_script(MpiWish::kAuto).mode, Mode::kLockOnly);
+  EXPECT_NE(by_script(MpiWish::kAuto).remark.find("bash (pid 7)"), std::string::npos);
+  EXPECT_EQ(by_script(MpiWish::kAuto).advice, "");
+  EXPECT_EQ(by_script(MpiWish::kOn).mode, Mode::kMpi);
+  Starter program = script;
+  program.kind = Starter::Kind::kMpiProgram;
+  for (const MpiWish wish : {MpiWish::kAuto, MpiWish::kOn}) {
+    const Launch launch = decide_launch(lookup(kMpirun), wish, true, MpiFamily::kOpenMpi, program);
+    EXPECT_EQ(launch.mode, Mode::kLockOnly);
+    EXPECT_EQ(launch.advice.empty(), wish == MpiWish::kAuto);
+  }
+}
+
 }  // namespace
 }  // namespace fvprefetch
