@@ -137,7 +137,8 @@ bool is_one_command(std::string_view text, std::string_view program) {
   constexpr std::array<std::string_view, 13> kKeywords{
       "if", "for",    "while", "until", "case",     "!",     "select",
       ".",  "source", "eval",  "trap",  "function", "coproc"};
-  if (text.find(program) == std::string_view::npos) return false;
+  const bool is_variable = first.starts_with('$') || first.starts_with("\"$");
+  if (!is_variable && text.find(program) == std::string_view::npos) return false;
   return !is_one_of(first, kKeywords);
 }
 

@@ -46,8 +46,8 @@ struct Starter {
 /// another rank, may read it as well.
 [[nodiscard]] bool has_standard_input_of_task(const Starter& starter);
 
-/// `text`, as given to `sh -c`, is one simple command that names `program`: no list, pipeline,
-/// loop, substitution, or anything that runs other text.
+/// `text`, as given to `sh -c`, is one simple command that names `program`, or a variable: no list,
+/// pipeline, loop, substitution, or anything that runs other text.
 [[nodiscard]] bool is_one_command(std::string_view text, std::string_view program);
 
 /// The path of a library of that name is an MPI library's: libmpi.so.40, libmpich.so.12, ...

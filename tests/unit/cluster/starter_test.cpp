@@ -187,7 +187,8 @@ TEST(Starter, TheTaskIsTheLaunchersDirectChild) {
 
 TEST(Starter, OneCommandIsToldFromAScript) {
   for (const char* one : {"fvprefetch m.json", "exec fvprefetch m.json 2>&1", "fvprefetch 'a;b'",
-                          "A=b fvprefetch \"x&y\" > out", "fvprefetch ensure a\\;b"}) {
+                          "A=b fvprefetch \"x&y\" > out", "fvprefetch ensure a\\;b",
+                          "\"$FVP\" \"$M\"", "$FVP m.json"}) {
     EXPECT_TRUE(is_one_command(one, "fvprefetch")) << one;
   }
   for (const char* script :
