@@ -680,7 +680,9 @@ class RanksThatDiffer(TreeCase):
         done = self.launch(RANKS, *self.differing(f"export FVPREFETCH_MPI_MODULE={nowhere}", self.m, "--rank-timeout", "3s"))
         self.assert_ended(done, code=None)
         codes = self.codes()
-        self.assertEqual([codes[0], codes[2]], [6, 6], str(done))
+        # Both end with 6 by themselves; a launcher may kill one, wrapper and all, for the other's sake.
+        self.assertIn(6, (codes[0], codes[2]), str(done))
+        self.assertLessEqual({codes[0], codes[2]}, {6, None}, str(done))
         self.assertRegex(done.err, r"rank 1\b", str(done))
         note("rank 1 lacks the MPI module", "begun", brief(codes), "-")
 
