@@ -650,12 +650,12 @@ class NodeThatDies(SlowStaging, ClusterCase):
     """The last one: the node does not come back."""
 
     def test_in_the_middle_of_staging(self):
-        # Longer than the link takes for the 16 MiB that are under way: a sign of life may be behind them.
+        # Longer than the link takes for the 16 MiB that are under way: a heartbeat may be behind them.
         number = self.begin("first", "--rank-timeout", "20s")
         self.addCleanup(run, ["scancel", number])
         subprocess.run(["pkill", "-KILL", "-f", "fvid=2( |$)"], check=True)
         died = time.monotonic()
-        while "has given no sign of life" not in self.told("first"):
+        while "no heartbeat from node" not in self.told("first"):
             self.assertLess(time.monotonic() - died, on_cluster.STEP_TIMEOUT, self.told("first"))
             time.sleep(0.1)
         print(f"told {time.monotonic() - died:.1f} s after the node's death", flush=True)

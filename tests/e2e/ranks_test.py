@@ -67,7 +67,7 @@ class Ranks(harness.EndToEnd):
             except ProcessLookupError:
                 pass
         self.assertEqual(job.returncode, 6, err)
-        self.assertIn("no sign of life", err)
+        self.assertIn("no heartbeat from rank 0", err)
         self.assertFalse(self.file.exists())
 
     def test_a_rank_0_that_works_for_longer_than_the_timeout_is_waited_for(self):
