@@ -116,18 +116,18 @@ bool is_one_command(std::string_view text, std::string_view program) {
     const char c = text[i];
     if (c == '\\' && quote != '\'') {
       ++i;
-    } else if (quote == '\'') {
-      if (c == quote) quote = 0;
-    } else if (c == '`' || (c == '$' && i + 1 < text.size() && text[i + 1] == '(')) {
-      return false;
-    } else if (quote == '"') {
+      continue;
+    }
+    const bool substitutes =
+        quote != '\'' && (c == '`' || (c == '$' && i + 1 < text.size() && text[i + 1] == '('));
+    const bool redirects = c == '&' && i > 0 && (text[i - 1] == '>' || text[i - 1] == '<');  // 2>&1
+    const bool separates =
+        quote == 0 && !redirects && std::string_view(";&|\n(){}").find(c) != std::string_view::npos;
+    if (substitutes || separates) return false;
+    if (quote != 0) {
       if (c == quote) quote = 0;
     } else if (c == '\'' || c == '"') {
       quote = c;
-    } else if (c == '&' && i > 0 && (text[i - 1] == '>' || text[i - 1] == '<')) {
-      continue;  // 2>&1
-    } else if (std::string_view(";&|\n(){}").find(c) != std::string_view::npos) {
-      return false;
     }
   }
   const std::size_t begin = text.find_first_not_of(" \t");
