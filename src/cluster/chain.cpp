@@ -229,7 +229,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
     for (std::size_t i = 0; i < count; ++i) frames_.emplace_back(options.frame_bytes);
   }
 
-  Result<ChainResult> run() {
+  ChainResult run() {
     begin_threads();
     Status status = guard([this] { return pump(); });
     if (status) status = guard([this] { return part(); });
@@ -239,8 +239,8 @@ class Chain : public std::enable_shared_from_this<Chain> {
       keep_for_good();
     }
     const bool ended = end_threads(status.has_value());
-    if (!status) return fail(status.error());
-    return ChainResult{!early_, !ended};
+    if (!status) return {false, !ended, status.error()};
+    return {!early_, !ended, std::nullopt};
   }
 
  private:
@@ -572,7 +572,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
 
 }  // namespace
 
-Result<ChainResult> run_chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options) {
+ChainResult run_chain(Collective& ranks, const ChainEnd& end, const ChainOptions& options) {
   return std::make_shared<Chain>(ranks, end, options)->run();
 }
 

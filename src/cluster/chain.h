@@ -78,15 +78,16 @@ struct ChainEnd {
 };
 
 struct ChainResult {
-  bool whole = false;  ///< the stream was not ended early
+  bool whole = false;  ///< all of the stream came, and it was not ended early
   bool left_behind =
       false;  ///< a thread of this rank did not end in time: leave what it uses alone
+  std::optional<Error> error;  ///< a rank was lost (kNetwork, kPeerLost) or the communicator broke:
+                               ///< it cannot be used any more
 };
 
-/// Collective. Returns when this rank has taken and passed on the whole stream. An error means that
-/// a rank was lost (kNetwork, kPeerLost) or the communicator broke: it cannot be used any more. The
+/// Collective. Returns when this rank has taken and passed on the whole stream, or has failed. The
 /// calling thread tests and sleeps in turns.
-[[nodiscard]] Result<ChainResult> run_chain(Collective& ranks, const ChainEnd& end,
-                                            const ChainOptions& options = {});
+[[nodiscard]] ChainResult run_chain(Collective& ranks, const ChainEnd& end,
+                                    const ChainOptions& options = {});
 
 }  // namespace fvprefetch

@@ -651,19 +651,21 @@ class Node {
     };
     end.attend = [&] { look_after(ranks_, options_.attendance.vigil); };
     end.must_stop = options_.attendance.must_stop;
-    const auto shipped = run_chain(*leaders_, end, options_.chain);
-    if (!shipped) return fail(shipped.error());
-    told_.reset();
-    if (sends) tell(ends->sender.bytes_read());
-    // What is still to be published waits for the disk.
+    const ChainResult shipped = run_chain(*leaders_, end, options_.chain);
+    if (sends && !shipped.error) {
+      told_.reset();
+      tell(ends->sender.bytes_read());
+    }
+    // What is still to be published waits for the disk; what is not whole goes, whatever failed.
     Status ended;
-    if (!shipped->left_behind) {
+    if (!shipped.left_behind) {
       ended = attended(ranks_, options_.attendance, [ends]() -> Status {
         ends->receiver.end();
         return {};
       });
     }
-    if (shipped->left_behind || !ended) {
+    if (shipped.error) return fail(*shipped.error);
+    if (shipped.left_behind || !ended) {
       if (!ended && !outcome_.report.error) outcome_.report.error = ended.error();
       note_stop();
       state_.reset();  // the other thread's
