@@ -1,5 +1,8 @@
 // A call that may never return, as calls on a file system whose server is gone do (cluster-facts
 // B2): made on a thread of its own, which is left behind when it is late.
+//
+// A thread that has told its result is joined all the same: what libraries keep for each thread is
+// destroyed at its very end, and OpenSSL's must not be while the process ends.
 #pragma once
 
 #include <chrono>
@@ -25,8 +28,9 @@ std::optional<std::invoke_result_t<F>> within(std::chrono::milliseconds patience
     std::optional<std::invoke_result_t<F>> result;  // under mutex
   };
   const auto shared = std::make_shared<Shared>();
+  std::thread thread;
   try {
-    std::thread([shared, work = std::move(f)]() mutable {
+    thread = std::thread([shared, work = std::move(f)]() mutable {
       std::optional<std::invoke_result_t<F>> result;
       try {
         result.emplace(work());
@@ -36,12 +40,17 @@ std::optional<std::invoke_result_t<F>> within(std::chrono::milliseconds patience
       shared->result = std::move(result);
       shared->done = true;
       shared->over.notify_all();
-    }).detach();
+    });
   } catch (const std::system_error&) {
     return std::nullopt;  // no thread can be had
   }
   std::unique_lock guard(shared->mutex);
-  (void)shared->over.wait_for(guard, patience, [&] { return shared->done; });
+  if (!shared->over.wait_for(guard, patience, [&] { return shared->done; })) {
+    thread.detach();
+    return std::nullopt;
+  }
+  guard.unlock();
+  thread.join();
   return std::move(shared->result);
 }
 

@@ -64,8 +64,15 @@ class AnsweringLock final : public Lock {
   AnsweringLock(const AnsweringLock&) = delete;
   AnsweringLock& operator=(const AnsweringLock&) = delete;
   ~AnsweringLock() override {
-    const std::lock_guard guard(shared_->mutex);
+    std::unique_lock guard(shared_->mutex);
     shared_->abandoned = true;
+    if (!thread_.joinable()) return;
+    if (shared_->under_way) {
+      thread_.detach();
+      return;
+    }
+    guard.unlock();
+    thread_.join();
   }
 
   [[nodiscard]] Result<Held> try_acquire() override {
@@ -82,7 +89,7 @@ class AnsweringLock final : public Lock {
       shared_->under_way = true;
       asked_ = Clock::TimePoint::clock::now();
       try {
-        std::thread(call, shared_).detach();
+        thread_ = std::thread(call, shared_);
       } catch (const std::system_error&) {
         // No thread can be had: rather a call that may hang than none.
         shared_->under_way = false;
@@ -95,6 +102,8 @@ class AnsweringLock final : public Lock {
                                      [this] { return shared_->result.has_value(); });
     if (shared_->result) {
       Result<Held> result = *std::exchange(shared_->result, std::nullopt);
+      guard.unlock();
+      thread_.join();  // see within.h
       return result;
     }
     shared_->calls->is_late(shared_->directory);
@@ -136,6 +145,7 @@ class AnsweringLock final : public Lock {
   }
 
   std::shared_ptr<Shared> shared_;
+  std::thread thread_;        ///< that makes the call, until its result is taken
   bool direct_ = false;       ///< from now on: one kernel has the file system, and has answered
   Clock::TimePoint asked_{};  ///< real time, as it is a real call
 };

@@ -53,13 +53,20 @@ void call(const std::shared_ptr<Shared>& shared, int operation, const std::strin
 
 class ThreadCall final : public FlockCall {
  public:
-  explicit ThreadCall(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+  ThreadCall(std::shared_ptr<Shared> shared, std::thread thread)
+      : shared_(std::move(shared)), thread_(std::move(thread)) {}
   ThreadCall(const ThreadCall&) = delete;
   ThreadCall& operator=(const ThreadCall&) = delete;
   ~ThreadCall() override {
-    const std::lock_guard guard(shared_->mutex);
+    std::unique_lock guard(shared_->mutex);
     shared_->abandoned = true;
     if (shared_->result == 0 && shared_->fd) (void)::flock(shared_->fd.get(), LOCK_UN);
+    if (!shared_->result) {
+      thread_.detach();
+      return;
+    }
+    guard.unlock();
+    thread_.join();  // see within.h
   }
 
   [[nodiscard]] std::optional<int> result(std::chrono::milliseconds patience) override {
@@ -76,6 +83,7 @@ class ThreadCall final : public FlockCall {
 
  private:
   std::shared_ptr<Shared> shared_;
+  std::thread thread_;
 };
 
 }  // namespace
@@ -158,16 +166,17 @@ std::unique_ptr<FlockCall> FlockCalls::begin(posix::Fd fd, Blocking blocking, st
   shared->fd = std::move(fd);
   const bool waits = blocking == Blocking::kYes;
   if (waits) ++*queued_;
+  std::thread thread;
   try {
-    std::thread([shared, waits, sign = std::move(sign), wake = waits ? habits_.wake : nullptr,
-                 queued = queued_] {
+    thread = std::thread([shared, waits, sign = std::move(sign),
+                          wake = waits ? habits_.wake : nullptr, queued = queued_] {
       call(shared, waits ? LOCK_EX : LOCK_EX | LOCK_NB, sign, wake, *queued);
-    }).detach();
+    });
   } catch (const std::system_error&) {
     if (waits) --*queued_;
     return nullptr;
   }
-  return std::make_unique<ThreadCall>(std::move(shared));
+  return std::make_unique<ThreadCall>(std::move(shared), std::move(thread));
 }
 
 }  // namespace fvprefetch

@@ -62,15 +62,22 @@ Status attend(Shared& shared, Collective& ranks, const Attendance& attendance) {
 Status run_attended(Collective& ranks, const Attendance& attendance, std::function<void()> work) {
   const auto shared = std::make_shared<Shared>();
   auto owned = std::make_shared<std::function<void()>>(std::move(work));
+  std::thread thread;
   try {
-    std::thread(run, shared, owned).detach();
+    thread = std::thread(run, shared, owned);
   } catch (const std::system_error&) {
     if (ranks.size() > 1) return fail(no_thread_left());
     (*owned)();
     return {};
   }
   owned.reset();
-  return attend(*shared, ranks, attendance);
+  Status attended = attend(*shared, ranks, attendance);
+  if (attended) {
+    thread.join();  // see within.h
+  } else {
+    thread.detach();
+  }
+  return attended;
 }
 
 Error no_thread_left() {

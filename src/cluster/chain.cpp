@@ -256,13 +256,13 @@ class Chain : public std::enable_shared_from_this<Chain> {
         ++running_;
       }
       try {
-        std::thread([self = shared_from_this(), work] {
+        threads_.emplace_back([self = shared_from_this(), work] {
           work(*self);
           const std::lock_guard lock(self->mutex_);
           --self->running_;
           if (self->counted_) count_left_behind(-1);
           self->changed_.notify_all();
-        }).detach();
+        });
         return true;
       } catch (const std::system_error&) {
         const std::lock_guard lock(mutex_);
@@ -283,6 +283,7 @@ class Chain : public std::enable_shared_from_this<Chain> {
       changed_.notify_all();
       changed_.wait(lock, [this] { return running_ == 0; });
     }
+    join_threads();
     early_ = early_ || first_;
     if (end_.unable) end_.unable(no_thread_left());
   }
@@ -300,9 +301,17 @@ class Chain : public std::enable_shared_from_this<Chain> {
       if (!late || running_ == 0) continue;
       counted_ = true;
       count_left_behind(running_);
+      for (std::thread& thread : threads_) thread.detach();
       return false;
     }
+    lock.unlock();
+    join_threads();
     return true;
+  }
+
+  void join_threads() {
+    for (std::thread& thread : threads_) thread.join();  // see within.h
+    threads_.clear();
   }
 
   // This rank was told to end (or has to, `must`), and the time for it is over.
@@ -563,8 +572,9 @@ class Chain : public std::enable_shared_from_this<Chain> {
   std::size_t given_ = 0;   // under mutex_
   bool over_ = false;       // under mutex_
   bool abandoned_ = false;  // under mutex_: takers that have not ended take nothing any more
-  int running_ = 0;         // threads; under mutex_
-  bool counted_ = false;    // those, as left behind; under mutex_
+  std::vector<std::thread> threads_;
+  int running_ = 0;                               // of them; under mutex_
+  bool counted_ = false;                          // those, as left behind; under mutex_
   std::optional<SteadyClock::time_point> asked_;  // when this rank was told to end
   SteadyClock::time_point next_look_{};
   std::size_t takers_ = end_.takers.size();  // that take; under mutex_

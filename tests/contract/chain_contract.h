@@ -4,13 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "cluster/chain.h"
 #include "contract/collective_contract.h"
+#include "support/thread_tail.h"
 
 namespace fvprefetch::testing {
 
@@ -77,6 +80,18 @@ TEST_P(ChainContract, CarriesFramesThatNoMpiSendsAtOnce) {
     const auto whole = run_chain(ranks, mine.end, options);
     EXPECT_TRUE(whole.whole);
     EXPECT_TRUE(mine.got[0] == mine.whole);
+  });
+}
+
+TEST_P(ChainContract, ReturnsWhenAllOfItsThreadsHaveEnded) {
+  on_every_rank([](Collective& ranks) {
+    const auto ended = std::make_shared<std::atomic<bool>>(false);
+    TestEnd mine(1000, 1);
+    mine.end.takers[0] = [ended](std::span<const std::byte> /*piece*/) {
+      give_thread_a_tail(ended);
+    };
+    EXPECT_TRUE(run_chain(ranks, mine.end, small_frames()).whole);
+    EXPECT_TRUE(*ended);
   });
 }
 

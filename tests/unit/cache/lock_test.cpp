@@ -3,12 +3,16 @@
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
+#include <atomic>
 #include <fstream>
+#include <memory>
+#include <utility>
 
 #include "cache/flock_call.h"
 #include "support/fake_clock.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
+#include "support/thread_tail.h"
 
 namespace fvprefetch {
 namespace {
@@ -197,6 +201,32 @@ TEST(FlockCalls, QueuesBehindWhoeverHasPutUpTheSign) {
   EXPECT_EQ(call->result(20ms), std::nullopt);
   ASSERT_EQ(::flock(held->fd.get(), LOCK_UN), 0);
   EXPECT_EQ(call->result(10s), 0);
+}
+
+// Of the first call on a thread that tells when all of it has ended.
+class LockWithATail final : public Lock {
+ public:
+  explicit LockWithATail(std::shared_ptr<std::atomic<bool>> ended) : ended_(std::move(ended)) {}
+  Result<std::unique_ptr<HeldLock>> try_acquire() override {
+    testing::give_thread_a_tail(ended_);
+    return fail(ErrorCode::kInternal, "told");
+  }
+  std::string describe_holder() const override { return "nobody"; }
+  std::string kind() const override { return "test"; }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> ended_;
+};
+
+TEST(AnsweringLock, ReturnsWhenAllOfTheThreadHasEnded) {
+  const testing::TempDir dir;
+  const auto ended = std::make_shared<std::atomic<bool>>(false);
+  const auto lock = make_answering(std::make_unique<LockWithATail>(ended), dir.path(),
+                                   std::make_shared<FlockCalls>());
+  const auto told = lock->try_acquire();
+  ASSERT_FALSE(told);
+  EXPECT_EQ(told.error().message, "told");
+  EXPECT_TRUE(*ended);
 }
 
 TEST(FlockCalls, RememberForAMomentWhatWasLetGo) {

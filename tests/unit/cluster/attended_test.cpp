@@ -13,6 +13,7 @@
 
 #include "cluster/collective.h"
 #include "fvprefetch/progress.h"
+#include "support/thread_tail.h"
 
 namespace fvprefetch {
 namespace {
@@ -48,6 +49,16 @@ TEST(Attended, ReturnsWhatTheWorkReturns) {
       attended(*self, {}, []() -> Result<int> { return fail(ErrorCode::kNoSpace, "full"); });
   ASSERT_FALSE(failed);
   EXPECT_EQ(failed.error().code, ErrorCode::kNoSpace);
+}
+
+TEST(Attended, ReturnsWhenAllOfTheThreadHasEnded) {
+  const auto self = make_self_collective("n");
+  const auto ended = std::make_shared<std::atomic<bool>>(false);
+  ASSERT_TRUE(attended(*self, {}, [ended]() -> Status {
+    testing::give_thread_a_tail(ended);
+    return {};
+  }));
+  EXPECT_TRUE(*ended);
 }
 
 TEST(Attended, WorkThatThrowsIsAnError) {
