@@ -519,6 +519,10 @@ class CurlTransport final : public Transport {
       append(transfer.headers, "Authorization: Bearer " + request.credential.token.reveal());
     }
     set(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
+    set(easy, CURLOPT_COOKIEFILE, "");  // no file: cookies of this handle alone
+    for (const std::string& cookie : request.cookies) {
+      set(easy, CURLOPT_COOKIELIST, cookie.c_str());
+    }
 
     set(easy, CURLOPT_ERRORBUFFER, transfer.words.data());
     set(easy, CURLOPT_HEADERFUNCTION, &on_header);
@@ -690,8 +694,20 @@ class CurlTransport final : public Transport {
     completion.id = transfer.id;
     completion.failure = failure;
     completion.detail = std::move(detail);
+    if (transfer.head.status / 100 == 3) completion.cookies = cookies_of(transfer.easy);
     completion.head = std::move(transfer.head);
     cancel(completion.id);
+  }
+
+  static std::vector<std::string> cookies_of(const Easy& easy) {
+    curl_slist* first = nullptr;
+    if (curl_easy_getinfo(easy.get(), CURLINFO_COOKIELIST, &first) != CURLE_OK) return {};
+    const List list(first);
+    std::vector<std::string> cookies;
+    for (const curl_slist* line = first; line != nullptr; line = line->next) {
+      cookies.emplace_back(line->data);
+    }
+    return cookies;
   }
 
   CurlOptions options_;

@@ -38,6 +38,11 @@ Error sum_up(std::vector<Error> given_up) {
 
 struct Engine::Impl {
   using Files = std::map<DownloadId, std::unique_ptr<File>>;
+  /// What a host was found to bear.
+  struct Limit {
+    int most = 1;  ///< requests at once
+    Clock::TimePoint not_before{};
+  };
 
   Impl(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
       : transport_(transport), clock_(clock), options_(options), random_(random) {
@@ -76,11 +81,73 @@ struct Engine::Impl {
     const Clock::TimePoint now = clock_.now();
     for (const auto& [id, file] : files_) {
       if (file->partial().copying() || file->complete()) continue;
+      if (!may_ask(*file)) continue;
       if (file->streams().empty()) file->open();
       for (const auto& stream : file->streams()) {
         if (stream->transfer || stream->embargo > now) continue;
+        file->asked_beside = running_beside(*file);
         stream->transfer = transport_.start(file->begin(*stream, options_.stall_timeout), *stream);
       }
+    }
+  }
+
+  // --- hosts that refuse more than so many downloads at once -------------------------------------
+
+  // Requests to the host of `file` that run, those of the file itself left out.
+  [[nodiscard]] int running_beside(const File& file) const {
+    int running = 0;
+    for (const auto& [id, other] : files_) {
+      if (other.get() == &file || other->origin() != file.origin()) continue;
+      running += static_cast<int>(
+          std::count_if(other->streams().begin(), other->streams().end(),
+                        [](const auto& stream) { return stream->transfer.has_value(); }));
+    }
+    return running;
+  }
+
+  [[nodiscard]] bool may_ask(const File& file) const {
+    const auto limit = limits_.find(file.origin());
+    return limit == limits_.end() || !idle(file) ||
+           (clock_.now() >= limit->second.not_before && running_beside(file) < limit->second.most);
+  }
+
+  // As servers and proxies with a limit for each client answer.
+  [[nodiscard]] static bool says_too_many(const Outcome& outcome) {
+    return outcome.status == 403 || outcome.status == 429 || outcome.status == 503;
+  }
+
+  // A host that refuses one download while others of it run may have enough of them: the file waits
+  // until fewer do. A refusal that stays is the file's own. False: it is not for this reason.
+  bool wait_for_fewer(DownloadId id, File& file, Stream& stream, Error& why) {
+    constexpr int kTries = 3;
+    if (file.has_next_address()) return false;
+    // Those that ran when it was asked for may have ended since.
+    const int beside = running_beside(file);
+    const bool crowded = std::max(beside, file.asked_beside) > 0 || limits_.contains(file.origin());
+    if (!crowded && file.too_many == 0) return false;
+    if (file.too_many == kTries) {
+      limits_.erase(file.origin());
+      why.hint = "the server may refuse several downloads at once: try --max-active 1" +
+                 (why.hint.empty() ? "" : "; " + why.hint);
+      return false;
+    }
+    ++file.too_many;
+    stream.retries = options_.retries;  // asked for once then
+    stream.embargo = {};
+    limits_[file.origin()].most = std::max(1, beside);
+    pause(file.origin());
+    if (file.too_many == 1) {
+      notes_.push_back({id, why.message + " while " + std::to_string(std::max(1, beside)) +
+                                " other downloads from there run; it is asked for again when "
+                                "fewer do (--max-active sets how many)"});
+    }
+    return true;
+  }
+
+  // A server may notice a moment later that one of its downloads has ended.
+  void pause(const std::string& origin) {
+    if (const auto limit = limits_.find(origin); limit != limits_.end()) {
+      limit->second.not_before = clock_.now() + retry::delay(1, std::nullopt, random_);
     }
   }
 
@@ -97,6 +164,14 @@ struct Engine::Impl {
   [[nodiscard]] static bool idle(const File& file) {
     return std::none_of(file.streams().begin(), file.streams().end(),
                         [](const auto& stream) { return stream->transfer.has_value(); });
+  }
+
+  // When it is to be looked at again; what else has to end first wakes the wait by itself.
+  [[nodiscard]] Clock::TimePoint next_try(const File& file, const Stream& stream) const {
+    const auto limit = limits_.find(file.origin());
+    if (limit == limits_.end()) return stream.embargo;
+    if (running_beside(file) >= limit->second.most) return Clock::TimePoint::max();
+    return std::max(stream.embargo, limit->second.not_before);
   }
 
   // More connections, or fewer.
@@ -130,6 +205,7 @@ struct Engine::Impl {
 
   [[nodiscard]] int most_of(const File& file) const {
     const int now = static_cast<int>(file.streams().size());
+    if (limits_.contains(file.origin())) return now;
     return std::max(now, std::min(file.most(tuner_.rate_of_one()), options_.connections));
   }
 
@@ -193,7 +269,7 @@ struct Engine::Impl {
         if (stream->transfer) {
           runs = true;
         } else if (!file->complete() && !file->partial().copying()) {
-          wake = std::min(wake, stream->embargo);
+          wake = std::min(wake, next_try(*file, *stream));
         }
       }
     }
@@ -220,6 +296,7 @@ struct Engine::Impl {
       for (const auto& stream : file->streams()) {
         if (stream->transfer != completion.id) continue;
         stream->transfer.reset();
+        pause(file->origin());
         return conclude(id, *file, *stream, completion);
       }
     }
@@ -228,8 +305,8 @@ struct Engine::Impl {
   void conclude(DownloadId id, File& file, Stream& stream, const Completion& completion) {
     Outcome outcome = file.conclude(stream, completion);
     if (outcome.kind == Outcome::Kind::kWhole) return go_on(file, stream);
-    // The next attempt asks the address itself: no delay, and no end of tries by this.
-    if (outcome.kind == Outcome::Kind::kAskAnew) return;
+    // The next attempt is made at once: no delay, and no end of tries by this.
+    if (outcome.kind == Outcome::Kind::kAskAnew || outcome.kind == Outcome::Kind::kMore) return;
     if (file.alone() || outcome.kind == Outcome::Kind::kStop) {
       return end_of(id, std::move(outcome));
     }
@@ -289,8 +366,10 @@ struct Engine::Impl {
         }
         return refuse(id, std::move(outcome.error));
       case Outcome::Kind::kAskAnew:
+      case Outcome::Kind::kMore:
         return;
       case Outcome::Kind::kNextAddress:
+        if (says_too_many(outcome) && wait_for_fewer(id, file, stream, outcome.error)) return;
         return give_up_address(id, std::move(outcome.error));
       case Outcome::Kind::kNoRange:  // the last of several that were answered so
         file.one_by_one();
@@ -318,6 +397,7 @@ struct Engine::Impl {
                  outcome.error)) {
           return;
         }
+        if (says_too_many(outcome) && wait_for_fewer(id, file, stream, outcome.error)) return;
         return give_up_address(id, std::move(outcome.error));
       }
     }
@@ -382,7 +462,8 @@ struct Engine::Impl {
   std::unique_ptr<Worker> own_worker_;
   std::unique_ptr<Worker> here_ = make_inline_worker();
   DownloadId next_ = 1;
-  Files files_;  // not yet finished; after the workers: goes first
+  Files files_;                          // not yet finished; after the workers: goes first
+  std::map<std::string, Limit> limits_;  // by origin: of hosts that had enough
   Tuner tuner_;
   std::vector<Finished> finished_;
   std::vector<Retried> retried_;

@@ -7,9 +7,10 @@
 // publish. It knows no Hub, no manifest, no lock.
 //
 // A transient failure is tried again at the same address after a delay, and goes on where it ended
-// when a digest is expected or the server gave a strong validator (Range and If-Range), else from
-// the first byte. What does not agree (size, digest, a page in place of the file) is asked of the
-// next address, or of the only one once more. When no address is left the first one's error counts.
+// when a digest is expected (Range) or the server gave a strong validator (Range and If-Range),
+// else from the first byte. A digest that is expected decides alone, then a size, then headers.
+// What does not agree (size, digest, a page in place of the file) is asked of the next address, or
+// of the only one once more. When no address is left the first one's error counts.
 //
 // A download that ends early (a signal, the deadline, a server that is down, a disk that is full,
 // cancel()) leaves its partial and its journal, and the next one of the same file goes on with them

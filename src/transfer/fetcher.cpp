@@ -79,8 +79,9 @@ class PatientFetcher final : public Fetcher {
         return tl::unexpected(std::move(error));
       }
       const auto wait = retry::wait_asked(completion.head);
-      const bool again = retry::classify({completion.failure, completion.head.status, wait}) ==
-                         retry::Verdict::kAgain;
+      const bool rate_limited = retry::is_rate_limit(completion.head);
+      const bool again = retry::classify({completion.failure, completion.head.status,
+                                          rate_limited}) == retry::Verdict::kAgain;
       if (again && retry <= options_.retries) {
         const auto delay = retry::delay(retry, wait, random_);
         const Clock::TimePoint now = clock_.now();
@@ -91,7 +92,7 @@ class PatientFetcher final : public Fetcher {
         }
       }
       const bool answered = completion.failure == TransportFailure::kNone;
-      if (!answered || completion.head.status == 429) {
+      if (!answered || rate_limited) {
         return tl::unexpected(retry::to_error(completion));
       }
       return Response{std::move(completion.head), keeper.take()};

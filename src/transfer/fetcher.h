@@ -20,9 +20,9 @@ using OnWait = std::function<void(const std::string& why, std::chrono::milliseco
 using OnSlow = std::function<void(const std::string& address, std::chrono::milliseconds waited)>;
 
 /// A Fetcher on `transport` (which follows redirects, or else they are answers): transient failures
-/// are tried again by `options`, whose stall timeout counts; bodies are at most 64 MiB. A 429 that
-/// remains is kRateLimited; any other answer that remains is a value. `stop` ends a fetch with the
-/// error of `stop_signal` (SIGTERM when empty).
+/// are tried again by `options`, whose stall timeout counts; bodies are at most 64 MiB. A rate
+/// limit that remains is kRateLimited; any other answer that remains is a value. `stop` ends a
+/// fetch with the error of `stop_signal` (SIGTERM when empty).
 ///
 /// Not owned: transport, clock, random. It polls `transport` by itself, so no Engine may have a
 /// transfer on the same transport meanwhile.

@@ -1,6 +1,7 @@
 #include "transfer/file.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <string_view>
 #include <utility>
@@ -21,7 +22,11 @@ constexpr std::size_t kMaxErrorBody = 64U << 10U;
 
 // An attempt that brings a file further by this much shows that trying again is worth it: the count
 // of its retries begins anew, or no long file would ever pass a connection that is cut each hour.
-constexpr std::uint64_t kGoodPiece = 1U << 20U;
+constexpr std::uint64_t kGoodPiece = 64U << 10U;
+
+// A content delivery network may refuse to send a very large file at once (the Hub's from some 400
+// GB on, with a 400), and sends the same file in ranges.
+constexpr std::uint64_t kLargestAnswer = std::uint64_t{4} << 30U;
 
 // So much of a file, or what takes so long, is worth a connection of its own: the first bytes of
 // one cost a handshake, at the Hub a redirect as well, and the time that it takes to come up to
@@ -70,6 +75,44 @@ std::optional<ContentRange> content_range(std::string_view text) {
   return ContentRange{*first, *last, number(total)};
 }
 
+std::string origin_of(const std::string& address) {
+  const auto url = parse_url(address);
+  return url ? url->origin() : address;
+}
+
+bool is_all(const ContentRange& range) {
+  return range.first == 0 && range.total == range.last + 1;
+}
+
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return lower(c); });
+  return text;
+}
+
+// A file of this name is in this coding by itself: stock servers send x.tar.gz with
+// `Content-Encoding: x-gzip` and mean the file as it lies there.
+bool is_own_coding(std::string coding, const std::string& name) {
+  struct Row {
+    std::string_view coding;
+    std::string_view suffix;
+  };
+  constexpr std::array kRows = {
+      Row{"gzip", ".gz"},    Row{"gzip", ".tgz"}, Row{"bzip2", ".bz2"}, Row{"bzip2", ".tbz2"},
+      Row{"xz", ".xz"},      Row{"xz", ".txz"},   Row{"zstd", ".zst"},  Row{"zstd", ".tzst"},
+      Row{"compress", ".z"}, Row{"br", ".br"},    Row{"lz4", ".lz4"},   Row{"lzma", ".lzma"},
+  };
+  coding = lower(std::move(coding));
+  if (coding.starts_with("x-")) coding.erase(0, 2);
+  const std::string text = lower(name);
+  return std::any_of(kRows.begin(), kRows.end(), [&](const Row& row) {
+    return coding == row.coding && text.ends_with(row.suffix);
+  });
+}
+
 bool is_refusal(int status) {
   return status == 400 || status == 401 || status == 403 || status == 410;
 }
@@ -91,12 +134,16 @@ File::File(Download download, Partial::Workers workers, Clock& clock)
     : others(std::move(download.others)),
       download_(std::move(download)),
       partial_({download_.partial, download_.journal}, download_.spec, workers, clock),
-      clock_(clock) {}
+      clock_(clock) {
+  if (!spec().urls.empty()) origin_ = origin_of(address());
+}
 
 void File::next_address() {
   ++address_;
+  origin_ = origin_of(address());
   serves_ranges_ = false;
   one_by_one_ = false;
+  from_ranges_ = false;
   most_ = kNoLimit;
   led_to_.clear();
   // Another server's ETag says little of these bytes: unless the digest will say the rest.
@@ -196,9 +243,14 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   if (alone()) {  // it may have been left with anything
     const auto missing = partial_.done().missing({0, end});
     stream.piece_ = missing.empty() ? Range{0, end} : missing.front();
+    from_ranges_ = from_ranges_ || (total() && *total() > kLargestAnswer);
+  }
+  stream.ranged_ = partial_.done().bytes() > 0 || !alone() || from_ranges_;
+  // Pieces of one file are known to be that by the digest, or by the validator.
+  if (stream.ranged_ && total() && (spec().digest || (partial_.begun() && partial_.resumable()))) {
+    stream.piece_.end = std::min(stream.piece_.end, stream.piece_.begin + kLargestAnswer);
   }
   stream.served_to_ = stream.piece_.end;
-  stream.ranged_ = partial_.done().bytes() > 0 || !alone();
   ++requests_;
   Request request;
   // One file, one time to be led: a Hub counts its answers, and they cost the time of two.
@@ -213,9 +265,9 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
     std::string range = "bytes=" + std::to_string(stream.piece_.begin) + "-";
     if (stream.piece_.end < end) range += std::to_string(stream.piece_.end - 1);
     request.headers.emplace_back("Range", std::move(range));
-    // A file that has changed meanwhile comes whole, as a 200. Another server has an ETag of its
-    // own; there the digest decides, or next_address() has forgotten all.
-    if (is_strong(partial_.etag()) && partial_.came_from(address())) {
+    // A file that has changed meanwhile comes whole, as a 200. Where a digest decides it is not
+    // asked so: each node of a content delivery network may have an ETag of its own.
+    if (!spec().digest && is_strong(partial_.etag()) && partial_.came_from(address())) {
       request.headers.emplace_back("If-Range", partial_.etag());
     }
   }
@@ -236,28 +288,60 @@ bool File::on_head(Stream& stream, const ResponseHead& head) {
   }
   stream.latency_ = clock_.now() - stream.begun_;
   if (is_elsewhere(head)) led_to_ = head.url;
-  const std::string encoding = head.header("content-encoding");
-  if (!encoding.empty() && encoding != "identity") {
-    return refuse(stream, mismatch("came encoded (" + encoding + "), which was not asked for"));
-  }
+  if (auto refusal = refusal_of_coding(head)) return refuse(stream, *std::move(refusal));
   if (head.status == 206 && stream.ranged_) return go_on(stream, head);
-  if (head.status != 200) {
-    return refuse(stream, {Outcome::Kind::kNextAddress,
-                           network_error("answered " + std::to_string(head.status) +
-                                         " where 200 and the whole file were asked for")});
+  const auto range =
+      head.status == 206 ? content_range(head.header("content-range")) : std::nullopt;
+  const bool all = range && is_all(*range);
+  if (head.status != 200 && !all && !(head.status == 203 && pinned())) {
+    return refuse(stream, not_sent("answered " + std::to_string(head.status) +
+                                   " where 200 and the whole file were asked for"));
   }
   if (!alone()) {
     return refuse(stream,
                   {Outcome::Kind::kNoRange,
                    network_error("answered with the whole file where a range was asked for")});
   }
-  return start_over(stream, head);
+  const std::string length = head.header("content-length");
+  if (!pinned() && !all && !length.empty() && !head.content_length() &&
+      head.header("transfer-encoding").empty()) {
+    return refuse(stream, not_sent("told a length that is no number (" + length +
+                                   "): where the file ends cannot be known"));
+  }
+  return start_over(stream, head, all ? range->total : head.content_length());
 }
 
-bool File::start_over(Stream& stream, const ResponseHead& head) {
+// A coding that was not asked for. With a digest or a size at hand it is only remembered, for the
+// error that may come of it: the bytes decide.
+std::optional<Outcome> File::refusal_of_coding(const ResponseHead& head) {
+  const std::string coding = head.header("content-encoding");
+  const bool coded = !coding.empty() && lower(coding) != "identity";
+  label_ = coded ? "`Content-Encoding: " + coding + "`" : "";
+  if (head.status == 203) label_ = "the status 203 (changed by a proxy)";
+  const auto url = parse_url(address());
+  if (!coded || pinned() || is_own_coding(coding, spec().path) ||
+      (url && is_own_coding(coding, url->path))) {
+    return std::nullopt;
+  }
+  Outcome outcome = mismatch("came with " + label_ + ", which was not asked for");
+  outcome.error.hint =
+      "the server, or a proxy before it, encodes what it sends or says so wrongly: with `sha256` "
+      "or `size` in the manifest the bytes decide";
+  return outcome;
+}
+
+Outcome File::not_sent(const std::string& what) const {
+  Error error = network_error(what);
+  error.hint =
+      "the server, or a proxy or firewall before it, does not send the file: open the address in a "
+      "browser; `mirrors` may name another";
+  return {Outcome::Kind::kNextAddress, std::move(error)};
+}
+
+bool File::start_over(Stream& stream, const ResponseHead& head,
+                      std::optional<std::uint64_t> length) {
   beginning_.clear();
   partial_.forget();
-  const auto length = head.content_length();
   if (spec().size && length && *length != *spec().size) {
     // Told before a byte is written. A page in place of the file is the usual reason and has to
     // be named, so its beginning is let in (and, when it is shorter, its end is awaited).
@@ -265,20 +349,25 @@ bool File::start_over(Stream& stream, const ResponseHead& head) {
     stream.announced_ = *length;
     return true;
   }
-  if (download_.space_check && !spec().size && length) {
-    const std::string place = posix::parent(download_.partial);
-    const auto free = posix::free_bytes(place);
-    if (free && *free < *length) {
-      const std::string needs = spec().path + " has " + std::to_string(*length) + " bytes";
-      return refuse(stream, {Outcome::Kind::kStop, does_not_fit(needs, place, *free)});
-    }
-  }
   stream.phase_ = Stream::Phase::kFile;
   stream.ranged_ = false;
   const auto size = spec().size ? spec().size : length;
   stream.piece_ = {0, size.value_or(kNoEnd)};
   stream.served_to_ = stream.piece_.end;
-  serves_ranges_ = head.header("accept-ranges") == "bytes";
+  stream.begun_at_ = 0;
+  serves_ranges_ = !one_by_one_ && (head.status == 206 || head.header("accept-ranges") == "bytes");
+  return begin_with(stream, head, size);
+}
+
+bool File::begin_with(Stream& stream, const ResponseHead& head, std::optional<std::uint64_t> size) {
+  if (download_.space_check && !spec().size && size) {
+    const std::string place = posix::parent(download_.partial);
+    const auto free = posix::free_bytes(place);
+    if (free && *free < *size) {
+      const std::string needs = spec().path + " has " + std::to_string(*size) + " bytes";
+      return refuse(stream, {Outcome::Kind::kStop, does_not_fit(needs, place, *free)});
+    }
+  }
   if (auto status = partial_.restart(address(), head.header("etag"), size); !status) {
     return refuse(stream, {Outcome::Kind::kStop, std::move(status).error()});
   }
@@ -287,8 +376,14 @@ bool File::start_over(Stream& stream, const ResponseHead& head) {
 
 bool File::go_on(Stream& stream, const ResponseHead& head) {
   const auto range = content_range(head.header("content-range"));
+  const bool other_size = range && range->total && spec().size && *range->total != *spec().size;
+  if (!partial_.begun() && range && (is_all(*range) || other_size)) {
+    return start_over(stream, head, range->total);
+  }
   const std::string etag = head.header("etag");
-  const bool same = etag.empty() || etag == partial_.etag() || !partial_.came_from(address());
+  // The digest tells whether it is the same file, and says so of all nodes of a network.
+  const bool same = spec().digest || !partial_.begun() || etag.empty() || etag == partial_.etag() ||
+                    !partial_.came_from(address());
   const bool fits = same && range && range->first == stream.piece_.begin &&
                     range->last < stream.served_to_ &&
                     (!range->total || *range->total > range->last) &&
@@ -301,10 +396,13 @@ bool File::go_on(Stream& stream, const ResponseHead& head) {
     partial_.forget();
     return refuse(stream, {Outcome::Kind::kAgain, std::move(error)});
   }
-  if (range->total && !total()) {
-    partial_.set_total(*range->total);
-    stream.piece_.end = std::min(stream.piece_.end, *range->total);
+  if (!partial_.begun()) {
+    const auto size = range->total ? range->total : total();
+    if (!begin_with(stream, head, size)) return false;
   }
+  if (range->total && !total()) partial_.set_total(*range->total);
+  if (total()) stream.piece_.end = std::min(stream.piece_.end, *total());
+  stream.begun_at_ = range->first;
   stream.served_to_ = range->last + 1;
   stream.phase_ = Stream::Phase::kFile;
   serves_ranges_ = !one_by_one_;
@@ -372,10 +470,12 @@ Outcome File::conclude(Stream& stream, const Completion& completion) {
   requests_ += completion.requests - 1;  // begin() has counted one
   Outcome outcome = judge(stream, completion);
   stream.phase_ = Stream::Phase::kHead;
-  if (outcome.kind != Outcome::Kind::kWhole) led_to_.clear();
+  const bool right = outcome.kind == Outcome::Kind::kWhole || outcome.kind == Outcome::Kind::kMore;
+  if (!right) led_to_.clear();
   if (!alone()) return outcome;
   switch (outcome.kind) {
     case Outcome::Kind::kWhole:
+    case Outcome::Kind::kMore:
       break;
     case Outcome::Kind::kAgain:
     case Outcome::Kind::kAskAnew:
@@ -407,14 +507,18 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
                          stream.phase_ == Stream::Phase::kErrorBody);  // we have read enough of it
   const int status = completion.head.status;
   const retry::Attempt attempt{answered ? TransportFailure::kNone : completion.failure, status,
-                               std::nullopt};
+                               answered && retry::is_rate_limit(completion.head)};
   switch (retry::classify(attempt)) {
     case retry::Verdict::kDone:
-      if (stream.piece_.end == kNoEnd) {
+      // Only the end of a whole answer is the end of the file: a range may be shorter than asked.
+      if (!stream.ranged_) {
+        if (stream.piece_.end != kNoEnd) return wrong_size(stream.piece_.begin);
         partial_.set_total(stream.piece_.begin);
         return {};
       }
-      if (!stream.ranged_) return wrong_size(stream.piece_.begin);
+      if (stream.piece_.begin > stream.begun_at_ && partial_.resumable()) {
+        return {Outcome::Kind::kMore, {}};
+      }
       return {Outcome::Kind::kAgain, network_error("ended before the range that was asked for did"),
               status};
     case retry::Verdict::kAgain:
@@ -424,8 +528,12 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
       if (stream.led_) {
         return {Outcome::Kind::kAskAnew, explain(stream, completion, answered), status};
       }
+      // Too large to be sent at once; it is asked for in ranges.
+      if (status == 400 && !stream.ranged_ && !std::exchange(from_ranges_, true)) {
+        return {Outcome::Kind::kAskAnew, explain(stream, completion, answered), status};
+      }
       if (status == 416 && stream.ranged_ && alone()) {
-        partial_.forget();  // there is less than we have: from the first byte
+        if (auto outcome = judge_refused_range(stream, completion.head)) return *outcome;
         return {Outcome::Kind::kAgain, explain(stream, completion, answered), status};
       }
       // The address that it led to was signed and is over: led there again, we get a new one.
@@ -437,6 +545,26 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
       break;
   }
   return {Outcome::Kind::kStop, explain(stream, completion, answered)};
+}
+
+// A 416: nothing lies behind what is there, or there is less. Without a value: all is asked anew.
+std::optional<Outcome> File::judge_refused_range(Stream& stream, const ResponseHead& head) {
+  constexpr std::string_view kUnit = "bytes */";
+  const std::string text = head.header("content-range");
+  const auto size =
+      text.starts_with(kUnit) ? number(std::string_view(text).substr(kUnit.size())) : std::nullopt;
+  from_ranges_ = false;
+  const std::uint64_t there = partial_.done().bytes();
+  if (size && there == *size && partial_.done().front() == there &&
+      (!total() || *total() == *size)) {
+    if (!partial_.begun() && !begin_with(stream, head, size)) {
+      return std::exchange(stream.refusal_, std::nullopt);
+    }
+    partial_.set_total(*size);
+    return Outcome{};
+  }
+  partial_.forget();
+  return std::nullopt;
 }
 
 Error File::network_error(const std::string& what) const {
@@ -459,6 +587,7 @@ Outcome File::mismatch(const std::string& what) const {
   outcome.error.message = outcome.error.subject;
   outcome.error.message += what.empty() ? ": " : " " + what + (came.empty() ? "" : "; ");
   outcome.error.message += came;
+  if (!label_.empty() && pinned()) outcome.error.message += "; it was sent with " + label_;
   return outcome;
 }
 

@@ -28,7 +28,8 @@ struct Outcome {
   enum class Kind {
     kWhole,        ///< all that the stream was to bring has come
     kAgain,        ///< transient
-    kAskAnew,      ///< where the address had led before is no place any more
+    kAskAnew,      ///< another request than this one has to be made, at once
+    kMore,         ///< a part of what the stream was to bring has come, rightly: the rest is due
     kNextAddress,  ///< this address will not do
     kNoRange,      ///< one of several streams was answered with something else than its range
     kMismatch,     ///< what came is not the file
@@ -70,6 +71,7 @@ class Stream final : public BodySink {
   File& file_;
   Range piece_;                  // what is still to come
   std::uint64_t served_to_ = 0;  // where the answer ends; behind piece_.end when that was shortened
+  std::uint64_t begun_at_ = 0;   // piece_.begin when the answer began
   bool ranged_ = false;          // asked for a range
   bool led_ = false;             // asked where its address had led before
   Phase phase_ = Phase::kHead;
@@ -90,6 +92,8 @@ class File {
   // --- the address ---
 
   [[nodiscard]] const std::string& address() const { return spec().urls[address_]; }
+  /// Of address(): scheme, host and port.
+  [[nodiscard]] const std::string& origin() const { return origin_; }
   [[nodiscard]] bool has_next_address() const { return address_ + 1 < spec().urls.size(); }
   void next_address();
 
@@ -140,7 +144,9 @@ class File {
   // The engine's notes.
   std::vector<PartialPlace> others;  ///< to be looked at before the first request
   bool looked = false;
-  int mismatches = 0;           ///< of all addresses
+  int too_many = 0;      ///< how often too many downloads at once were taken for a refusal's reason
+  int asked_beside = 0;  ///< requests to its host that ran when it was last asked for
+  int mismatches = 0;    ///< of all addresses
   std::vector<Error> given_up;  ///< one for each address
 
  private:
@@ -153,8 +159,11 @@ class File {
 
   bool on_head(Stream& stream, const ResponseHead& head);
   bool on_body(Stream& stream, const BodyPiece& body);
-  bool start_over(Stream& stream, const ResponseHead& head);
+  bool start_over(Stream& stream, const ResponseHead& head, std::optional<std::uint64_t> length);
+  bool begin_with(Stream& stream, const ResponseHead& head, std::optional<std::uint64_t> size);
   bool go_on(Stream& stream, const ResponseHead& head);
+  [[nodiscard]] std::optional<Outcome> refusal_of_coding(const ResponseHead& head);
+  [[nodiscard]] Outcome not_sent(const std::string& what) const;
   bool write(Stream& stream, BodyPiece body);
   static bool refuse(Stream& stream, Outcome outcome);
 
@@ -163,6 +172,10 @@ class File {
   void look_at(const char* text, std::size_t size);
   [[nodiscard]] bool is_unwelcome() const;
   [[nodiscard]] Outcome judge(Stream& stream, const Completion& completion);
+  [[nodiscard]] std::optional<Outcome> judge_refused_range(Stream& stream,
+                                                           const ResponseHead& head);
+  /// A digest or a size was told beforehand: what the headers of an answer say of it counts less.
+  [[nodiscard]] bool pinned() const { return spec().digest || spec().size; }
   [[nodiscard]] bool is_elsewhere(const ResponseHead& head) const;
   [[nodiscard]] Error explain(const Stream& stream, const Completion& completion,
                               bool answered) const;
@@ -172,8 +185,11 @@ class File {
   Clock& clock_;
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t address_ = 0;
+  std::string origin_;
   bool serves_ranges_ = false;  // as far as the server says
   bool one_by_one_ = false;
+  bool from_ranges_ = false;  // the first request, too, is for a range
+  std::string label_;  // what the server says of the bytes that it sends, and is not believed
   static constexpr int kNoLimit = 1 << 20;
   int most_ = kNoLimit;
   std::uint64_t one_more_at_ = 0;            // bytes that are there then

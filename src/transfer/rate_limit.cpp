@@ -150,7 +150,7 @@ class ObedientTransport final : public Transport {
   }
 
   void close_if_asked(const ResponseHead& head) {
-    if (head.status != 429 && head.status != 503) return;
+    if (!retry::is_rate_limit(head) && head.status != 503) return;
     const auto wait = retry::wait_asked(head);
     if (!wait) return;
     Closed& closed = closed_[origin_of(head.url)];

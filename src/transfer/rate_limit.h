@@ -1,10 +1,10 @@
 // Obeys a server that says "not now": while it does, nobody in this process asks it anything.
 //
-// A 429, or a 503 with Retry-After, closes the origin that sent it (scheme, host, port) until the
-// time that it names (retry::wait_asked); requests that are begun meanwhile wait here, and come
-// back spread over up to a second, since those who were sent away together must not come back
-// together. The answer itself is passed on: whether its request is tried again is its owner's
-// decision.
+// A rate limit (retry.h), or a 503 with Retry-After, closes the origin that sent it (scheme, host,
+// port) until the time that it names (retry::wait_asked); requests that are begun meanwhile wait
+// here, and come back spread over up to a second, since those who were sent away together must not
+// come back together. The answer itself is passed on: whether its request is tried again is its
+// owner's decision.
 #pragma once
 
 #include <memory>

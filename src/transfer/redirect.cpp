@@ -48,12 +48,18 @@ class Journey final : public BodySink {
   [[nodiscard]] bool redirected() const { return redirected_; }
   [[nodiscard]] std::uint64_t hops() const { return static_cast<std::uint64_t>(redirects_) + 1; }
 
-  // Sets out for where `head` points to; the error is for people.
-  Status turn(const ResponseHead& head) {
+  // Sets out for where a redirect points to; the error is for people.
+  Status turn(Completion& completion) {
+    const ResponseHead& head = completion.head;
     if (++redirects_ > kMaxRedirects) {
       --redirects_;
-      return fail(ErrorCode::kNetwork, "more than " + std::to_string(kMaxRedirects) + " redirects");
+      std::string what = "more than " + std::to_string(kMaxRedirects) + " redirects";
+      if (!head.header("set-cookie").empty()) {
+        what += "; each sets a cookie: the server wants a login, or there is a direct address";
+      }
+      return fail(ErrorCode::kNetwork, std::move(what));
     }
+    request_.cookies = std::move(completion.cookies);
     auto target = redirect_target(request_.url, head.header("location"));
     if (!target) return fail(std::move(target).error());
     request_.url = std::move(*target);
@@ -98,7 +104,7 @@ class FollowingTransport final : public Transport {
         auto [id, journey] = std::move(found->second);
         travels_.erase(found);
         if (journey->redirected()) {
-          const Status status = journey->turn(completion.head);
+          const Status status = journey->turn(completion);
           if (status) {
             set_out(id, std::move(journey));
             turned = true;

@@ -65,6 +65,12 @@ std::optional<seconds> rate_limit_wait(std::string_view header) {
   return longest;
 }
 
+// Of the older headers for the same: "X-RateLimit-Remaining: 0", and the draft's without "X-".
+bool nothing_remains(const ResponseHead& head) {
+  return number(trim(head.header("x-ratelimit-remaining"))) == 0 ||
+         number(trim(head.header("ratelimit-remaining"))) == 0;
+}
+
 // "Sun, 06 Nov 1994 08:49:37 GMT"; the two older forms of RFC 9110 are not in use any more.
 // By hand, since strptime reads names of months in the language of the locale.
 std::optional<std::chrono::sys_seconds> http_date(std::string_view text) {
@@ -85,6 +91,20 @@ std::optional<std::chrono::sys_seconds> http_date(std::string_view text) {
   if (!date.ok() || *hour > 23 || *minute > 59 || *second > 60) return std::nullopt;
   return std::chrono::sys_days(date) + std::chrono::hours(*hour) + std::chrono::minutes(*minute) +
          seconds(*second);
+}
+
+// "RateLimit-Reset: 55", or "X-RateLimit-Reset: 1790000000": some count seconds, some tell the
+// time.
+std::optional<seconds> reset_wait(const ResponseHead& head,
+                                  std::optional<std::chrono::sys_seconds> now) {
+  constexpr seconds kTimes = std::chrono::hours(24 * 365);  // nobody is sent away for that long
+  for (const char* const name : {"ratelimit-reset", "x-ratelimit-reset"}) {
+    const auto reset = number(trim(head.header(name)));
+    if (!reset || *reset == std::numeric_limits<int>::max()) continue;
+    if (seconds(*reset) < kTimes) return bounded(seconds(*reset));
+    if (now) return bounded(seconds(*reset) - now->time_since_epoch());
+  }
+  return std::nullopt;
 }
 
 // HTTP/1.1 servers send any words; ours are the same for all.
@@ -118,16 +138,15 @@ std::string status_text(int status) {
   return std::to_string(status) + (row == kRows.end() ? "" : " " + std::string(row->text));
 }
 
-ErrorCode code_of(int status) {
-  switch (status) {
+ErrorCode code_of(const ResponseHead& head) {
+  if (is_rate_limit(head)) return ErrorCode::kRateLimited;
+  switch (head.status) {
     case 401:
     case 403:
       return ErrorCode::kAccess;
     case 404:
     case 410:
       return ErrorCode::kNotFound;
-    case 429:
-      return ErrorCode::kRateLimited;
     default:
       return ErrorCode::kNetwork;
   }
@@ -198,9 +217,16 @@ Verdict classify(const Attempt& attempt) {
   }
   const int status = attempt.status;
   if (status >= 200 && status < 300) return Verdict::kDone;
-  if (status == 408 || status == 425 || status == 429) return Verdict::kAgain;
+  if (attempt.rate_limited || status == 408 || status == 425 || status == 429) {
+    return Verdict::kAgain;
+  }
   if (status == 501 || status == 505) return Verdict::kNextMirror;
   return status >= 500 && status < 600 ? Verdict::kAgain : Verdict::kNextMirror;
+}
+
+bool is_rate_limit(const ResponseHead& head) {
+  if (head.status == 429) return true;
+  return head.status == 403 && (wait_asked(head) || nothing_remains(head));
 }
 
 std::optional<seconds> wait_asked(const ResponseHead& head) {
@@ -212,8 +238,8 @@ std::optional<seconds> wait_asked(const ResponseHead& head) {
   // Two times of one clock, the server's: ours may be hours off.
   const auto at = http_date(asked);
   const auto now = http_date(head.header("date"));
-  if (!at || !now) return std::nullopt;
-  return bounded(*at - *now);
+  if (at && now) return bounded(*at - *now);
+  return nothing_remains(head) ? reset_wait(head, now) : std::nullopt;
 }
 
 milliseconds delay(int retry, std::optional<seconds> retry_after, std::mt19937& random) {
@@ -231,7 +257,7 @@ Error to_error(const Completion& completion) {
   Error error;
   error.subject = address;
   if (completion.failure == TransportFailure::kNone) {
-    error.code = code_of(completion.head.status);
+    error.code = code_of(completion.head);
     error.message = status_text(completion.head.status) + " from " + address;
     error.retry_after = wait_asked(completion.head);
     error.reason = std::string(kHttpStatus) + std::to_string(completion.head.status);

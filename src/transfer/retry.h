@@ -20,16 +20,22 @@ enum class Verdict {
 struct Attempt {
   TransportFailure failure = TransportFailure::kNone;
   int status = 0;
-  std::optional<std::chrono::seconds> retry_after;  ///< what the server asked for
+  bool rate_limited = false;  ///< is_rate_limit() of its head
 };
 
-/// The class of an attempt's end. 408, 425, 429, 5xx (but not 501, 505) and every failure of the
-/// connection are transient. A certificate, a redirect that cannot be followed and a bad URL do not
-/// get better by waiting: the next address. kStop is what the sink refused.
+/// The class of an attempt's end. 408, 425, 429, 5xx (but not 501, 505), a refusal that is a rate
+/// limit and every failure of the connection are transient. A certificate, a redirect that cannot
+/// be followed and a bad URL do not get better by waiting: the next address. kStop is what the sink
+/// refused.
 [[nodiscard]] Verdict classify(const Attempt& attempt);
 
+/// The answer means "not so many, not now": 429, or a 403 that says when it will be over
+/// (Retry-After) or that nothing is left of a limit, as GitHub and data archives answer.
+[[nodiscard]] bool is_rate_limit(const ResponseHead& head);
+
 /// The seconds that `head` asks us to wait: `RateLimit: ...;r=0;t=55`, else `Retry-After` (seconds
-/// or HTTP date against its own Date header), nullopt when it does not.
+/// or HTTP date against its own Date header), else RateLimit-Reset or X-RateLimit-Reset when
+/// nothing remains (seconds, or a Unix time against the Date header); nullopt when it does not.
 [[nodiscard]] std::optional<std::chrono::seconds> wait_asked(const ResponseHead& head);
 
 /// The delay before attempt number `retry` (1 = first retry): 0.5 s doubled each time up to 30 s,
@@ -40,7 +46,7 @@ struct Attempt {
                                               std::mt19937& random);
 
 /// What an attempt's end is to the user when it is the last: code and message.
-/// 401, 403 kAccess; 404, 410 kNotFound; 429 kRateLimited; no URL kUsage; else kNetwork.
+/// A rate limit kRateLimited; 401, 403 kAccess; 404, 410 kNotFound; no URL kUsage; else kNetwork.
 [[nodiscard]] Error to_error(const Completion& completion);
 
 }  // namespace fvprefetch::retry

@@ -20,9 +20,7 @@ std::string ResponseHead::header(std::string_view name) const {
 
 std::optional<std::uint64_t> ResponseHead::content_length() const {
   // Chunked: the length that stands there as well is to be ignored (RFC 9112, 6.3).
-  const std::string encoding = header("content-encoding");
   if (!header("transfer-encoding").empty()) return std::nullopt;
-  if (!encoding.empty() && encoding != "identity") return std::nullopt;
 
   const std::string text = header("content-length");
   const char* const end = text.data() + text.size();

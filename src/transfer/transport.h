@@ -46,6 +46,9 @@ struct Request {
   std::vector<std::pair<std::string, std::string>> headers;
   /// Sent as `Authorization: Bearer` on requests to its origins only.
   Credential credential;
+  /// Of earlier redirects of the same chain, as Completion::cookies has told them: each is sent
+  /// where its server allows it to be.
+  std::vector<std::string> cookies;
   /// Only the head of a 2xx answer is wanted: a Fetcher ends the transfer there. (HEAD would be
   /// another request than the one that matters, and servers treat it as such.)
   bool head_only = false;
@@ -64,7 +67,7 @@ struct ResponseHead {
 
   /// First header of that (lower-case) name, or "".
   [[nodiscard]] std::string header(std::string_view name) const;
-  /// Content-Length when it is told and the body is not encoded.
+  /// Content-Length when it is told: bytes of the body as it comes, encoded or not.
   [[nodiscard]] std::optional<std::uint64_t> content_length() const;
 };
 
@@ -111,6 +114,8 @@ struct Completion {
   std::string detail;          ///< the transport's words, redacted; empty for kNone
   ResponseHead head;           ///< status 0 when none arrived; the url is there in any case
   std::uint64_t requests = 1;  ///< that it took: one for each redirect hop
+  /// Of a redirect: those of the request and those that it sets, in words of the transport's own.
+  std::vector<std::string> cookies;
 };
 
 class Transport {

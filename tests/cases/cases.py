@@ -25,6 +25,10 @@ class Answer:
     body: bytes = b""
     length: str | None = None
     cut: int | None = None
+    chunked: bool = False  # and no length
+
+    def sent(self):
+        """Called when all of it is sent."""
 
 
 @dataclass
@@ -65,10 +69,18 @@ class Site:
                 for name, value in told.headers.items():
                     for one in value if isinstance(value, list) else [value]:
                         handler.send_header(name, one)
-                if told.length != "":
+                if told.chunked:
+                    handler.send_header("Transfer-Encoding", "chunked")
+                elif told.length != "":
                     handler.send_header("Content-Length", told.length or str(len(told.body)))
                 handler.end_headers()
-                handler.wfile.write(told.body[: told.cut])
+                sent = told.body[: told.cut]
+                if told.chunked:
+                    end = b"" if told.cut is not None else b"0\r\n\r\n"
+                    handler.wfile.write(b"%x\r\n%s\r\n%s" % (len(sent), sent, end) if sent else end)
+                else:
+                    handler.wfile.write(sent)
+                told.sent()
                 if told.cut is not None or told.length is not None:
                     handler.close_connection = True
 

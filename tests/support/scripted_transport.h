@@ -38,6 +38,7 @@ struct Answer {
   std::vector<std::pair<std::string, std::string>> headers;
   std::vector<Step> steps;
   TransportFailure failure = TransportFailure::kNone;  ///< how it ends
+  std::vector<std::string> cookies;                    ///< that its completion tells
 
   explicit Answer(int answer_status) : status(answer_status) {}
 
@@ -67,6 +68,10 @@ struct Answer {
   /// Something that the test does at this point.
   Answer& then(std::function<void()> call) {
     steps.push_back({std::chrono::nanoseconds(0), {}, std::move(call)});
+    return *this;
+  }
+  Answer& cookie(std::string text) {
+    cookies.push_back(std::move(text));
     return *this;
   }
   Answer& cut() {
@@ -205,6 +210,7 @@ class ScriptedTransport : public Transport {
       if (failure != TransportFailure::kNone) completion.detail = "as the script says";
       completion.head = head;
       completion.requests = failure == TransportFailure::kUrl ? 0 : 1;
+      completion.cookies = transfer.answer.cookies;
       return completion;
     };
 

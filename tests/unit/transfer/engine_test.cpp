@@ -56,6 +56,13 @@ class EngineTest : public ::testing::Test {
     return made;
   }
 
+  // Of a size that is known, and whatever bytes the server's validator stands for.
+  Download sized() {
+    Download made = checked();
+    made.spec.digest.reset();
+    return made;
+  }
+
   void make_engine() { engine.emplace(*transport, clock, options, random); }
 
   // Works until one download is finished.
@@ -238,6 +245,92 @@ TEST_F(EngineTest, GoesOnWithoutAValidatorWhereADigestWillDecide) {
   EXPECT_EQ(wire.sent()[1].header("If-Range"), "");
 }
 
+TEST_F(EngineTest, GoesOnWithAnotherValidatorWhereADigestWillDecide) {
+  wire.on(kA, Answer(200).header("etag", "\"node-1\"").body("the bytes ").cut());
+  wire.on(kA, Answer(206)
+                  .header("etag", "\"node-2\"")
+                  .header("content-range", "bytes 10-24/25")
+                  .body("of a checkpoint"));
+  ASSERT_TRUE(IsOk(fetch(checked()).result));
+  EXPECT_EQ(content(partial), kText);
+  EXPECT_EQ(wire.sent()[1].header("If-Range"), "");
+}
+
+TEST_F(EngineTest, AsksForARangeWhereTheWholeIsRefusedAsTooLarge) {
+  options.retries = 0;
+  wire.on(kA, Answer(400));
+  wire.on(kA, Answer(206).header("content-range", "bytes 0-3/25").body("the "));
+  wire.on(kA, Answer(206).header("content-range", "bytes 4-9/25").body("bytes "));
+  wire.on(kA, Answer(206).header("content-range", "bytes 10-24/25").body("of a checkpoint"));
+  const Finished finished = fetch(checked());
+  ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(content(partial), kText);
+  EXPECT_EQ(wire.sent()[1].header("Range"), "bytes=0-");
+  EXPECT_EQ(wire.sent()[2].header("Range"), "bytes=4-");
+  EXPECT_TRUE(engine->take_retried().empty());
+}
+
+TEST_F(EngineTest, AsksForAVeryLargeFileInPieces) {
+  Download large = checked();
+  large.spec.size = std::uint64_t{5} << 30U;
+  wire.on(kA, Answer(404));
+  EXPECT_TRUE(FailsWith(fetch(large).result, ErrorCode::kNotFound));
+  EXPECT_EQ(wire.sent()[0].header("Range"), "bytes=0-4294967295");
+}
+
+TEST_F(EngineTest, TakesTheEndOfARangeOfAnUnknownLengthForNoEnd) {
+  const auto piece = [](const std::string& range, const std::string& text) {
+    return Answer(206).header("etag", "\"v1\"").header("content-range", range).body(text);
+  };
+  wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
+  wire.on(kA, piece("bytes 10-14/*", "of a "));
+  wire.on(kA, piece("bytes 15-24/*", "checkpoint"));
+  wire.on(kA, Answer(416).header("content-range", "bytes */25"));
+  ASSERT_TRUE(IsOk(fetch(download()).result));
+  EXPECT_EQ(content(partial), kText);
+  ASSERT_EQ(wire.sent().size(), 4U);
+  EXPECT_EQ(wire.sent()[3].header("Range"), "bytes=25-");
+}
+
+TEST_F(EngineTest, AsksAHostThatHasEnoughForFewerAtOnce) {
+  const std::string other = "https://a/other.bin";
+  bool refused = false;
+  wire.serve(other, [&](const auto&) {
+    if (!std::exchange(refused, true)) return Answer(403);
+    return Answer::whole(kText);
+  });
+  Answer slow(200);
+  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
+  wire.on(kA, slow);
+  make_engine();
+  engine->add(download());
+  Download second = download({other});
+  second.partial += "2";
+  engine->add(std::move(second));
+  ASSERT_TRUE(IsOk(finish().result));
+  ASSERT_EQ(wire.sent().size(), 2U);  // not asked again while the first one ran
+  ASSERT_TRUE(IsOk(finish().result));
+  const auto notes = engine->take_notes();
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_NE(notes[0].message.find("--max-active"), std::string::npos) << notes[0].message;
+}
+
+TEST_F(EngineTest, TakesARefusalThatStaysForTheFilesOwn) {
+  const std::string other = "https://a/other.bin";
+  wire.serve(other, [](const auto&) { return Answer(403); });
+  Answer slow(200);
+  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
+  wire.on(kA, slow);
+  make_engine();
+  engine->add(download());
+  Download second = download({other});
+  second.partial += "2";
+  engine->add(std::move(second));
+  ASSERT_TRUE(IsOk(finish().result));
+  EXPECT_TRUE(FailsWith(finish().result, ErrorCode::kAccess));
+  EXPECT_EQ(wire.sent().size(), 5U);
+}
+
 TEST_F(EngineTest, GoesOnWhereACutFileEndedWithAStrongValidator) {
   wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
   wire.on(kA, Answer(206)
@@ -245,7 +338,7 @@ TEST_F(EngineTest, GoesOnWhereACutFileEndedWithAStrongValidator) {
                   .header("content-range", "bytes 10-24/25")
                   .header("content-length", "15")
                   .body("of a checkpoint"));
-  const Finished finished = fetch(checked());
+  const Finished finished = fetch(sized());
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(content(partial), kText);
   ASSERT_EQ(wire.sent().size(), 2U);
@@ -283,7 +376,7 @@ TEST_P(EngineRange, IsNotSplicedWhenItIsNotTheOneAskedFor) {
                   .header("content-range", GetParam().content_range)
                   .body("OF A CHECKPOINT"));
   wire.on(kA, Answer::whole(kText));
-  const Finished finished = fetch(checked());
+  const Finished finished = fetch(sized());
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(content(partial), kText);
   ASSERT_EQ(wire.sent().size(), 3U);
@@ -309,8 +402,14 @@ TEST_F(EngineTest, StartsOverWhenTheRangeCannotBeSatisfied) {
   EXPECT_EQ(wire.sent()[2].header("Range"), "");
 }
 
-TEST_F(EngineTest, RefusesA206ThatNobodyAskedFor) {
+TEST_F(EngineTest, TakesA206ThatNobodyAskedForWhenItIsAllOfTheFile) {
   wire.on(kA, Answer(206).header("content-range", "bytes 0-24/25").body(kText));
+  ASSERT_TRUE(IsOk(fetch(download()).result));
+  EXPECT_EQ(content(partial), kText);
+}
+
+TEST_F(EngineTest, RefusesAPartThatNobodyAskedFor) {
+  wire.on(kA, Answer(206).header("content-range", "bytes 0-9/25").body("the bytes "));
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kNetwork));
   EXPECT_FALSE(partial_exists());
@@ -569,12 +668,22 @@ TEST_F(EngineTest, RefusesABodyWithoutALengthThatDoesNotEnd) {
   EXPECT_FALSE(read_on);
 }
 
+TEST_F(EngineTest, TakesABodyThatIsOnlyLabelledAsEncodedWhereItIsTheFile) {
+  wire.on(kA, Answer::whole(kText).header("content-encoding", "aws-chunked"));
+  ASSERT_TRUE(IsOk(fetch(checked()).result));
+  wire.on(kB, Answer(203).body(kText));
+  Download other = checked({kB});
+  other.spec.size.reset();
+  other.partial += "2";
+  ASSERT_TRUE(IsOk(fetch(other).result));
+}
+
 TEST_F(EngineTest, RefusesAnEncodedBody) {
   for (int i = 0; i < 2; ++i) wire.on(kA, Answer(200).header("content-encoding", "gzip").body("x"));
   const Finished finished = fetch(download());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin came encoded (gzip), which was not asked for");
+            "https://a/file.bin came with `Content-Encoding: gzip`, which was not asked for");
   EXPECT_FALSE(partial_exists());
 }
 
@@ -793,7 +902,7 @@ TEST_F(EngineResume, GoesOnWhereItEnded) {
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(content(partial), kText);
   EXPECT_EQ(wire.sent().back().header("Range"), "bytes=10-");
-  EXPECT_EQ(wire.sent().back().header("If-Range"), "\"v1\"");
+  EXPECT_EQ(wire.sent().back().header("If-Range"), "");  // the digest decides
   EXPECT_EQ(finished.result->resumed, 10U);
   EXPECT_EQ(finished.bytes_received, 15U);
 }
@@ -803,6 +912,7 @@ TEST_F(EngineResume, GoesOnWithoutADigestByTheValidator) {
   wire.on(kA, rest());
   const Finished finished = next(download());
   ASSERT_TRUE(IsOk(finished.result));
+  EXPECT_EQ(wire.sent().back().header("If-Range"), "\"v1\"");
   EXPECT_EQ(finished.result->resumed, 10U);
   EXPECT_EQ(finished.result->sha256, sha256_hex(kText));
 }

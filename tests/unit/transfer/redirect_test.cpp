@@ -177,6 +177,17 @@ TEST_F(Redirect, FollowsTenAndNoMore) {
   EXPECT_EQ(transport->requests(), 11U);
 }
 
+TEST_F(Redirect, SendsItsCookiesOnInTheSameChainOnly) {
+  wire.on("https://hub/a", redirect(302, "/b").cookie("one"));
+  wire.on("https://hub/b", Answer::whole("file"));
+  wire.on("https://hub/a", Answer::whole("file"));
+  fetch("https://hub/a");
+  fetch("https://hub/a");
+  ASSERT_EQ(wire.sent().size(), 3U);
+  EXPECT_EQ(wire.sent()[1].request.cookies, std::vector<std::string>{"one"});
+  EXPECT_TRUE(wire.sent()[2].request.cookies.empty());
+}
+
 TEST_F(Redirect, TakesARedirectWithoutALocationForTheAnswer) {
   wire.on("https://hub/a", Answer(302).body("where?"));
   const Completion completion = fetch("https://hub/a");

@@ -31,10 +31,10 @@ TEST_P(Classify, GivesTheVerdictOfTheTable) {
 }
 
 ClassRow status(const std::string& name, int code, Verdict verdict) {
-  return {name, {TransportFailure::kNone, code, std::nullopt}, verdict};
+  return {name, {TransportFailure::kNone, code}, verdict};
 }
 ClassRow failure(const std::string& name, TransportFailure kind, Verdict verdict) {
-  return {name, {kind, 0, std::nullopt}, verdict};
+  return {name, {kind, 0}, verdict};
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -67,8 +67,27 @@ INSTANTIATE_TEST_SUITE_P(
         failure("NoUrl", TransportFailure::kUrl, Verdict::kNextMirror),
         failure("SinkSaidStop", TransportFailure::kRefusedBySink, Verdict::kStop),
         // The status of an answer that did not arrive whole says nothing.
-        ClassRow{"CutAfterA200", {TransportFailure::kCut, 200, std::nullopt}, Verdict::kAgain}),
+        ClassRow{"CutAfterA200", {TransportFailure::kCut, 200}, Verdict::kAgain},
+        ClassRow{"RefusedForNow", {TransportFailure::kNone, 403, true}, Verdict::kAgain}),
     row_name<ClassRow>);
+
+// --- is_rate_limit -------------------------------------------------------------------------------
+
+TEST(IsRateLimit, IsARefusalThatSaysWhenItEnds) {
+  const auto answered = [](int status, std::vector<std::pair<std::string, std::string>> headers) {
+    ResponseHead head;
+    head.status = status;
+    head.headers = std::move(headers);
+    return is_rate_limit(head);
+  };
+  EXPECT_TRUE(answered(429, {}));
+  EXPECT_TRUE(answered(403, {{"retry-after", "2"}}));
+  EXPECT_TRUE(answered(403, {{"x-ratelimit-remaining", "0"}}));
+  EXPECT_TRUE(answered(403, {{"ratelimit", R"("api";r=0;t=5)"}}));
+  EXPECT_FALSE(answered(403, {}));
+  EXPECT_FALSE(answered(403, {{"x-ratelimit-remaining", "12"}, {"x-ratelimit-reset", "9"}}));
+  EXPECT_FALSE(answered(404, {{"retry-after", "2"}}));
+}
 
 // --- wait_asked ----------------------------------------------------------------------------------
 
@@ -128,6 +147,24 @@ INSTANTIATE_TEST_SUITE_P(
         WaitRow{"RateLimitBeforeRetryAfter",
                 {{"retry-after", "7"}, {"ratelimit", R"("api";r=0;t=55)"}},
                 seconds(55)},
+        WaitRow{"OlderHeaderInSeconds",
+                {{"ratelimit-remaining", "0"}, {"ratelimit-reset", "55"}},
+                seconds(55)},
+        WaitRow{
+            "OlderHeaderAsATime",
+            {{"x-ratelimit-remaining", "0"}, {"x-ratelimit-reset", "784111807"}, {"date", kDate}},
+            seconds(30)},
+        WaitRow{"TimeWithoutADateHeader",
+                {{"x-ratelimit-remaining", "0"}, {"x-ratelimit-reset", "784111807"}},
+                std::nullopt},
+        WaitRow{"TimeInMilliseconds",
+                {{"x-ratelimit-remaining", "0"},
+                 {"x-ratelimit-reset", "784111807000"},
+                 {"date", kDate}},
+                std::nullopt},
+        WaitRow{"OlderHeaderThatIsNotUsedUp",
+                {{"x-ratelimit-remaining", "3"}, {"x-ratelimit-reset", "55"}},
+                std::nullopt},
         WaitRow{"RetryAfterWhenTheRateLimitIsNotUsedUp",
                 {{"retry-after", "7"}, {"ratelimit", R"("api";r=12;t=55)"}},
                 seconds(7)}),
