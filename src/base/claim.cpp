@@ -63,17 +63,10 @@ Result<LinkClaim> claim_by_link(const Fd& fd, const std::string& path, const std
 }
 
 int make_directory(const std::string& path) {
-  const int failed = errno_of([&] { return ::mkdir(path.c_str(), 0777); });
-  if (failed != 0) return failed;
+  const int failed = errno_of([&] { return ::mkdir(path.c_str(), 0755); });
   // Others must be able to take it away when we are gone.
-  struct ::stat above {};
-  if (::stat(parent(path).c_str(), &above) == 0 && (above.st_mode & (S_ISGID | S_IWGRP)) != 0) {
-    struct ::stat ours {};
-    if (::lstat(path.c_str(), &ours) == 0) {
-      (void)::chmod(path.c_str(), (ours.st_mode & 07777U) | (above.st_mode & (S_ISGID | S_IRWXG)));
-    }
-  }
-  return 0;
+  if (failed == 0) fit_directory(path);
+  return failed;
 }
 
 int remove_directory(const std::string& path) {

@@ -80,25 +80,39 @@ FileInfo to_info(const struct ::stat& status) {
   info.inode = status.st_ino;
   info.links = status.st_nlink;
   info.user = status.st_uid;
+  info.mode = status.st_mode & 07777U;
   info.executable = (status.st_mode & S_IXUSR) != 0;
   return info;
 }
 
-// What things made in `directory` take over from it: the group's bits, when the group is meant to
-// share it. (umask 022 in a group's directory is the usual way in which a cache becomes one
-// person's.)
-mode_t shared_bits(const std::string& directory) {
+// What things made in a folder take over from it.
+struct Heritage {
+  // The group's, when the group is meant to share the folder. (umask 022 in a group's directory is
+  // the usual way in which a cache becomes one person's.)
+  mode_t bits = 0;
+  std::optional<gid_t> group;
+  // What is made there has another group at first, whose bits it would get.
+  bool foreign = false;
+
+  [[nodiscard]] bool shared() const { return bits != 0; }
+};
+
+Heritage heritage(const std::string& directory) {
   struct ::stat status {};
-  if (again([&] { return ::stat(directory.c_str(), &status); }) != 0) return 0;
+  if (again([&] { return ::stat(directory.c_str(), &status); }) != 0) return {};
+  Heritage of;
+  of.group = status.st_gid;
   const bool shared = (status.st_mode & (S_ISGID | S_IWGRP)) != 0;
-  return shared ? status.st_mode & (S_ISGID | S_IRWXG) : 0;
+  if (shared) of.bits = status.st_mode & (S_ISGID | S_IRWXG);
+  of.foreign = shared && (status.st_mode & S_ISGID) == 0 && status.st_gid != ::getegid();
+  return of;
 }
 
 // What this thread knows of the folders that it works in. Files come to a few of them by the
 // thousand, and to ask again for each would be two system calls of some twenty. Not for long: the
 // mode of a folder may be changed, and another file system be mounted there.
 struct Folder {
-  std::optional<mode_t> shared_bits;
+  std::optional<Heritage> heritage;
   std::optional<bool> local;
   Clock::TimePoint forget_at{};
 };
@@ -114,21 +128,43 @@ Folder& known_folder(const std::string& directory) {
   return folder;
 }
 
-mode_t known_shared_bits(const std::string& directory) {
+Heritage known_heritage(const std::string& directory) {
   Folder& folder = known_folder(directory);
-  if (!folder.shared_bits) folder.shared_bits = shared_bits(directory);
-  return *folder.shared_bits;
+  if (!folder.heritage) {
+    const Heritage of = heritage(directory);
+    if (!of.group) return of;  // not there yet
+    folder.heritage = of;
+  }
+  return *folder.heritage;
+}
+
+// The mode that something new is made with. In a shared folder whose group it has not yet, the
+// group that it has instead must not be able to write to it, not for a moment.
+mode_t first_mode(mode_t mode, const Heritage& of) {
+  return of.foreign ? mode & ~mode_t{S_IWGRP} : mode;
 }
 
 // Best effort: some file systems know no modes, and a narrow file still serves its owner.
 // `status`: of the open file.
-void add_mode(int fd, const struct ::stat& status, mode_t bits) {
-  if ((status.st_mode & bits) == bits) return;
-  (void)again([&] { return ::fchmod(fd, (status.st_mode & 07777U) | bits); });
+void set_mode(int fd, const struct ::stat& status, mode_t mode) {
+  if ((status.st_mode & 07777U) == mode) return;
+  (void)again([&] { return ::fchmod(fd, mode); });
 }
-void add_mode(int fd, mode_t bits) {
-  struct ::stat status {};
-  if (::fstat(fd, &status) == 0) add_mode(fd, status, bits);
+
+// Gives a new file or folder of ours the group of the folder that it is made in, and then `mode`.
+// The bits of the group are for that one: where it cannot be given (who makes it is no member),
+// the group that it has gets no more than everybody.
+void take_after(int fd, const struct ::stat& status, const Heritage& of, mode_t mode) {
+  const bool right = !of.group || status.st_gid == *of.group ||
+                     again([&] { return ::fchown(fd, static_cast<uid_t>(-1), *of.group); }) == 0;
+  if (!right && of.shared()) {
+    mode = (mode & ~mode_t{S_IRWXG | S_ISGID}) | ((mode & S_IRWXO) << 3U);
+  }
+  struct ::stat now = status;
+  if (right && status.st_gid != of.group.value_or(status.st_gid)) {
+    (void)::fstat(fd, &now);  // chown() takes bits away
+  }
+  set_mode(fd, now, mode);
 }
 
 std::string user_name(uid_t uid) {
@@ -238,6 +274,12 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
     case EROFS:
       error.code = ErrorCode::kPermission;
       break;
+    case EISDIR:
+    case ELOOP:
+      // Whoever put it there.
+      error.code = ErrorCode::kPermission;
+      error.hint = "something else lies in its place: move it away";
+      break;
     case ENOTDIR:
     case ENAMETOOLONG:
       // Nobody's right or disk is at fault, but the name that somebody gave.
@@ -299,8 +341,10 @@ std::size_t free_descriptors() {
 Result<std::optional<FileInfo>> stat(const std::string& path) {
   struct ::stat status {};
   if (again([&] { return ::stat(path.c_str(), &status); }) == 0) return to_info(status);
-  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-  return fail(last_error("look at", path));
+  const int number = errno;
+  if (number == ENOENT || number == ENOTDIR) return std::nullopt;
+  if (number == EACCES) FVP_CHECK_OK(check_readable(path));  // which names the folder
+  return fail(errno_error(number, "look at", path));
 }
 
 Result<std::optional<FileInfo>> lstat(const std::string& path) {
@@ -321,6 +365,34 @@ Result<FileInfo> stat(const Fd& fd, std::string_view path) {
     return fail(last_error("look at", path));
   }
   return to_info(status);
+}
+
+namespace {
+
+// The folder on the way to `path` that may not be searched, or `path` itself.
+std::string denied_part(const std::string& path) {
+  const std::string real = real_path(path);
+  for (std::size_t slash = real.find('/', 1); slash != std::string::npos;
+       slash = real.find('/', slash + 1)) {
+    std::string folder = real.substr(0, slash);
+    if (::faccessat(AT_FDCWD, folder.c_str(), X_OK, AT_EACCESS) != 0) return folder;
+  }
+  return real;
+}
+
+}  // namespace
+
+Status check_readable(const std::string& path) {
+  if (again([&] { return ::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS); }) == 0) return {};
+  const int number = errno;
+  if (number != EACCES && number != EPERM) return {};
+  Error error = errno_error(number, "read", path);
+  error.message = "cannot read " + path + ": " + std::generic_category().message(number) +
+                  owner_of(denied_part(path));
+  error.hint =
+      "ask its owner for the right to read it (chmod g+r, a folder g+rx), or choose another cache "
+      "with --cache-dir or --hf-cache-dir";
+  return fail(std::move(error));
 }
 
 bool is_link(const std::string& path) {
@@ -446,7 +518,11 @@ Result<Opened> open_with_info(const std::string& path) {
   Opened file;
   file.fd =
       Fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
-  if (!file.fd) return fail(last_error("open", path));
+  if (!file.fd) {
+    Error error = last_error("open", path);
+    if (error.code == ErrorCode::kPermission) FVP_CHECK_OK(check_readable(path));  // says whose
+    return fail(std::move(error));
+  }
   FVP_TRY(file.info, stat(file.fd, path));
   if (!file.info.regular) {
     return fail(ErrorCode::kUsage, path + " is no regular file", "move it away");
@@ -484,10 +560,87 @@ Result<std::optional<std::string>> read_small(const std::string& path, std::uint
   return text;
 }
 
+Result<std::optional<std::string>> read_private(const std::string& path, std::uint64_t limit) {
+  const Result<Opened> file = open_private_to_read(path);
+  if (!file && file.error().code == ErrorCode::kNotFound) return std::nullopt;
+  if (!file) return fail(file.error());
+  FVP_TRY(std::string text, read_whole(file->fd, path, limit));
+  return text;
+}
+
 Result<std::string> read_stream(const std::string& path, std::uint64_t limit) {
   const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); }));
   if (!fd) return fail(last_error("read", path));
   return read_whole(fd, path, limit);
+}
+
+namespace {
+
+// A name beside what is being made, which prune knows (cache/layout).
+std::string unfinished_beside(const std::string& path) {
+  return parent(path) + "/." + random_tag() + std::string(kUnfinishedSuffix);
+}
+
+// rename(2) that replaces nothing. 0 or errno, EEXIST for whatever is at `to`; EINVAL and the like
+// where the file system has no such call (NFS).
+int rename_new(const std::string& from, const std::string& to) {
+  const auto renamed = again(
+      [&] { return ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE); });
+  return renamed == 0 ? 0 : errno;
+}
+
+bool has_no_such_call(int number) {
+  return number == EINVAL || number == ENOSYS || number == EOPNOTSUPP;
+}
+
+// The same of a directory. Where the call is missing an empty directory may be replaced after all:
+// one that somebody has made this very moment, and that ours is as good as.
+int rename_new_directory(const std::string& from, const std::string& to) {
+  int number = rename_new(from, to);
+  struct ::stat status {};
+  if (has_no_such_call(number)) {
+    if (::lstat(to.c_str(), &status) == 0) return EEXIST;
+    number = again([&] { return ::rename(from.c_str(), to.c_str()); }) == 0 ? 0 : errno;
+  }
+  const bool taken = number == ENOTEMPTY || number == ENOTDIR || number == EEXIST;
+  // NFS: the answer was lost, and the call that is sent again finds no source any more.
+  const bool done = number == ENOENT && ::lstat(to.c_str(), &status) == 0;
+  return taken || done ? EEXIST : number;
+}
+
+void fit_directory(const std::string& path, const Heritage& of) {
+  const Fd fd(
+      again([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
+  struct ::stat status {};
+  if (!fd || ::fstat(fd.get(), &status) != 0) return;
+  take_after(fd.get(), status, of, (status.st_mode & 07777U) | of.bits);
+}
+
+// mkdir(2) with what the folder above hands down. 0 or errno.
+int make_one_directory(const std::string& path) {
+  const Heritage of = heritage(parent(path));
+  const auto make = [&of](const std::string& name) {
+    const auto made = again([&] { return ::mkdir(name.c_str(), first_mode(0777, of)); });
+    if (made != 0) return errno;
+    if (of.shared() || (of.group && *of.group != ::getegid())) fit_directory(name, of);
+    return 0;
+  };
+  if (!of.shared()) return make(path);
+  // Another member of the group who finds it must find it open to the group, so it has its mode
+  // before it has its name.
+  const std::string temp = unfinished_beside(path);
+  if (const int failed = make(temp); failed != 0) return failed;
+  const int failed = rename_new_directory(temp, path);
+  if (failed == 0) return 0;
+  (void)::rmdir(temp.c_str());  // prune knows the name
+  if (failed == EEXIST) return failed;
+  return make(path);  // this file system renames no directories (object stores)
+}
+
+}  // namespace
+
+void fit_directory(const std::string& path) {
+  fit_directory(path, heritage(parent(path)));
 }
 
 Status make_directories(const std::string& path) {
@@ -500,29 +653,19 @@ Status make_directories(const std::string& path) {
 
   const std::string above = parent(path);
   if (above != path && above != "." && above != "/") FVP_CHECK_OK(make_directories(above));
-  bool made = false;
   int number = 0;
   struct ::stat status {};
   Status up;
   until_not_that(above, [&] {
-    made = again([&] { return ::mkdir(path.c_str(), 0777); }) == 0;
-    number = errno;
-    if (!made &&
-        (number == ENOENT || number == ESTALE)) {  // the one above was undone, or cleared up
+    number = make_one_directory(path);
+    if (number == ENOENT || number == ESTALE) {  // the one above was undone, or cleared up
       up = make_directories(above);
       return !up;
     }
-    return made || number != EEXIST || ::lstat(path.c_str(), &status) == 0;
+    return number != EEXIST || ::lstat(path.c_str(), &status) == 0;
   });
   if (!up) return up;
-  if (made) {
-    const mode_t bits = shared_bits(above);
-    const Fd fd(bits == 0 ? -1 : again([&] {
-      return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    }));
-    if (fd) add_mode(fd.get(), bits);
-    return {};
-  }
+  if (number == 0) return {};
   if (number == EEXIST) {  // somebody else was faster
     FVP_TRY(const auto now, stat(path));
     if (now && now->directory) return {};
@@ -534,6 +677,22 @@ Status make_directories(const std::string& path) {
     }
   }
   return fail(errno_error(number, "make directory", path));
+}
+
+Status make_directories_below(const std::string& root, const std::string& path) {
+  Status made = make_directories(path);
+  if (made) return made;
+  if (made.error().code == ErrorCode::kNotFound) {  // a link in its place leads nowhere
+    made.error().code = ErrorCode::kPermission;
+    return made;
+  }
+  if (made.error().code != ErrorCode::kUsage) return made;
+  const std::string there = existing_part(path);
+  const auto info = stat(there);
+  if (there.size() <= root.size() || !info || !*info || (*info)->directory) return made;
+  return fail(ErrorCode::kPermission,
+              "cannot make directory " + path + ": " + there + " is no directory",
+              "remove what is in its place");
 }
 
 namespace {
@@ -559,15 +718,18 @@ Result<Opened> create(const std::string& path) {
   // The kernel applies the umask and default ACLs; we only add.
   Opened file;
   std::optional<Error> why;
-  file.fd = open_making_folders(path, why, [&path] {
-    return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+  const std::string folder = parent(path);
+  file.fd = open_making_folders(path, why, [&] {
+    return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                  first_mode(0666, known_heritage(folder)));
   });
   if (!file.fd && why) return fail(*std::move(why));
   if (!file.fd) return fail(last_error("create", path));
   struct ::stat status {};
   if (::fstat(file.fd.get(), &status) != 0) return fail(last_error("look at", path));
-  const mode_t shared = known_shared_bits(parent(path)) & (S_IRGRP | S_IWGRP);
-  add_mode(file.fd.get(), status, S_IRUSR | S_IWUSR | shared);
+  const Heritage of = known_heritage(folder);
+  take_after(file.fd.get(), status, of,
+             (status.st_mode & 07777U) | S_IRUSR | S_IWUSR | (of.bits & (S_IRGRP | S_IWGRP)));
   file.info = to_info(status);
   return file;
 }
@@ -595,10 +757,36 @@ Result<Fd> duplicate(const Fd& fd, std::string_view path) {
   return copy;
 }
 
-Result<Fd> open_private(const std::string& path) {
-  Fd fd(again([&] { return ::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC); }));
-  if (!fd) return fail(last_error("open", path));
-  return fd;
+namespace {
+
+// What lies at a name of our own may be anything: whoever may write in the folder can have put it
+// there. Nothing is followed or waited for, and what is no regular file is not opened at all.
+Result<Opened> open_ours(const std::string& path, int flags) {
+  Opened file;
+  file.fd = Fd(again([&] {
+    return ::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  }));
+  const int number = file.fd ? 0 : errno;
+  if (file.fd) {
+    FVP_TRY(file.info, stat(file.fd, path));
+    if (file.info.regular) return file;
+  }
+  const bool other_kind = number == 0 || number == EISDIR || number == ENXIO || number == ENODEV;
+  if (!other_kind && number != ELOOP) return fail(errno_error(number, "open", path));
+  return fail(ErrorCode::kPermission,
+              "cannot open " + path + ": it is " +
+                  (number == ELOOP ? "a symbolic link, which is not followed" : "no regular file"),
+              "remove what is in its place");
+}
+
+}  // namespace
+
+Result<Opened> open_private(const std::string& path) {
+  return open_ours(path, O_RDWR);
+}
+
+Result<Opened> open_private_to_read(const std::string& path) {
+  return open_ours(path, O_RDONLY);
 }
 
 Result<Fd> open_read(const std::string& path) {
@@ -756,7 +944,8 @@ Status make_executable(const Fd& fd, std::string_view path) {
   if (again([&] { return ::fstat(fd.get(), &status); }) != 0) {
     return fail(last_error("look at", path));
   }
-  add_mode(fd.get(), (status.st_mode & (S_IRUSR | S_IRGRP | S_IROTH)) >> 2U);
+  set_mode(fd.get(), status,
+           (status.st_mode & 07777U) | ((status.st_mode & (S_IRUSR | S_IRGRP | S_IROTH)) >> 2U));
   return {};
 }
 
@@ -768,7 +957,8 @@ Status make_link(const std::string& path, const std::string& target) {
 }
 
 Status sync_path(const std::string& path) {
-  const Fd fd(again([&] { return ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC); }));
+  const Fd fd(
+      again([&] { return ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC); }));
   if (!fd) return fail(last_error("open", path));
   if (again([&] { return ::fsync(fd.get()); }) != 0 && !fsync_unsupported(errno)) {
     return fail(last_error("finish writing", path));
@@ -849,9 +1039,29 @@ Error not_a_lock_file(const std::string& path) {
       .value();
 }
 
+// Puts a lock file at `path` that has its group and mode before it has its name: another member of
+// the group may open it in the next moment. Best effort; nothing is replaced.
+void place_lock_file(const std::string& path, const Heritage& of, mode_t mode) {
+  const std::string temp = unfinished_beside(path);
+  {
+    const Fd fd(again([&] {
+      return ::open(temp.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                    first_mode(0666, of));
+    }));
+    struct ::stat status {};
+    if (!fd) return;
+    if (::fstat(fd.get(), &status) == 0) take_after(fd.get(), status, of, mode);
+  }
+  const int failed = rename_new(temp, path);
+  if (failed == 0) return;
+  if (has_no_such_call(failed)) (void)again([&] { return ::link(temp.c_str(), path.c_str()); });
+  (void)::unlink(temp.c_str());  // prune knows the name
+}
+
 }  // namespace
 
 Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
+  const std::string folder = parent(path);
   const auto open_with = [&path](int flags) {
     // A FIFO must not be waited for: whoever may write in the directory can put one there.
     return Fd(again([&] {
@@ -862,7 +1072,15 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   int number = 0;
   std::optional<Error> why;
   until_not_that(parent(path), [&] {
-    fd = open_making_folders(path, why, [&] { return open_with(O_RDWR | O_CREAT).release(); });
+    fd = open_making_folders(path, why, [&] {
+      const Heritage of = known_heritage(folder);
+      if (of.shared()) {
+        Fd there = open_with(O_RDWR);
+        if (there || errno != ENOENT) return there.release();
+        place_lock_file(path, of, mode);
+      }
+      return open_with(O_RDWR | O_CREAT).release();
+    });
     number = errno;
     return fd || number != EEXIST;  // we did not ask for O_EXCL
   });
@@ -886,8 +1104,8 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   if (again([&] { return ::fstat(fd.get(), &status); }) != 0)
     return fail(last_error("look at", path));
   if (!S_ISREG(status.st_mode)) return fail(not_a_lock_file(path));
-  if ((status.st_mode & 07777U) != mode && status.st_uid == ::geteuid()) {
-    (void)::fchmod(fd.get(), mode);  // a narrower one still works for its owner
+  if (status.st_uid == ::geteuid() && (status.st_mode & 07777U) != mode) {
+    take_after(fd.get(), status, known_heritage(folder), mode);
   }
   return Opened{std::move(fd), to_info(status)};
 }

@@ -4,7 +4,8 @@
 // or replaces a name never follows one in the last component; nothing opens a published file for
 // writing. Calls interrupted by a signal are begun again. Descriptors are O_CLOEXEC. errno becomes
 // an Error with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS
-// kPermission; EMFILE, ENFILE kInternal with the reason kTooManyOpenFiles; else kInternal.
+// and, for something else in the way, EISDIR, ELOOP kPermission; EMFILE, ENFILE kInternal with the
+// reason kTooManyOpenFiles; else kInternal.
 //
 // Publishing (the one way to a final name): private file beside the target, written and checked ->
 // fsync -> close, result checked (delayed write errors come here on NFS) -> rename -> fsync of the
@@ -53,6 +54,7 @@ struct FileInfo {
   std::uint64_t inode = 0;
   std::uint64_t links = 0;
   std::uint64_t user = 0;   ///< its owner's id
+  std::uint32_t mode = 0;   ///< permissions, 07777
   bool executable = false;  ///< for its owner
 };
 
@@ -78,6 +80,9 @@ struct Opened {
 /// What `path` itself is: a symbolic link in its last component is not followed.
 [[nodiscard]] Result<std::optional<FileInfo>> lstat(const std::string& path);
 [[nodiscard]] bool exists(const std::string& path);
+/// kPermission when this user may not read what `path` leads to, with its owner and mode, or those
+/// of the folder that is closed. What is not there at all is for others to tell. One access(2).
+[[nodiscard]] Status check_readable(const std::string& path);
 /// What an open file is.
 [[nodiscard]] Result<FileInfo> stat(const Fd& fd, std::string_view path);
 /// Whether `path` itself, not what it leads to, is a symbolic link.
@@ -116,20 +121,41 @@ void look_afresh(const std::string& directory);
 [[nodiscard]] Result<std::string> read_stream(const std::string& path,
                                               std::uint64_t limit = 64U << 20U);
 
-/// mkdir -p. New directories take the group bits and the set-group-ID bit of a shared directory
-/// they are made in, so that a group's cache stays shared whatever the umask. An existing one is
-/// fine.
+/// The same of a small file of our own, for which a link in its place is not taken: kPermission for
+/// all that is no regular file.
+[[nodiscard]] Result<std::optional<std::string>> read_private(const std::string& path,
+                                                              std::uint64_t limit = 64U << 20U);
+
+// What we make in a directory gets that directory's group, as far as its maker may give it, and in
+// a shared directory (one that is writable by its group or has the set-group-ID bit) then the
+// group's bits, so that a group's cache stays shared whatever the umask. No bit is ever given to
+// another group: where the directory's cannot be given, the one that there is gets no more than
+// everybody. All this before anybody else can know the name.
+
+/// Of a file or directory that has not its name yet: ".<8 hex>" and this. A process that was killed
+/// in that moment leaves it.
+constexpr std::string_view kUnfinishedSuffix = ".fvprefetch-new";
+
+/// mkdir -p. New directories have the set-group-ID bit of a shared directory they are made in, too.
+/// An existing one is fine.
 [[nodiscard]] Status make_directories(const std::string& path);
+/// The same of a directory of our own below `root`: something else in its way there is kPermission.
+[[nodiscard]] Status make_directories_below(const std::string& root, const std::string& path);
+/// Gives the new directory `path` what the one above hands down; best effort.
+void fit_directory(const std::string& path);
 
 /// Creates a private file, and its folder when that is gone: O_CREAT | O_EXCL | O_NOFOLLOW,
 /// readable and writable by the owner, mode 0666 & ~umask plus the group's read and write bits of a
-/// shared directory (one that is writable by its group or has the set-group-ID bit; for a second it
-/// is taken to be as it was); nobody narrows it later.
+/// shared directory (for a second it is taken to be as it was); nobody narrows it later.
 [[nodiscard]] Result<Fd> create_private(const std::string& path);
 /// Another descriptor of the same open file.
 [[nodiscard]] Result<Fd> duplicate(const Fd& fd, std::string_view path);
-/// A private file that is there already, for reading and writing; a link is not followed.
-[[nodiscard]] Result<Fd> open_private(const std::string& path);
+/// A file of our own that is there already, for reading and writing. Whoever may write in its
+/// directory can have put something else there: a link is not followed, a FIFO not waited for, and
+/// all that is no regular file is kPermission.
+[[nodiscard]] Result<Opened> open_private(const std::string& path);
+/// The same for reading.
+[[nodiscard]] Result<Opened> open_private_to_read(const std::string& path);
 /// A regular file for reading; kUsage for anything else, which is never waited for.
 [[nodiscard]] Result<Fd> open_read(const std::string& path);
 /// The same, with what it is.
@@ -219,8 +245,9 @@ struct Published {
 /// Free bytes for an unprivileged user; nullopt when the file system does not say (0 or nonsense).
 [[nodiscard]] std::optional<std::uint64_t> free_bytes(const std::string& directory);
 
-/// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, then
-/// `mode` whatever the umask says when we own it. Never waits for a FIFO or a device: what is not a
+/// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, of
+/// `mode` whatever the umask says when we own it; a new one in a shared directory has it before it
+/// has its name. Never waits for a FIFO or a device: what is not a
 /// regular file is kPermission. Retries without O_CREAT where a sticky directory
 /// refuses it for another user's file (fs.protected_regular), and read-only where that is all that
 /// another user's file allows.

@@ -42,7 +42,7 @@ bool write_record(const std::string& path, const Holder& holder) {
 }
 
 std::optional<Holder> read_record(const std::string& path) {
-  const auto text = posix::read_small(path, kLargestRecord);
+  const auto text = posix::read_private(path, kLargestRecord);
   if (!text || !*text) return std::nullopt;
   const json record = json::parse(**text, nullptr, /*allow_exceptions=*/false);
   if (!record.is_object()) return std::nullopt;
@@ -314,13 +314,13 @@ std::optional<std::string> known_holder(const std::string& path) {
 }
 
 bool is_held(const std::string& path) {
-  const auto fd = posix::open_read(path);
-  if (!fd) return false;
+  const auto file = posix::open_private_to_read(path);
+  if (!file) return false;
   // Shared, which is enough to see an exclusive one, and all that NFS gives to a reader.
-  while (::flock(fd->get(), LOCK_SH | LOCK_NB) != 0) {
+  while (::flock(file->fd.get(), LOCK_SH | LOCK_NB) != 0) {
     if (errno != EINTR) return errno == EWOULDBLOCK;
   }
-  (void)::flock(fd->get(), LOCK_UN);
+  (void)::flock(file->fd.get(), LOCK_UN);
   return false;
 }
 

@@ -59,15 +59,32 @@ Status make_plain_directories(const std::string& base, std::string_view relative
     relative.remove_prefix(std::min(end + 1, relative.size()));
     FVP_TRY(const auto there, posix::lstat(directory));
     if (there && there->directory) continue;
-    if (there && there->link) {
+    if (there) {
       return fail(ErrorCode::kPermission,
-                  "cannot write through " + directory +
-                      ": it is a symbolic link, where a directory is expected",
-                  "remove the link; it was not made by fvprefetch or huggingface_hub");
+                  "cannot write through " + directory + ": it is " +
+                      (there->link ? "a symbolic link" : "no directory") +
+                      ", where a directory is expected",
+                  "remove it; it was not made by fvprefetch or huggingface_hub");
     }
     FVP_CHECK_OK(posix::make_directories(directory));
   }
   return {};
+}
+
+// A snapshot's links are relative, and lead to blobs/ from where its folder really lies. Where that
+// is elsewhere they would lead nowhere, for every reader.
+Status check_links_lead(const std::string& snapshots, const std::string& blobs) {
+  if (!posix::is_link(snapshots)) return {};
+  FVP_TRY(const auto right, posix::stat(blobs));
+  const auto reached = posix::stat(snapshots + "/../blobs");
+  const bool leads = right && reached && *reached && (*reached)->inode == right->inode &&
+                     (*reached)->device == right->device;
+  if (leads) return {};
+  return fail(ErrorCode::kPermission,
+              "the links of a snapshot would lead nowhere: " + snapshots +
+                  " is itself a link, to " + posix::real_path(snapshots) + ", beside which " +
+                  blobs + " does not lie",
+              "make the whole cache, or the repository's folder, a link instead");
 }
 
 std::string_view folder_of(std::string_view path) {
@@ -139,9 +156,9 @@ HubStore::HubStore(std::string cache, std::string_view repo_type, std::string_vi
 Result<std::optional<HubStore::Ref>> HubStore::read_ref(const std::string& revision) const {
   if (!layout::safe_revision(revision)) return std::nullopt;
   const std::string path = paths_.ref(revision);
-  FVP_TRY(const auto info, posix::stat(path));
+  FVP_TRY(const auto info, posix::lstat(path));
   if (!info || !info->regular || info->size > kLargestRef) return std::nullopt;
-  FVP_TRY(const auto text, posix::read_small(path, kLargestRef));
+  FVP_TRY(const auto text, posix::read_private(path, kLargestRef));
   if (!text) return std::nullopt;
   constexpr std::string_view kSpace = " \t\r\n\v\f";
   const std::size_t first = text->find_first_not_of(kSpace);
@@ -161,7 +178,7 @@ std::string HubStore::ref_time(const std::string& revision) const {
 
 std::optional<std::vector<RepoFile>> HubStore::read_tree(const std::string& commit) const {
   if (!is_commit(commit)) return std::nullopt;
-  const auto text = posix::read_small(paths_.tree(commit));
+  const auto text = posix::read_private(paths_.tree(commit));
   if (!text || !*text) return std::nullopt;
   const Json document = Json::parse(**text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) return std::nullopt;
@@ -248,19 +265,19 @@ Status HubStore::prepare(const std::string& commit) const {
   // refs/ even when no ref is written: the JavaScript client's scanner fails without it.
   for (const std::string& directory :
        {paths_.blobs(), paths_.refs(), paths_.locks(), paths_.temporaries()}) {
-    FVP_CHECK_OK(posix::make_directories(directory));
+    FVP_CHECK_OK(posix::make_directories_below(paths_.root(), directory));
   }
   // Best effort: without it an unfinished download cannot be gone on with, that is all.
   (void)posix::make_directories(paths_.journals());
-  FVP_CHECK_OK(make_plain_directories(posix::parent(paths_.snapshot(commit)), commit));
+  const std::string snapshots = posix::parent(paths_.snapshot(commit));
+  FVP_CHECK_OK(posix::make_directories_below(paths_.root(), snapshots));
+  if (links_ == Links::kSymbolic) FVP_CHECK_OK(check_links_lead(snapshots, paths_.blobs()));
+  FVP_CHECK_OK(make_plain_directories(snapshots, commit));
 
   // Backup programs then skip the cache. Whoever comes first makes it; nothing depends on it.
   const std::string tag = paths_.root() + "/CACHEDIR.TAG";
-  if (!posix::exists(tag)) {
-    if (const auto fd = posix::create_private(tag)) {
-      (void)posix::write_at(
-          *fd, 0, std::as_bytes(std::span(kCacheDirTag.data(), kCacheDirTag.size())), tag);
-    }
+  if (const auto there = posix::lstat(tag); there && !*there) {
+    (void)posix::replace_text(paths_.temporary(posix::random_tag()), tag, kCacheDirTag);
   }
   return {};
 }
@@ -326,7 +343,7 @@ Status HubStore::write_ref(const std::string& revision, const std::string& commi
   FVP_CHECK_OK(refuse_unsafe(layout::safe_revision(revision), "revision", revision));
   const std::string path = paths_.ref(revision);
   // Compared with the raw text: Python's readers do not forgive the newline that we forgive.
-  const auto now = posix::read_small(path, kLargestRef);
+  const auto now = posix::read_private(path, kLargestRef);
   if (now && *now && **now == commit) return {};
   // A ref without its snapshot folder is what scanners call corrupted.
   FVP_CHECK_OK(make_plain_directories(posix::parent(paths_.snapshot(commit)), commit));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/digest.h"
+#include "base/posix.h"
 #include "base/relative_path.h"
 
 namespace fvprefetch::layout {
@@ -390,9 +391,13 @@ bool is_temporary(std::string_view file_name) {
   return is_tag(file_name);
 }
 
+bool is_unfinished(std::string_view file_name) {
+  return is_tagged(file_name, "", posix::kUnfinishedSuffix);
+}
+
 bool is_private(std::string_view file_name) {
   return file_name == kStateFolder || file_name.ends_with(kPartialSuffix) ||
-         file_name.ends_with(kUnpackSuffix);
+         file_name.ends_with(kUnpackSuffix) || is_unfinished(file_name);
 }
 
 bool may_be_hash(std::string_view stem) {

@@ -31,6 +31,8 @@
 //   <root>/.fvprefetch/steps/<step>.json           * how a run without MPI ended: for its other
 //   ranks <root>/.fvprefetch/steps/<step>.lease          * of the rank that works for them
 //   <root>/.fvprefetch/steps/<step>.<rank>.taken   * which such record that rank has returned
+// What is just being made in a group's directory is .<8 hex>.fvprefetch-new for an instant, beside
+// its name, in all of these.
 // A journal and a holder record on their way are <name>.json.tmp and <name>.holder.<8 hex>; a lease
 // that was taken from a dead holder is <name>.lease.<8 hex> until it is gone.
 // where <key> is the SHA-256 of what it stands for: fixed length, no secret, no path tricks.
@@ -224,6 +226,8 @@ struct LeaseName {
 
 /// Whether `file_name` is one that temporary() gives.
 [[nodiscard]] bool is_temporary(std::string_view file_name);
+/// Whether `file_name` is one that base/posix gives to what is being made.
+[[nodiscard]] bool is_unfinished(std::string_view file_name);
 /// Whether a file of this name is ours alone, or a directory: no archive may bring one.
 [[nodiscard]] bool is_private(std::string_view file_name);
 /// Whether a partial's stem may be the hash of a name that is too long.

@@ -136,6 +136,22 @@ void add_holders(const Folders& folders, Leftovers& into) {
   }
 }
 
+// Files and folders that were just being made in `directory`.
+void add_unfinished(const std::string& directory, const std::string& name, const std::string& probe,
+                    Leftovers& into) {
+  if (!layout::is_unfinished(name)) return;
+  const std::string path = std::string(directory).append("/").append(name);
+  Leftover found =
+      single(is_plain_directory(path) ? Leftover::Kind::kTree : Leftover::Kind::kTemporary, path);
+  found.probe = probe;
+  into.found.push_back(std::move(found));
+}
+void add_unfinished(const std::string& directory, const std::string& probe, Leftovers& into) {
+  for (const std::string& name : names_in(directory, into)) {
+    add_unfinished(directory, name, probe, into);
+  }
+}
+
 // Those of `doctor`s, in the folder above the locks of the Hub cache, or the state of a root.
 void add_probes(const std::string& directory, Leftovers& into) {
   for (const std::string& name : names_in(directory, into)) {
@@ -168,6 +184,11 @@ void find_leftovers(const layout::HubRepo& repo, Leftovers& into) {
   take_journals(folders, into, add);
   add_temporaries(folders, into);
   add_holders(folders, into);
+  for (const std::string& directory :
+       {repo.directory(), folders.state, folders.locks, posix::parent(repo.snapshot("x")),
+        posix::parent(repo.tree("x")), repo.refs()}) {
+    add_unfinished(directory, folders.probe, into);
+  }
 }
 
 void find_hub_leftovers(const std::string& root, const StopCheck& stop, Leftovers& into) {
@@ -175,9 +196,11 @@ void find_hub_leftovers(const std::string& root, const StopCheck& stop, Leftover
   if (!names) return into.unseen.push_back(names.error());
   for (const std::string& name : *names) {
     if (stop && stop()) return;
+    add_unfinished(root, name, "", into);
     if (const auto repo = layout::HubRepo::in_folder(root, name)) find_leftovers(*repo, into);
   }
   add_probes(layout::hub_locks(root), into);
+  add_unfinished(layout::hub_locks(root), "", into);
 }
 
 std::optional<Leftover> tree_of(const layout::UrlFile& file, const std::string& name) {
@@ -220,6 +243,7 @@ void find_leftovers(const layout::UrlFile& file, Leftovers& into) {
       if (auto tree = tree_of(file, name)) into.found.push_back(*std::move(tree));
       const auto tag = layout::partial_tag(name);
       if (!tag.empty() && file.partial(tag) == directory + "/" + name) add(tag);
+      add_unfinished(directory, name, folders.probe, into);
     }
   } else {
     into.unseen.push_back(names.error());
@@ -233,6 +257,8 @@ void find_leftovers(const layout::UrlFile& file, Leftovers& into) {
       add(journal->tag);
     }
   }
+  add_unfinished(folders.state, folders.probe, into);
+  add_unfinished(folders.locks, folders.probe, into);
 }
 
 namespace {
@@ -273,6 +299,8 @@ class UrlWalk {
           found.partials.push_back(data(folder, *partial, path));
         } else if (const auto tree = layout::unpacking_name(name)) {
           found.trees.push_back(data(folder, *tree, path));
+        } else if (layout::is_unfinished(name)) {
+          add_unfinished(posix::parent(path), name, "", into_);
         } else if (may_enter(path)) {
           folders.push_back(folder + name + "/");
         }
@@ -366,6 +394,8 @@ void find_url_leftovers(const std::string& root, const StopCheck& stop, Leftover
   of_steps.locks = layout::steps(root);
   add_step_files(of_steps, into);
   add_holders(of_steps, into);
+  add_unfinished(folders.state, folders.probe, into);
+  add_unfinished(folders.locks, folders.probe, into);
   add_probes(folders.state, into);
 }
 

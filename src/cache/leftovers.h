@@ -21,8 +21,8 @@ struct Leftover {
     kDownload,   ///< `data`, its `journal`, or both; either name may lead to nothing
     kTemporary,  ///< `data`: a small file or a link on its way to its name; a lease's record
     kHolder,     ///< `data`: a record of who holds a lock, or a lease
-    kTree,       ///< `data`: a directory; `journal` belongs to its archive's download, and tells
-                 ///< whose it is
+    kTree,       ///< `data`: a directory; `journal`, if any, belongs to its archive's download, and
+                 ///< tells whose it is
     kProbes      ///< `data`: the directory of a `doctor`, with what it tries locks on
   };
   Kind kind = Kind::kDownload;

@@ -82,7 +82,7 @@ json to_json(const ReceiptArchive& archive) {
 }  // namespace
 
 std::optional<Receipt> read_receipt(const std::string& path) {
-  const auto text = posix::read_small(path);
+  const auto text = posix::read_private(path);
   if (!text || !*text) return std::nullopt;
   const json object = json::parse(**text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return std::nullopt;

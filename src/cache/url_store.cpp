@@ -48,9 +48,10 @@ std::vector<std::string> UrlStore::unfinished(JournalNames& names) const {
 }
 
 Status UrlStore::prepare() const {
-  for (const std::string& directory : {paths_.directory(), posix::parent(paths_.lock()),
-                                       posix::parent(paths_.receipt()), paths_.temporaries()}) {
-    FVP_CHECK_OK(posix::make_directories(directory));
+  FVP_CHECK_OK(posix::make_directories(paths_.directory()));
+  for (const std::string& directory :
+       {posix::parent(paths_.lock()), posix::parent(paths_.receipt()), paths_.temporaries()}) {
+    FVP_CHECK_OK(posix::make_directories_below(paths_.root(), directory));
   }
   // Best effort: without it an unfinished download cannot be gone on with, that is all.
   (void)posix::make_directories(paths_.journals());

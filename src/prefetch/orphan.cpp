@@ -53,7 +53,7 @@ Result<Signs> look_at(const Leftover& leftover) {
     FVP_TRY(const auto info, posix::lstat(leftover.journal));
     if (info && info->regular) {
       note(*info);
-      const auto text = posix::read_small(leftover.journal, kLargestJournal);
+      const auto text = posix::read_private(leftover.journal, kLargestJournal);
       const auto journal = text && *text ? parse_journal(**text) : std::nullopt;
       // That of an archive's download is a leftover of its own, and no tree is gone on with.
       if (leftover.kind != Leftover::Kind::kTree) {

@@ -74,9 +74,9 @@ Result<std::string> await_manifest(const Session& session, const std::string& st
     const std::string id = info && *info ? std::to_string((*info)->inode) + " " +
                                                std::to_string((*info)->mtime_ns) + "\n"
                                          : "";
-    const auto taken = posix::read_small(files.taken(rank));
+    const auto taken = posix::read_private(files.taken(rank));
     if (!id.empty() && !(taken && *taken && **taken == id)) {
-      FVP_TRY(auto text, posix::read_small(files.manifest()));
+      FVP_TRY(auto text, posix::read_private(files.manifest()));
       if (text) {
         (void)leave(session, files, files.taken(rank), id);
         return manifest_or_error(*std::move(text));
@@ -110,7 +110,7 @@ std::vector<std::string> notes_without_mpi(const Session& session, const std::st
   if (!names) return notes;
   for (const std::string& name : *names) {
     if (!files.is_without_mpi(name)) continue;
-    auto text = posix::read_small(files.directory() + "/" + name);
+    auto text = posix::read_private(files.directory() + "/" + name);
     if (text && *text) notes.push_back(**std::move(text));
   }
   return notes;
@@ -205,13 +205,13 @@ Status StepMeeting::wait() {
 std::optional<Report> StepMeeting::record() const {
   look_afresh();
   const std::string path = files_.record();
-  const auto text = posix::read_small(path);
+  const auto text = posix::read_private(path);
   if (!text || !*text) return std::nullopt;
   // A record is always a file of its own, so that its inode and time tell it from an earlier one.
   const auto info = posix::lstat(path);
   if (!info || !*info) return std::nullopt;
   seen_ = std::to_string((*info)->inode) + " " + std::to_string((*info)->mtime_ns) + "\n";
-  const auto taken = posix::read_small(files_.taken(rank_));
+  const auto taken = posix::read_private(files_.taken(rank_));
   if (taken && *taken && **taken == seen_) return std::nullopt;
   auto report = report_from_json(**text);
   return report ? std::optional(*std::move(report)) : std::nullopt;

@@ -20,6 +20,8 @@ constexpr std::chrono::milliseconds kLongestBetweenRecords(100);
 // Of a copy, between two looks at the network.
 constexpr std::uint64_t kCopyPiece = 16U << 20U;
 constexpr std::uint64_t kLargestJournal = 1U << 20U;
+// Of a mode: the group, and everybody.
+constexpr std::uint32_t kOthersMayRead = 044;
 
 std::string digest_text(const std::optional<Digest>& digest) {
   if (!digest) return {};
@@ -28,7 +30,7 @@ std::string digest_text(const std::optional<Digest>& digest) {
 
 std::optional<Journal> read_journal(const std::string& path) {
   if (path.empty()) return std::nullopt;
-  const auto text = posix::read_small(path, kLargestJournal);
+  const auto text = posix::read_private(path, kLargestJournal);
   if (!text || !*text) return std::nullopt;
   return parse_journal(**text);
 }
@@ -37,6 +39,18 @@ std::optional<Journal> read_journal(const std::string& path) {
 // takes for a journal is one.
 std::string on_its_way(const std::string& journal) {
   return journal + ".tmp";
+}
+
+// A download that was left has one name. One that has more was linked there, and is somebody's file
+// of another name, which is neither to be written to nor to be told.
+bool is_plausible(const posix::FileInfo& info) {
+  return info.links == 1;
+}
+
+// Of one file before and after a rename: some FUSE file systems number inodes by path.
+bool is_same(const posix::FileInfo& a, const posix::FileInfo& b) {
+  const bool one_inode = a.inode == b.inode && a.device == b.device;
+  return a.regular && (one_inode || (a.size == b.size && a.mtime_ns == b.mtime_ns));
 }
 
 void remove_both(const PartialPlace& place) {
@@ -143,19 +157,27 @@ void Partial::adopt(const std::vector<PartialPlace>& others, const std::string& 
     const auto& owner = candidate.journal.owner;
     const Liveness owner_is = owner ? liveness(*owner) : Liveness::kGone;
     if (owner_is == Liveness::kAlive) continue;
-    if (owner_is == Liveness::kGone ? take_in_place(*candidate.place, candidate.journal)
-                                    : begin_copy(*candidate.place, candidate.journal)) {
-      return;
+    if (owner_is == Liveness::kGone) {
+      // Looked at before it is touched: what we cannot go on with is left to whoever can.
+      auto opened = posix::open_private(candidate.place->data);
+      if (opened) {
+        if (take_in_place(*candidate.place, candidate.journal, *std::move(opened))) return;
+        continue;
+      }
     }
+    if (begin_copy(*candidate.place, candidate.journal)) return;
   }
 }
 
-bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
+bool Partial::take_in_place(const PartialPlace& other, const Journal& journal,
+                            posix::Opened opened) {
+  if (!is_plausible(opened.info)) return false;
   // Our journal before our data, the other's journal last: killed between any two of these steps we
   // leave one journal that has its data, and at worst one more that has none.
   Journal ours = journal_;
   set_adopted(journal.reliable(journal_.boot), journal);
   const auto not_ours = [&] {
+    (void)posix::remove_file(place_.journal);
     journal_ = std::move(ours);
     adopted_ = 0;
     begun_ = false;
@@ -164,40 +186,42 @@ bool Partial::take_in_place(const PartialPlace& other, const Journal& journal) {
   };
   // A disk that has no room for a journal has none for the rest of the file: the next run may.
   if (!record()) return not_ours();
-  if (!posix::rename_private(other.data, place_.data)) {  // somebody else was faster
-    (void)posix::remove_file(place_.journal);
-    return not_ours();
-  }
+  if (!posix::rename_private(other.data, place_.data)) return not_ours();  // another was faster
   (void)posix::remove_file(other.journal);  // best effort: without its data nobody heeds it
   (void)posix::remove_file(on_its_way(other.journal));  // its owner is gone: it never will be
-  auto fd = posix::open_private(place_.data);
-  const auto info = fd ? posix::stat(*fd, place_.data) : fail(fd.error());
-  if (!info || !info->regular) {
-    remove_both(place_);
+  const auto moved = posix::lstat(place_.data);
+  if (!moved || !*moved || !is_same(**moved, opened.info)) {
+    // Put there in between, by whoever may write here. It has a name of ours now.
+    (void)posix::remove_file(place_.data);
     return not_ours();
   }
-  fd_ = *std::move(fd);
+  fd_ = std::move(opened.fd);
   // A journal that says more than there is was not written by us, or its data was cut by somebody.
-  journal_.done.clip(info->size);
-  journal_.durable.clip(info->size);
+  journal_.done.clip(opened.info.size);
+  journal_.durable.clip(opened.info.size);
   adopted_ = journal_.done.bytes();
   follow_front();
   return true;
 }
 
 bool Partial::begin_copy(const PartialPlace& other, const Journal& journal) {
-  auto from = posix::open_read(other.data);
-  if (!from) return false;
-  const auto info = posix::stat(*from, other.data);
-  if (!info) return false;
+  auto opened = posix::open_private_to_read(other.data);
+  if (!opened || !is_plausible(opened->info)) return false;
+  const posix::FileInfo& info = opened->info;
   auto copy = std::make_unique<Copy>();
   copy->wanted = journal.reliable(journal_.boot);
-  copy->wanted.clip(info->size);
+  copy->wanted.clip(info.size);
   if (copy->wanted.bytes() == 0) return false;
   auto made = posix::create_private(place_.data);
   if (!made) return false;
+  // Nobody may read the copy who may not read what it is of.
+  const auto ours = posix::stat(*made, place_.data);
+  if (!ours || (ours->mode & ~info.mode & kOthersMayRead) != 0) {
+    (void)posix::remove_file(place_.data);
+    return false;
+  }
   fd_ = *std::move(made);
-  if (posix::clone(*from, fd_)) {
+  if (posix::clone(opened->fd, fd_)) {
     set_adopted(copy->wanted, journal);
     journal_.durable.clear();
     (void)record();
@@ -212,7 +236,7 @@ bool Partial::begin_copy(const PartialPlace& other, const Journal& journal) {
             " bytes is not gone on with: there is no space for a copy of it";
     return true;  // the smaller ones would find none either, or not be worth it
   }
-  copy->from = *std::move(from);
+  copy->from = std::move(opened->fd);
   copy->path = other.data;
   copy->left.assign(copy->wanted.ranges().rbegin(), copy->wanted.ranges().rend());
   copy->journal = journal;

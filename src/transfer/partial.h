@@ -8,6 +8,8 @@
 //   its owner's kernel is not ours to ask             copied into a new inode: a stalled writer may
 //                                                     come back and write into the old one
 //   its owner lives on this host                      left alone
+// Whoever may write in the folder can have put anything at those names: what is no regular file, or
+// has another name besides, is left alone, and so is what we may not write to, but for a copy.
 #pragma once
 
 #include <cstdint>
@@ -108,7 +110,7 @@ class Partial {
   struct Syncing;
 
   [[nodiscard]] bool takes(const Journal& other, const std::string& address) const;
-  bool take_in_place(const PartialPlace& other, const Journal& journal);
+  bool take_in_place(const PartialPlace& other, const Journal& journal, posix::Opened opened);
   bool begin_copy(const PartialPlace& other, const Journal& journal);
   void set_adopted(RangeSet ranges, const Journal& journal);
   void follow_front();

@@ -148,6 +148,8 @@ class Prune(harness.EndToEnd):
             self.lay(self.hf_locks / f"{BLOB}.holder"),
             self.lay(self.hf_locks / f"{BLOB}.holder.{TAG}"),
             self.lay(self.hf_cache / f"datasets--org--data/blobs/{BLOB}.{TAG}.fvprefetch-part"),
+            self.lay(self.hf_locks / f".{TAG}.fvprefetch-new", b""),  # a lock file that was being made
+            self.lay(self.state / f"locks/.{TAG}.fvprefetch-new", b""),
         ]
         os.symlink("../../blobs/x", gone[16])  # a pointer on its way
         set_back(gone[16])
@@ -155,6 +157,18 @@ class Prune(harness.EndToEnd):
         self.lay(self.state / f"locks/{self.key('models/w.pth')}.lock", b"")
         self.assert_removes(gone)
         self.assert_keeps_all()
+
+    def test_a_folder_that_was_being_made_goes_wherever_that_was(self):
+        above = [self.eval_cache, self.eval_cache / "torch/hub", self.state, self.hf_cache, self.hf_cache / ".locks",
+                 self.hf_locks, self.repo, self.repo / "snapshots", self.repo / "refs", self.repo / ".fvprefetch"]  # fmt: skip
+        for name, age in ((f".{TAG}.fvprefetch-new", OLD), (".11111111.fvprefetch-new", DAY - 60), ("a.fvprefetch-new", OLD)):
+            for folder in above:
+                (folder / name).mkdir(parents=True)
+                set_back(folder / name, age)
+        gone = {folder / f".{TAG}.fvprefetch-new" for folder in above}
+        before = self.there()
+        self.assertEqual(self.prune(), gone)
+        self.assertEqual(before - self.there(), gone)
 
     def test_the_probes_of_a_killed_doctor_go_after_a_day(self):
         gone, kept = set(), set()

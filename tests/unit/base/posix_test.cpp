@@ -1,6 +1,7 @@
 #include "base/posix.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -69,12 +70,12 @@ struct Errno {
   ErrorCode code;
 };
 constexpr Errno kErrnos[] = {
-    {"enoent", ENOENT, ErrorCode::kNotFound},    {"enospc", ENOSPC, ErrorCode::kNoSpace},
-    {"edquot", EDQUOT, ErrorCode::kNoSpace},     {"eacces", EACCES, ErrorCode::kPermission},
-    {"eperm", EPERM, ErrorCode::kPermission},    {"erofs", EROFS, ErrorCode::kPermission},
-    {"eio", EIO, ErrorCode::kInternal},          {"eisdir", EISDIR, ErrorCode::kInternal},
-    {"enotsupp_524", 524, ErrorCode::kInternal}, {"emfile", EMFILE, ErrorCode::kNoSpace},
-    {"enfile", ENFILE, ErrorCode::kNoSpace},
+    {"enoent", ENOENT, ErrorCode::kNotFound}, {"enospc", ENOSPC, ErrorCode::kNoSpace},
+    {"edquot", EDQUOT, ErrorCode::kNoSpace},  {"eacces", EACCES, ErrorCode::kPermission},
+    {"eperm", EPERM, ErrorCode::kPermission}, {"erofs", EROFS, ErrorCode::kPermission},
+    {"eio", EIO, ErrorCode::kInternal},       {"eisdir", EISDIR, ErrorCode::kPermission},
+    {"eloop", ELOOP, ErrorCode::kPermission}, {"enotsupp_524", 524, ErrorCode::kInternal},
+    {"emfile", EMFILE, ErrorCode::kNoSpace},  {"enfile", ENFILE, ErrorCode::kNoSpace},
 };
 class PosixErrno : public ::testing::TestWithParam<Errno> {};
 TEST_P(PosixErrno, HasItsCode) {
@@ -177,7 +178,7 @@ TEST(Stat, LoopOfLinksIsAnError) {
   const TempDir dir;
   fs::create_symlink("b", dir / "a");
   fs::create_symlink("a", dir / "b");
-  EXPECT_TRUE(FailsWith(stat(dir / "a"), ErrorCode::kInternal, "cannot look at"));
+  EXPECT_TRUE(FailsWith(stat(dir / "a"), ErrorCode::kPermission, "cannot look at"));
 }
 
 TEST(RealPath, SurvivesALoopOfLinks) {
@@ -310,6 +311,131 @@ TEST_P(PosixModes, DirectoryIsAsItsParentIsShared) {
   EXPECT_EQ(mode_of(dir_ / "d/e"), GetParam().new_directory);
 }
 INSTANTIATE_TEST_SUITE_P(Rows, PosixModes, ::testing::ValuesIn(kModes), row_name<Modes>);
+
+// Runs `body` in a child that is another user, with `groups` besides `group`, and returns its exit
+// status; root only.
+template <typename F>
+int as_user(uid_t user, gid_t group, std::vector<gid_t> groups, F&& body) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgroups(groups.size(), groups.data()) != 0 || ::setgid(group) != 0 ||
+        ::setuid(user) != 0) {
+      ::_exit(99);
+    }
+    ::_exit(body());
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Whose group, and with which modes, a member of a folder's group or a stranger makes things there.
+constexpr gid_t kTheFolders = 43000;
+constexpr gid_t kPrimary = 43001;
+struct Making {
+  const char* name;
+  mode_t mask;
+  mode_t directory;
+  bool member;
+  gid_t group;
+  mode_t new_file;
+  mode_t new_directory;
+  mode_t new_lock;  // wanted: 0664
+};
+constexpr Making kMakings[] = {
+    {"member_without_setgid_private", 077, 0775, true, kTheFolders, 0660, 0770, 0664},
+    {"member_without_setgid", 022, 0775, true, kTheFolders, 0664, 0775, 0664},
+    {"member_without_setgid_group_umask", 002, 0775, true, kTheFolders, 0664, 0775, 0664},
+    {"member_with_setgid_private", 077, 02775, true, kTheFolders, 0660, 02770, 0664},
+    {"stranger_private", 077, 0777, false, kPrimary, 0600, 0700, 0644},
+    {"stranger", 022, 0777, false, kPrimary, 0644, 0755, 0644},
+    {"stranger_group_umask", 002, 0777, false, kPrimary, 0644, 0755, 0644},
+};
+class PosixGroups : public ::testing::TestWithParam<Making> {};
+TEST_P(PosixGroups, TheFoldersGroupAndNoOtherGetsBits) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be several users";
+  const Making& row = GetParam();
+  const TempDir dir;
+  ASSERT_EQ(::chown(dir.path().c_str(), 0, kTheFolders), 0);
+  ASSERT_EQ(::chmod(dir.path().c_str(), row.directory), 0);
+  std::vector<gid_t> groups;
+  if (row.member) groups.push_back(kTheFolders);
+  ASSERT_EQ(as_user(43011, kPrimary, groups,
+                    [&] {
+                      (void)::umask(row.mask);
+                      const bool made = create_private(dir / "f") && make_directories(dir / "d") &&
+                                        open_lock_file(dir / "l", 0664);
+                      return made ? 0 : 1;
+                    }),
+            0);
+  for (const std::string name : {"f", "d", "l"}) {
+    struct ::stat status {};
+    ASSERT_EQ(::stat((dir / name).c_str(), &status), 0) << name;
+    EXPECT_EQ(status.st_gid, row.group) << name;
+  }
+  EXPECT_EQ(mode_of(dir / "f"), row.new_file);
+  EXPECT_EQ(mode_of(dir / "d"), row.new_directory);
+  EXPECT_EQ(mode_of(dir / "l"), row.new_lock);
+  EXPECT_EQ(dir.files().size(), 2U) << "something is left";
+}
+INSTANTIATE_TEST_SUITE_P(Rows, PosixGroups, ::testing::ValuesIn(kMakings), row_name<Making>);
+
+TEST(CheckReadable, NamesWhoClosedWhat) {
+  ASSERT_EQ(::geteuid(), 0U) << "needs root, to be two users";
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 0755), 0);
+  dir.write("open", "");
+  dir.write("closed", "");
+  ASSERT_EQ(::chmod((dir / "closed").c_str(), 0600), 0);
+  fs::create_directory(dir / "folder");
+  dir.write("folder/f", "");
+  ASSERT_EQ(::chmod((dir / "folder").c_str(), 0700), 0);
+  fs::create_symlink("folder/f", dir / "link");
+  const std::string at = dir.path();
+  const auto says = [&](const std::string& name, const std::string& whose) {
+    const Status readable = check_readable(at + "/" + name);
+    if (whose.empty()) return readable.has_value();
+    return !readable && readable.error().code == ErrorCode::kPermission &&
+           readable.error().message.find(whose) != std::string::npos &&
+           readable.error().message.find(name) != std::string::npos;
+  };
+  EXPECT_EQ(as_user(43011, kPrimary, {},
+                    [&] {
+                      if (!says("open", "")) return 1;
+                      if (!says("none", "")) return 2;
+                      if (!says("closed", at + "/closed is root's, mode rw-------")) return 3;
+                      if (!says("folder/f", at + "/folder is root's, mode rwx------")) return 4;
+                      if (!says("link", at + "/folder is root's, mode rwx------")) return 5;
+                      return 0;
+                    }),
+            0);
+}
+
+TEST(ReadPrivate, TakesNoLinkAndWaitsForNothing) {
+  const TempDir dir;
+  dir.write("f", "text");
+  fs::create_symlink("f", dir / "link");
+  fs::create_directory(dir / "folder");
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0666), 0);
+  const auto read = read_private(dir / "f");
+  ASSERT_TRUE(IsOk(read));
+  EXPECT_EQ(*read, "text");
+  EXPECT_TRUE(IsOk(read_private(dir / "none")));
+  EXPECT_TRUE(FailsWith(read_private(dir / "link"), ErrorCode::kPermission, "symbolic link"));
+  EXPECT_TRUE(FailsWith(read_private(dir / "fifo"), ErrorCode::kPermission, "no regular file"));
+  EXPECT_TRUE(FailsWith(read_private(dir / "folder"), ErrorCode::kPermission, "no regular file"));
+}
+
+TEST(MakeDirectoriesBelow, SaysWhatIsInTheWay) {
+  const TempDir dir;
+  fs::create_directory(dir / "root");
+  dir.write("root/ours", "");
+  EXPECT_TRUE(FailsWith(make_directories_below(dir / "root", dir / "root/ours/locks"),
+                        ErrorCode::kPermission, "root/ours is no directory"));
+  dir.write("file", "");
+  EXPECT_TRUE(FailsWith(make_directories_below(dir / "file", dir / "file/ours"), ErrorCode::kUsage,
+                        dir / "file"));
+}
 
 TEST(CreatePrivate, RefusesANameThatIsThere) {
   const TempDir dir;
@@ -488,7 +614,7 @@ TEST(Publish, OfSeveralThoseBeforeOneThatCannotHaveItsNameHaveTheirs) {
   const TempDir dir;
   dir.write("y/in the way", "");
   const Published published = publish(unpublished(dir, {"x", "y", "z"}));
-  EXPECT_TRUE(FailsWith(published.status, ErrorCode::kInternal, "part1"));
+  EXPECT_TRUE(FailsWith(published.status, ErrorCode::kPermission, "part1"));
   EXPECT_EQ(published.infos.size(), 1U);
   EXPECT_EQ(dir.files(), (std::vector<std::string>{"part1", "part2", "x", "y/in the way"}));
 }
@@ -622,18 +748,10 @@ TEST_P(LockFileInTheWay, IsNotALockFile) {
 INSTANTIATE_TEST_SUITE_P(Rows, LockFileInTheWay, ::testing::ValuesIn(kInTheWay),
                          row_name<InTheWay>);
 
-// Runs `body` in a child that is another user, and returns its exit status; root only.
 template <typename F>
 int as_nobody(F&& body) {
   constexpr uid_t kNobody = 65534;
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setgid(kNobody) != 0 || ::setuid(kNobody) != 0) ::_exit(99);
-    ::_exit(body());
-  }
-  int status = 0;
-  EXPECT_EQ(::waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return as_user(kNobody, kNobody, {}, std::forward<F>(body));
 }
 
 TEST(OpenLockFile, OpensAnothersFileInAStickyDirectory) {

@@ -263,6 +263,9 @@ TEST(FoundNames, AreThoseThatWeGive) {
   EXPECT_EQ(lock_beside(repo.locks(), "abc"), repo.lock("abc"));
   EXPECT_TRUE(is_temporary(name(repo.temporary("00c0ffee"))));
   EXPECT_FALSE(is_temporary("00c0ffee.json"));
+  EXPECT_TRUE(is_unfinished(".00c0ffee.fvprefetch-new"));
+  EXPECT_FALSE(is_unfinished("a.00c0ffee.fvprefetch-new"));
+  EXPECT_TRUE(is_private(".00c0ffee.fvprefetch-new"));
 
   const UrlFile file("/eval", "models/a.pth");
   EXPECT_EQ(text_of(url_partial(name(file.partial("00c0ffee")))), "a.pth|00c0ffee");

@@ -3,6 +3,7 @@
 #include "transfer/partial.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -549,6 +550,63 @@ TEST_F(PartialTest, ThatIsALinkIsNotGoneOnWith) {
   std::filesystem::create_symlink("elsewhere", place("left").data);
   EXPECT_FALSE(adopt({"left"})->begun());
   EXPECT_EQ(content(dir.path() + "/elsewhere"), kText.substr(0, 9));
+}
+
+// Whoever may write in the folder can put anything there.
+struct PlantedRow {
+  std::string name;
+  std::function<void(const std::string& data)> plant;
+};
+class PlantedPartial : public PartialTest, public ::testing::WithParamInterface<PlantedRow> {};
+
+TEST_P(PlantedPartial, IsNeitherGoneOnWithNorTouched) {
+  for (const auto& change : {std::function<void(Journal&)>([](Journal&) {}),
+                             std::function<void(Journal&)>([](Journal& journal) {
+                               of_another_host(journal);
+                               journal.durable.add({0, 9});
+                             })}) {
+    leave("left", 9);
+    change_journal("left", change);
+    std::filesystem::rename(place("left").data, dir.path() + "/elsewhere");
+    GetParam().plant(place("left").data);
+    {
+      const auto next = adopt({"left"});
+      EXPECT_FALSE(next->begun());
+      ASSERT_TRUE(IsOk(next->restart(kUrl, "\"v1\"", kText.size())));  // nothing is in its way
+      next->discard();
+    }
+    EXPECT_EQ(content(dir.path() + "/elsewhere"), kText.substr(0, 9));
+    EXPECT_FALSE(exists(place("next").data));
+    std::filesystem::remove_all(place("left").data);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, PlantedPartial,
+    ::testing::Values(
+        PlantedRow{
+            "Link",
+            [](const std::string& data) { std::filesystem::create_symlink("elsewhere", data); }},
+        PlantedRow{"SecondName",
+                   [](const std::string& data) {
+                     std::filesystem::create_hard_link(posix::parent(data) + "/elsewhere", data);
+                   }},
+        PlantedRow{"Directory",
+                   [](const std::string& data) { std::filesystem::create_directory(data); }},
+        PlantedRow{"Fifo",
+                   [](const std::string& data) { ASSERT_EQ(::mkfifo(data.c_str(), 0666), 0); }}),
+    testing::row_name<PlantedRow>);
+
+TEST_F(PartialTest, IsNotCopiedToWhereMoreMayReadIt) {
+  leave("left", 9);
+  change_journal("left", [](Journal& journal) {
+    of_another_host(journal);
+    journal.durable.add({0, 9});
+  });
+  std::filesystem::permissions(
+      place("left").data, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  EXPECT_FALSE(adopt({"left"})->begun());
+  EXPECT_FALSE(exists(place("next").data));
 }
 
 }  // namespace
