@@ -547,6 +547,19 @@ int exports(const Invocation& call, const EnvironmentLookup& env) {
                console);
 }
 
+// What the program will find in the shared caches and may not open. What is missing there it may
+// not even want.
+Status may_open_all(const Invocation& call, const EnvironmentLookup& env) {
+  if (call.target.empty() || !call.options.stage.empty()) return {};
+  FVP_TRY(const Manifest manifest, manifest_of(call));
+  Options options = call.options;
+  options.environment = env;
+  options.offline = true;
+  const Plan there = status(manifest, options);
+  if (there.error && there.error->code == ErrorCode::kPermission) return fail(*there.error);
+  return {};
+}
+
 // `exec`: returns only when the program cannot be run, with env(1)'s codes.
 int execute(const Invocation& call, const EnvironmentLookup& env) {
   constexpr int kCannotRun = 126;
@@ -559,6 +572,8 @@ int execute(const Invocation& call, const EnvironmentLookup& env) {
     // Nodes may differ in what they have; the processes of one node do not.
     if (launch.local_rank.value_or(launch.rank.value_or(0)) == 0) {
       tell_notices(*found, call, console);
+      const Status open = may_open_all(call, env);
+      if (!open) return refuse(open.error(), /*json=*/false, env);
     }
   }
   for (const auto& [name, value] : found->variables) {

@@ -107,15 +107,47 @@ void list_again_along_links(std::string path) {
 struct Blemish {
   std::string path;
   std::string what;
+  /// Waiting does not help: no right, or something else in the way. (EIO may pass, when a server
+  /// comes back.)
+  std::optional<Error> lasting;
 };
+
+Blemish blemish_of(const std::string& path, const Error& error) {
+  Blemish blemish{path, error.message, std::nullopt};
+  if (error.code == ErrorCode::kPermission || error.code == ErrorCode::kUsage) {
+    blemish.lasting = error;
+    blemish.lasting->code = ErrorCode::kPermission;
+  }
+  if (const auto target = posix::read_link(path); target && error.code == ErrorCode::kNotFound) {
+    blemish.what = "it is a link to `" + *target + "`, which is not there";
+  }
+  return blemish;
+}
+
+Blemish not_there(const std::string& path) {
+  Error error;
+  error.code = ErrorCode::kNotFound;
+  error.message = "it is not there";
+  return blemish_of(path, error);
+}
+
+std::optional<Blemish> check_access(const std::string& path) {
+  const Status readable = posix::check_readable(path);
+  return readable ? std::nullopt : std::optional(blemish_of(path, readable.error()));
+}
 
 std::optional<Blemish> check_file(const std::string& path, std::optional<std::uint64_t> size) {
   // open() is where NFS asks the server about a file; stat() alone may be answered from memory.
   const auto file = posix::open_with_info(path);
-  if (!file) return Blemish{path, file.error().message};
+  if (!file) {
+    auto denied = check_access(path);  // which says whose right is missing
+    return denied ? denied : blemish_of(path, file.error());
+  }
   if (size && file->info.size != *size) {
-    return Blemish{path, "it has " + std::to_string(file->info.size) + " bytes, expected " +
-                             std::to_string(*size)};
+    return Blemish{
+        path,
+        "it has " + std::to_string(file->info.size) + " bytes, expected " + std::to_string(*size),
+        std::nullopt};
   }
   return std::nullopt;
 }
@@ -123,21 +155,24 @@ std::optional<Blemish> check_file(const std::string& path, std::optional<std::ui
 struct Tally {
   std::uint64_t files = 0;
   std::uint64_t bytes = 0;
-  std::optional<Blemish> blemish;  ///< a link that leads nowhere yet
+  std::optional<Blemish> blemish;  ///< a link that leads nowhere yet, or a file that is closed
+
+  void add(Blemish found) {
+    if (!blemish || !blemish->lasting) blemish = std::move(found);
+  }
 };
 
 // All files below `directory`; links to files are followed, links to directories are not walked.
 void tally(const std::string& directory, Tally& sum) {
   const auto names = posix::list(directory);
-  if (!names) {
-    sum.blemish = Blemish{directory, names.error().message};
-    return;
-  }
+  if (!names) return sum.add(blemish_of(directory, names.error()));
   for (const std::string& name : *names) {
     const std::string path = std::string(directory).append("/").append(name);
     const auto info = posix::stat(path);
     if (!info || !*info) {
-      sum.blemish = Blemish{path, info ? "it is not there" : info.error().message};
+      sum.add(info ? not_there(path) : blemish_of(path, info.error()));
+    } else if (auto denied = check_access(path)) {
+      sum.add(*std::move(denied));
     } else if ((*info)->regular) {
       ++sum.files;
       sum.bytes += (*info)->size;
@@ -149,13 +184,15 @@ void tally(const std::string& directory, Tally& sum) {
 
 std::optional<Blemish> check_snapshot(const EntryReport& entry, HitCheck hits) {
   const auto names = posix::list(entry.path);
-  if (!names) return Blemish{entry.path, names.error().message};
+  if (!names) return blemish_of(entry.path, names.error());
   if (entry.state == EntryState::kHit && hits == HitCheck::kOneFile) {
-    // Complete for longer than this job lives; one file tells whether this node sees the place.
-    if (entry.files == 0 || (!names->empty() && posix::exists(entry.path + "/" + names->front()))) {
-      return std::nullopt;
-    }
-    return Blemish{entry.path, "it holds no file"};
+    // Complete for longer than this job lives, and looked at by rank 0; one file tells whether this
+    // node sees the place, and lets this user in.
+    if (entry.files == 0) return std::nullopt;
+    if (names->empty()) return Blemish{entry.path, "it holds no file", std::nullopt};
+    const std::string first = entry.path + "/" + names->front();
+    if (!posix::exists(first)) return not_there(first);
+    return check_access(first);
   }
   Tally sum;
   tally(entry.path, sum);
@@ -163,10 +200,11 @@ std::optional<Blemish> check_snapshot(const EntryReport& entry, HitCheck hits) {
   // nowhere: they count only when something is missing.
   if (sum.files >= entry.files && sum.bytes >= entry.bytes_total) return std::nullopt;
   if (sum.blemish) return sum.blemish;
-  return Blemish{entry.path, "it holds " + std::to_string(sum.files) + " files of " +
-                                 std::to_string(sum.bytes) + " bytes, expected " +
-                                 std::to_string(entry.files) + " of " +
-                                 std::to_string(entry.bytes_total)};
+  return Blemish{entry.path,
+                 "it holds " + std::to_string(sum.files) + " files of " +
+                     std::to_string(sum.bytes) + " bytes, expected " + std::to_string(entry.files) +
+                     " of " + std::to_string(entry.bytes_total),
+                 std::nullopt};
 }
 
 std::optional<Blemish> check(const EntryReport& entry, HitCheck hits) {
@@ -184,9 +222,9 @@ std::optional<Blemish> check(const EntryReport& entry, HitCheck hits) {
   }
   // A path of the user's own: anything may be there, so it is looked at and not opened.
   const auto info = posix::stat(entry.path);
-  if (!info) return Blemish{entry.path, info.error().message};
-  if (!*info) return Blemish{entry.path, "it is not there"};
-  return std::nullopt;
+  if (!info) return blemish_of(entry.path, info.error());
+  if (!*info) return not_there(entry.path);
+  return check_access(entry.path);
 }
 
 // What this node does not see, by importance.
@@ -194,6 +232,27 @@ struct Unseen {
   std::optional<Error> required;
   std::optional<Error> optional;
 };
+
+Error to_error(const EntryReport& entry, const Blemish& blemish, const std::string& node,
+               std::chrono::milliseconds timeout) {
+  Error error;
+  if (blemish.lasting) {
+    error = *blemish.lasting;
+    error.message = "node `" + node + "` cannot use `" + blemish.path + "`: " + blemish.what;
+  } else {
+    error.code = ErrorCode::kNotVisible;
+    error.message = "node `" + node + "` does not see `" + blemish.path + "` after " +
+                    std::to_string(timeout.count()) + " ms: " + blemish.what;
+    if (posix::is_link(blemish.path)) {  // what is seen is on a mount that works
+      error.hint =
+          "raise --visible-timeout; if it stays so, a folder of the cache was moved or is itself a "
+          "link: remove the dangling link and run again";
+    }
+  }
+  error.context = {"entry `" + entry.name + "`"};
+  error.subject = entry.path;  // by which every rank finds the entry in its report
+  return error;
+}
 
 Unseen look(const Report& report, const std::string& node, const VisibilityCheck& how) {
   Clock& clock = how.clock != nullptr ? *how.clock : real_clock();
@@ -210,16 +269,25 @@ Unseen look(const Report& report, const std::string& node, const VisibilityCheck
   Clock::TimePoint say = begin + std::chrono::seconds(2);
   milliseconds pause{100};
   std::vector<Blemish> blemishes;
+  Unseen unseen;
+  const auto note = [&](const EntryReport& entry, const Blemish& blemish) {
+    std::optional<Error>& slot = entry.optional ? unseen.optional : unseen.required;
+    if (!slot) slot = to_error(entry, blemish, node, how.timeout);
+  };
   for (;;) {
     blemishes.clear();
     std::vector<const EntryReport*> still;
     for (const EntryReport* entry : waiting) {
-      if (auto blemish = check(*entry, how.hits)) {
+      auto blemish = check(*entry, how.hits);
+      if (blemish && blemish->lasting) {
+        note(*entry, *blemish);
+      } else if (blemish) {
         still.push_back(entry);
         blemishes.push_back(*std::move(blemish));
       }
     }
     waiting = std::move(still);
+    if (unseen.required) return unseen;
     if (waiting.empty() || clock.now() >= deadline) break;
     const Clock::TimePoint next = std::min(clock.now() + pause, deadline);
     while (clock.now() < next) {
@@ -238,18 +306,7 @@ Unseen look(const Report& report, const std::string& node, const VisibilityCheck
     for (const Blemish& blemish : blemishes) list_again_along_links(blemish.path);
   }
 
-  Unseen unseen;
-  for (std::size_t i = 0; i < waiting.size(); ++i) {
-    std::optional<Error>& slot = waiting[i]->optional ? unseen.optional : unseen.required;
-    if (slot) continue;
-    Error error;
-    error.code = ErrorCode::kNotVisible;
-    error.message = "node `" + node + "` does not see `" + blemishes[i].path + "` after " +
-                    std::to_string(how.timeout.count()) + " ms: " + blemishes[i].what;
-    error.context = {"entry `" + waiting[i]->name + "`"};
-    error.subject = waiting[i]->path;  // by which every rank finds the entry in its report
-    slot = std::move(error);
-  }
+  for (std::size_t i = 0; i < waiting.size(); ++i) note(*waiting[i], blemishes[i]);
   return unseen;
 }
 

@@ -27,9 +27,9 @@ bool is_same(const posix::FileInfo& a, const posix::FileInfo& b) {
 }
 
 /// Everything that the receipt lists is there, as far as names and sizes tell; else the first that
-/// is not.
-std::string first_gap(const std::string& directory, const Receipt& receipt,
-                      const Session& session) {
+/// is not. kPermission: this user may not read one.
+Result<std::string> first_gap(const std::string& directory, const Receipt& receipt,
+                              const Session& session) {
   for (const ReceiptFile& file : receipt.files) {
     const std::string path = directory + "/" + file.path;
     bool right = false;
@@ -40,8 +40,9 @@ std::string first_gap(const std::string& directory, const Receipt& receipt,
       right = info && *info && (*info)->regular && (*info)->size == file.size;
     }
     if (!right || session.rejects(path)) return file.path;
+    if (file.link.empty()) FVP_CHECK_OK(posix::check_readable(path));
   }
-  return {};
+  return std::string();
 }
 
 Verdict judge_without_receipt(const UrlSource& source, const Session& session, bool refresh,
@@ -84,7 +85,8 @@ Result<Verdict> judge(const UrlSource& source, const Session& session, bool refr
     return verdict;
   }
   if (receipt->files.empty()) return verdict;  // somebody was about to replace it
-  if (const std::string gap = first_gap(path, *receipt, session); !gap.empty()) {
+  FVP_TRY(const std::string gap, first_gap(path, *receipt, session));
+  if (!gap.empty()) {
     verdict.why = path + "/" + gap + " is not as it was unpacked; fetched again";
     return verdict;
   }

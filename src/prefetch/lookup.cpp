@@ -22,6 +22,18 @@ bool was_removed(const std::string& path) {
   return !fd && fd.error().code == ErrorCode::kNotFound;
 }
 
+/// Whether a file of a snapshot is there, and for this user: what he may not open is an error,
+/// which his job would meet otherwise. `vouched`: a receipt that was opened tells of it.
+Result<bool> is_there(const HubStore& store, const std::string& commit, const FileSpec& file,
+                      bool vouched) {
+  const std::string path = store.paths().pointer(commit, file.path);
+  const bool there = store.has_file(commit, file);
+  // Of another size or gone, it is fetched again; not when a closed folder hides it.
+  if (there || !posix::stat(path)) FVP_CHECK_OK(posix::check_readable(path));
+  // Who removes a cache removes the receipt, too.
+  return there && (vouched || !was_removed(path));
+}
+
 /// A file as select() wants it, of which only this is known.
 RepoFile listed(const std::string& path, std::uint64_t size) {
   RepoFile file;
@@ -194,8 +206,7 @@ Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing
   for (std::size_t i = 0; i < survey.files.size(); ++i) {
     const FileSpec& file = survey.files[i];
     const std::string path = store.paths().pointer(survey.commit, file.path);
-    // Who removes a cache removes the receipt, too, and that one was opened.
-    const bool there = store.has_file(survey.commit, file) && (receipt || !was_removed(path));
+    FVP_TRY(const bool there, is_there(store, survey.commit, file, receipt));
     if (!there || session.rejects(path)) {
       survey.missing.push_back(i);
     } else if (!source.files.empty() && !receipt) {
@@ -271,6 +282,7 @@ Result<Survey> look_path(const PathSource& source, const Session& session, Hashi
   survey.path = source.path;
   survey.verified_by = "present";
   FVP_TRY(const auto info, posix::stat(source.path));
+  FVP_CHECK_OK(posix::check_readable(source.path));
   if (info && info->regular) {
     FileSpec file;
     file.path = source.path;
@@ -364,6 +376,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
                   " bytes, expected " + std::to_string(*source.file.size) + "; fetched again";
     return verdict;
   }
+  FVP_CHECK_OK(posix::check_readable(store.paths().path()));
   // A digest told by a name is checked when the file is fetched; one that the manifest pins,
   // always.
   const bool pinned = source.digest_rule == "manifest" && source.file.digest;
@@ -491,6 +504,8 @@ Result<Survey> ask_hub(const Source& source, const Survey& known, Session& sessi
   const auto& hub = std::get<HubSource>(source);
   // Looked at first: who has a substitute need not be patient with a Hub that is away.
   const Result<Survey> cached = fall_back(hub, session, hashing);
+  // No answer of the Hub would change that.
+  if (!cached && cached.error().code == ErrorCode::kPermission) return cached;
   session.be_patient(!cached);
   Result<Survey> survey = ask(source, known, session, hashing);
   session.be_patient(true);
@@ -512,6 +527,7 @@ namespace {
 /// The one file of an entry of which nothing but the file itself tells.
 Status look_offline_at_file(const HubSource& source, const Session& session, Hashing hashing,
                             const std::string& what, Survey& survey) {
+  FVP_CHECK_OK(posix::check_readable(survey.path));
   const Result<std::optional<posix::FileInfo>> info = posix::stat(survey.path);
   if (!info || !*info || !(*info)->regular) return fail(ErrorCode::kOfflineMissing, what);
   FileSpec file;
@@ -560,6 +576,8 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
                             (found->size() == 1 ? "the one" : std::to_string(found->size())) +
                             " that the cache has is taken as it is");
   for (const FileSpec& file : *found) {
+    FVP_CHECK_OK(
+        posix::check_readable(session.store(source.repo).paths().pointer(known.commit, file.path)));
     if (!file.size) {
       return fail(ErrorCode::kOfflineMissing,
                   what + " (the link " + file.path + " leads to no file)");

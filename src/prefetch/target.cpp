@@ -48,6 +48,7 @@ Status HubTarget::prepare(std::set<std::string>& prepared) {
 
 Result<bool> HubTarget::present() {
   if (store_.has_blob(pointers_.front().file)) {
+    FVP_CHECK_OK(posix::check_readable(final_path()));
     FVP_TRY(const bool trusted, trusts_blob());
     if (!trusted) return false;
     return check_pins(final_path());

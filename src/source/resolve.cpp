@@ -277,8 +277,10 @@ std::optional<std::string> fastvideo_key(const Source& source) {
     // Other places are filled by the libraries that own them, which take no lock.
     if (!file->relative.starts_with("models/")) return std::nullopt;
     const auto url = parse_url(file->file.urls.front());
-    if (!url || url->has_user || !url->query.empty()) return std::nullopt;
-    return file->file.urls.front();
+    // The name of that lock is public. What is left of an address that had more is another key.
+    const std::string& key = file->file.urls.front();
+    const bool whole = url && !url->has_user && key.find_first_of("?#") == std::string::npos;
+    return whole ? std::optional(key) : std::nullopt;
   }
   const auto* hub = std::get_if<HubSource>(&source);
   if (hub == nullptr || hub->repo.type != hub::RepoType::kModel) return std::nullopt;

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -302,12 +303,6 @@ const std::vector<Look> kLooks{
        return url_entry(dir / "f", 0);
      },
      true},
-    {"DirectoryInPlaceOfAFile",
-     [](const TempDir& dir) {
-       fs::create_directories(dir / "f");
-       return url_entry(dir / "f", 0);
-     },
-     false},
     {"HubFileBehindALink",
      [](const TempDir& dir) {
        EntryReport entry = url_entry(hub_snapshot(dir) + "/a", 3);
@@ -389,6 +384,33 @@ TEST_P(VisibilityTable, Decides) {
 
 INSTANTIATE_TEST_SUITE_P(Looks, VisibilityTable, ::testing::ValuesIn(kLooks),
                          [](const auto& row) { return row.param.name; });
+
+TEST(Visibility, WhatIsInTheWayForGoodIsNotWaitedFor) {
+  const TempDir dir;
+  fs::create_directories(dir / "folder");
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0666), 0);
+  fs::create_symlink("loop", dir / "loop");
+  for (const std::string name : {"folder", "fifo", "loop"}) {
+    SleptClock clock;
+    const Report report = settled(report_of({url_entry(dir / name, 5)}), clock);
+    EXPECT_EQ(report.code(), ErrorCode::kPermission) << name;
+    EXPECT_NE(report.error->message.find(dir / name), std::string::npos) << report.error->message;
+    EXPECT_TRUE(clock.pauses.empty()) << name;
+  }
+}
+
+TEST(Visibility, ALinkThatLeadsNowhereIsNotSaidToBeTheMounts) {
+  const TempDir dir;
+  EntryReport entry = url_entry(hub_snapshot(dir) + "/a", 3);
+  entry.kind = EntryKind::kHubFile;
+  fs::remove(dir / "blobs/1");
+  SleptClock clock;
+  const Report report = settled(report_of({entry}), clock);
+  ASSERT_EQ(report.code(), ErrorCode::kNotVisible);
+  EXPECT_NE(report.error->message.find("a link to `../../blobs/1`"), std::string::npos)
+      << report.error->message;
+  EXPECT_EQ(hint(*report.error).find("mount"), std::string::npos) << hint(*report.error);
+}
 
 TEST(Visibility, OfASnapshotThatWasThereOneFileIsLookedAtOrAllOfThem) {
   const TempDir dir;

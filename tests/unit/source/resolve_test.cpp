@@ -242,6 +242,17 @@ TEST(ResolveUrl, KeepsTheMirrorsInOrderBehindTheSource) {
   EXPECT_EQ(file.blob, "");
 }
 
+TEST(ResolveUrl, NoPartOfAnAddressThatMayBeSecretNamesAPublicLock) {
+  for (const std::string rest : {"?", "?sig=1", "#part", "?sig=1#part"}) {
+    const auto found = resolved(entry_of("n", "https://h/x" + rest));
+    ASSERT_TRUE(found) << found.error().message;
+    EXPECT_EQ(fastvideo_key(*found), std::nullopt) << rest;
+  }
+  const auto found = resolved(entry_of("n", "https://h/x"));
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ(fastvideo_key(*found), "https://h/x");
+}
+
 TEST(ResolveUrl, AnArchiveIsKnownByWhatTheManifestSaysAlone) {
   Entry entry = entry_of("n", "https://h/x.zip");
   entry.dest = "torch/hub/checkpoints/a-7be5be79.pth";  // of the folder: no digest of the archive
