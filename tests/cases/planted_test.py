@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cases
 import users
+from cases import harness
 from users import A
 
 MIB = 1 << 20
@@ -321,6 +322,49 @@ class Partials(users.Users):
             done = self.fvp_as(A, path, "--json")
             told = json.loads(done.stdout)["entries"][0]["state"] if done.returncode == 0 else done.stderr
             self.case("in place of a partial", f"the other's own, to be read only, {which}", "resumed", told)
+
+
+class Steps(users.Users):
+    """Where the processes of a step without MPI meet. Rank 0 fails, and rank 1 is to fail with the same code."""
+
+    def setUp(self):
+        super().setUp()
+        self.be_launcher()
+        self.path = self.manifest([{"name": "gone.bin", "source": self.hub.file_url("gone.bin")}])
+        self.steps = self.eval_cache / ".fvprefetch/steps"
+
+    def step(self):
+        def rank(number):
+            return self.start(self.path, "--lease-timeout", "1s", env={
+                "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2",
+                "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_NODEID": "0",
+                "SLURM_NODELIST": "localhost", "SLURM_MPI_TYPE": "none",
+            })  # fmt: skip
+
+        processes = [rank(0), rank(1)]
+        try:
+            for process in processes:
+                process.communicate(timeout=harness.PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        return "exit " + " and ".join(str(process.returncode) for process in processes)
+
+    def test_things_at_their_names(self):
+        self.assertEqual(self.step(), "exit 5 and 5")
+        (record,) = self.steps.glob("*.json")
+        names = {"record": record, "what a rank has taken": record.with_suffix(".1.taken"), "lease": record.with_suffix(".lease")}
+        outside = self.dir / "outside"
+        outside.mkdir()
+        (outside / "secret").write_bytes(SECRET)
+        for place, path in names.items():
+            for thing, make in THINGS.items():
+                shutil.rmtree(self.steps)
+                self.steps.mkdir()
+                make(path, outside)
+                seen = self.step()
+                if (outside / "secret").read_bytes() != SECRET or len(list(outside.rglob("*"))) != 1:
+                    seen += ", followed out of the cache"
+                self.case("in the way", f"{thing} at a step's {place}", "exit 5 and 5", seen)
 
 
 class FastVideosLock(users.Users):
