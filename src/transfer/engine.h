@@ -52,6 +52,8 @@ struct Download {
   std::string journal;
   /// Unfinished downloads of the same target to go on with. The caller holds the target's lock.
   std::vector<PartialPlace> others;
+  /// The file is never text, whatever its name says (an archive that is unpacked).
+  bool binary = false;
   Credential credential;
   std::vector<std::pair<std::string, std::string>> headers;
   /// A size that only the server tells is compared with the free space (kNoSpace), before a byte

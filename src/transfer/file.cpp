@@ -287,6 +287,7 @@ bool File::on_head(Stream& stream, const ResponseHead& head) {
     return true;
   }
   stream.latency_ = clock_.now() - stream.begun_;
+  if (stream.piece_.begin == 0) content_type_ = head.header("content-type");
   if (is_elsewhere(head)) led_to_ = head.url;
   if (auto refusal = refusal_of_coding(head)) return refuse(stream, *std::move(refusal));
   if (head.status == 206 && stream.ranged_) return go_on(stream, head);
@@ -577,13 +578,16 @@ Error File::network_error(const std::string& what) const {
 
 // Without `what` the impostor is all there is to say.
 Outcome File::mismatch(const std::string& what) const {
-  const Impostor impostor = sniff(beginning_);
-  const std::string came(describe(impostor));
+  // A look at no byte tells nothing, unless that is all there was.
+  const bool seen = what.empty() || !beginning_.empty();
+  const Impostor impostor = seen ? sniff(beginning_, content_type_) : Impostor::kNone;
+  std::string came = describe(impostor, beginning_);
+  if (!came.empty()) came += " came in place of the file";
   Outcome outcome;
   outcome.kind = Outcome::Kind::kMismatch;
   outcome.error.code = ErrorCode::kIntegrity;
   outcome.error.subject = redact(address());
-  outcome.error.hint = hint(impostor);
+  outcome.error.hint = hint(impostor, address());
   outcome.error.message = outcome.error.subject;
   outcome.error.message += what.empty() ? ": " : " " + what + (came.empty() ? "" : "; ");
   outcome.error.message += came;
@@ -602,7 +606,9 @@ void File::look_at(const char* text, std::size_t size) {
 
 // Where a digest is expected it decides alone.
 bool File::is_unwelcome() const {
-  return !spec().digest && !may_be(sniff(beginning_), spec().path);
+  const Wanted wanted =
+      download_.binary ? Wanted::kWeights : wanted_as(spec().path, spec().urls.front());
+  return !spec().digest && !may_be(sniff(beginning_, content_type_), wanted);
 }
 
 // A redirect led to another server, whose words are not those of the one that was asked.

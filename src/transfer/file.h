@@ -197,6 +197,7 @@ class File {
   std::string led_to_;  // where address() leads, as long as nothing has failed there
   std::string sha256_;
   std::string beginning_;       // the first bytes of the file, up to kSniffBytes
+  std::string content_type_;    // of the answer that they came with
   std::uint64_t furthest_ = 0;  // bytes that were there when a stream's retries began anew
   std::uint64_t requests_ = 0;
   std::uint64_t bytes_received_ = 0;

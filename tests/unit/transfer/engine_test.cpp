@@ -28,9 +28,9 @@ using testing::IsOk;
 using testing::ScriptedTransport;
 using testing::TempDir;
 
-constexpr auto kA = "https://a/file.bin";
-constexpr auto kB = "https://b/file.bin";
-constexpr auto kC = "https://c/file.bin";
+constexpr auto kA = "https://a/file";
+constexpr auto kB = "https://b/file";
+constexpr auto kC = "https://c/file";
 const std::string kText = "the bytes of a checkpoint";
 const std::string kPage = "<!DOCTYPE html><title>Log in</title>";
 const std::string kPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n";
@@ -44,7 +44,7 @@ class EngineTest : public ::testing::Test {
  protected:
   Download download(std::vector<std::string> urls = {kA}) {
     Download made;
-    made.spec.path = "file.bin";
+    made.spec.path = "file";
     made.spec.urls = std::move(urls);
     made.partial = partial;
     return made;
@@ -420,7 +420,7 @@ TEST_F(EngineTest, GivesUpAfterTheRetriesItWasGiven) {
   for (int i = 0; i < 3; ++i) wire.on(kA, Answer(503));
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kNetwork));
-  EXPECT_EQ(finished.result.error().message, "503 Service Unavailable from https://a/file.bin");
+  EXPECT_EQ(finished.result.error().message, "503 Service Unavailable from https://a/file");
   EXPECT_EQ(finished.requests, 3U);
   EXPECT_EQ(engine->take_retried().size(), 2U);
   EXPECT_FALSE(partial_exists());
@@ -465,7 +465,7 @@ TEST_F(EngineTest, WaitsAsLongAsTheServerAskedFor) {
   const auto retried = engine->take_retried();
   ASSERT_EQ(retried.size(), 1U);
   EXPECT_GE(retried[0].delay, seconds(7));
-  EXPECT_EQ(retried[0].reason, "429 Too Many Requests from https://a/file.bin");
+  EXPECT_EQ(retried[0].reason, "429 Too Many Requests from https://a/file");
   ASSERT_TRUE(IsOk(finish().result));
   EXPECT_EQ(since_begin(), seconds(7));
 }
@@ -506,7 +506,7 @@ TEST_F(EngineTest, EndsWhatRunsAtTheDeadline) {
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kNetwork));
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin was not there when the deadline came: 10 of 25 bytes");
+            "https://a/file was not there when the deadline came: 10 of 25 bytes");
   EXPECT_EQ(since_begin(), seconds(30));
   EXPECT_EQ(wire.running(), 0U);
   EXPECT_FALSE(partial_exists());
@@ -555,7 +555,7 @@ TEST_F(EngineTest, NamesTheFirstAddressWhenNoneHasTheFile) {
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kAccess));
   EXPECT_EQ(finished.result.error().subject, kA);
   EXPECT_EQ(finished.result.error().message,
-            "403 Forbidden from https://a/file.bin; then 404 Not Found from https://b/file.bin");
+            "403 Forbidden from https://a/file; then 404 Not Found from https://b/file");
 }
 
 TEST_F(EngineTest, LetsTheCallerWordAFinalAnswer) {
@@ -584,8 +584,8 @@ TEST_F(EngineTest, ReadsAnErrorPageOnlyToABound) {
 }
 
 TEST_F(EngineTest, ShowsNoSecretOfAnAddress) {
-  wire.on("https://a/file.bin?signature=secret", Answer(404));
-  const Finished finished = fetch(checked({"https://a/file.bin?signature=secret"}));
+  wire.on("https://a/file?signature=secret", Answer(404));
+  const Finished finished = fetch(checked({"https://a/file?signature=secret"}));
   ASSERT_FALSE(finished.result);
   EXPECT_EQ(describe(finished.result.error()).find("secret"), std::string::npos);
   EXPECT_EQ(finished.result.error().subject.find("secret"), std::string::npos);
@@ -605,9 +605,8 @@ TEST_F(EngineTest, RefusesAFlippedByteAfterOneMoreTry) {
   wire.on(kA, Answer::whole(flipped));
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
-  EXPECT_EQ(
-      finished.result.error().message,
-      "https://a/file.bin has sha256 " + sha256_hex(flipped) + ", expected " + sha256_hex(kText));
+  EXPECT_EQ(finished.result.error().message,
+            "https://a/file has sha256 " + sha256_hex(flipped) + ", expected " + sha256_hex(kText));
   EXPECT_EQ(finished.requests, 2U);
   EXPECT_FALSE(partial_exists());
 }
@@ -644,7 +643,7 @@ TEST_F(EngineTest, RefusesAnotherLengthBeforeTheBody) {
   }
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
-  EXPECT_EQ(finished.result.error().message, "https://a/file.bin has 900 bytes, expected 25");
+  EXPECT_EQ(finished.result.error().message, "https://a/file has 900 bytes, expected 25");
   EXPECT_EQ(finished.bytes_received, 0U);
   EXPECT_FALSE(partial_exists());
 }
@@ -653,7 +652,7 @@ TEST_F(EngineTest, RefusesABodyWithoutALengthThatIsTooShort) {
   for (int i = 0; i < 2; ++i) wire.on(kA, Answer(200).body("the bytes"));
   const Finished finished = fetch(checked());
   ASSERT_FALSE(finished.result);
-  EXPECT_EQ(finished.result.error().message, "https://a/file.bin has 9 bytes, expected 25");
+  EXPECT_EQ(finished.result.error().message, "https://a/file has 9 bytes, expected 25");
 }
 
 TEST_F(EngineTest, RefusesABodyWithoutALengthThatDoesNotEnd) {
@@ -663,8 +662,7 @@ TEST_F(EngineTest, RefusesABodyWithoutALengthThatDoesNotEnd) {
   }
   const Finished finished = fetch(checked());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
-  EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin has more than the expected 25 bytes");
+  EXPECT_EQ(finished.result.error().message, "https://a/file has more than the expected 25 bytes");
   EXPECT_FALSE(read_on);
 }
 
@@ -683,7 +681,7 @@ TEST_F(EngineTest, RefusesAnEncodedBody) {
   const Finished finished = fetch(download());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin came with `Content-Encoding: gzip`, which was not asked for");
+            "https://a/file came with `Content-Encoding: gzip`, which was not asked for");
   EXPECT_FALSE(partial_exists());
 }
 
@@ -692,7 +690,8 @@ TEST_F(EngineTest, RefusesAnHtmlPageWhereNothingElseIsExpected) {
   const Finished finished = fetch(download());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin: an HTML page came in place of the file");
+            "https://a/file: an HTML page, which begins `<!DOCTYPE html><title>Log in</title>` "
+            "came in place of the file");
   EXPECT_FALSE(partial_exists());
 }
 
@@ -713,9 +712,9 @@ TEST_F(EngineTest, NamesAnHtmlPageThatTheDigestRefused) {
   what.spec.digest = Digest{Digest::Kind::kSha256, sha256_hex(kText)};
   const Finished finished = fetch(std::move(what));
   ASSERT_FALSE(finished.result);
-  EXPECT_EQ(finished.result.error().message, "https://a/file.bin has sha256 " + sha256_hex(kPage) +
-                                                 ", expected " + sha256_hex(kText) +
-                                                 "; an HTML page came in place of the file");
+  EXPECT_EQ(finished.result.error().message,
+            "https://a/file has sha256 " + sha256_hex(kPage) + ", expected " + sha256_hex(kText) +
+                "; an HTML page, which begins `" + kPage + "` came in place of the file");
 }
 
 TEST_F(EngineTest, NamesAnHtmlPageThatTheLengthRefused) {
@@ -723,7 +722,8 @@ TEST_F(EngineTest, NamesAnHtmlPageThatTheLengthRefused) {
   const Finished finished = fetch(checked());
   ASSERT_FALSE(finished.result);
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin has 36 bytes, expected 25; an HTML page came in place of the file");
+            "https://a/file has 36 bytes, expected 25; an HTML page, which begins `" + kPage +
+                "` came in place of the file");
 }
 
 TEST_F(EngineTest, AcceptsAnHtmlPageWhoseDigestAgrees) {
@@ -745,7 +745,38 @@ TEST_F(EngineTest, RefusesAnLfsPointer) {
   const Finished finished = fetch(download());
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
   EXPECT_EQ(finished.result.error().message,
-            "https://a/file.bin: a Git LFS pointer came in place of the file");
+            "https://a/file: a Git LFS pointer came in place of the file");
+}
+
+TEST_F(EngineTest, RefusesTextWhereWeightsOrAnArchiveAreExpected) {
+  for (const bool archive : {false, true}) {
+    for (int i = 0; i < 2; ++i) wire.on(kA, Answer::whole("Not found"));
+    Download what = download();
+    if (!archive) what.spec.path = "w.pth";
+    what.binary = archive;
+    const Finished finished = fetch(std::move(what));
+    ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kIntegrity));
+    EXPECT_EQ(finished.result.error().message,
+              "https://a/file: plain text, which begins `Not found` came in place of the file");
+    EXPECT_FALSE(partial_exists());
+  }
+}
+
+TEST_F(EngineTest, TakesTextForWeightsWhenTheDigestAgrees) {
+  wire.on(kA, Answer::whole(kText));
+  Download what = checked();
+  what.spec.path = "w.pth";
+  EXPECT_TRUE(IsOk(fetch(std::move(what)).result));
+}
+
+TEST_F(EngineTest, TheTypeTellsAPageFromOtherText) {
+  const std::string text = "<p>Log in</p>";
+  for (int i = 0; i < 2; ++i) {
+    wire.on(kA, Answer::whole(text).header("content-type", "text/html; charset=utf-8"));
+  }
+  EXPECT_TRUE(FailsWith(fetch(download()).result, ErrorCode::kIntegrity));
+  wire.on(kA, Answer::whole(text).header("content-type", "text/plain"));
+  EXPECT_TRUE(IsOk(fetch(download()).result));
 }
 
 // --- the disk ------------------------------------------------------------------------------------
@@ -856,11 +887,11 @@ TEST_F(EngineTest, AServerThatRefusesEveryTimeIsBelievedInTheEnd) {
 TEST_F(EngineTest, TheNextAddressGoesOnWhereTheFirstOneEnded) {
   wire.on(kA, Answer(200).header("etag", "\"v1\"").body("the bytes ").cut());
   wire.on(kA, Answer(403));
-  wire.on("https://b/file.bin", Answer(206)
-                                    .header("etag", "\"v1\"")
-                                    .header("content-range", "bytes 10-24/25")
-                                    .body("of a checkpoint"));
-  const Finished finished = fetch(checked({kA, "https://b/file.bin"}));
+  wire.on("https://b/file", Answer(206)
+                                .header("etag", "\"v1\"")
+                                .header("content-range", "bytes 10-24/25")
+                                .body("of a checkpoint"));
+  const Finished finished = fetch(checked({kA, "https://b/file"}));
   ASSERT_TRUE(IsOk(finished.result));
   EXPECT_EQ(finished.bytes_received, kText.size());
 }
