@@ -67,8 +67,12 @@ struct Options {
   /// No socket is opened; what is missing is listed (kOfflineMissing). Also HF_HUB_OFFLINE.
   bool offline = false;
   /// Ask the Hub again for branches that the cache has resolved already; replace URL files that
-  /// another source left; fetch archives again (`unpack`) that the manifest does not pin by sha256.
+  /// another source left, or for which neither a receipt nor a pinned digest vouches; fetch
+  /// archives again (`unpack`) that the manifest does not pin by sha256.
   bool refresh = false;
+  /// Hash what others put into the caches, wherever a digest is known of it, before it counts as
+  /// there; a receipt keeps that it was done.
+  bool verify_foreign = false;
   /// Every entry must be pinned: a Hub entry by a commit and `files`, a URL by `sha256`; a path
   /// must exist. Else kUsage, naming all that are not, before anything is done. Excludes `refresh`.
   bool frozen = false;
@@ -143,8 +147,10 @@ struct Options {
 /// a file. A Hub entry gets its commit and `files`, a single file its size and sha256 too: from the
 /// cache where that knows the branch (unless Options::refresh), else two requests per repository. A
 /// URL keeps its sha256 and size, or gets those of the cached file, which is hashed when no receipt
-/// tells; kOfflineMissing names all that have neither. Existing paths stay as they are. Writes
-/// nothing, locks nothing; the same manifest and sources give the same result.
+/// tells, unless it is empty, is no checkpoint by its looks, or has another size than its server
+/// tells (one request each, not offline); kOfflineMissing names all that have neither. Existing
+/// paths stay as they are. Writes nothing, locks nothing; the same manifest and sources give the
+/// same result.
 [[nodiscard]] Result<Manifest> lock(const Manifest& manifest, const Options& options = {});
 
 /// Where `fvprefetch lock` writes: "m.json" -> "m.lock.json".

@@ -98,6 +98,8 @@ std::optional<Receipt> read_receipt(const std::string& path) {
   receipt.commit = in.text("commit");
   receipt.resolved_at = in.text("resolved_at");
   receipt.written_at = in.text("written_at");
+  const auto hashed = object.find("hashed");
+  receipt.hashed = hashed != object.end() && *hashed == true;
   const auto files = object.find("files");
   if (!in.ok || receipt.id.empty() || files == object.end() || !files->is_array()) {
     return std::nullopt;
@@ -125,6 +127,7 @@ Status write_receipt(const std::string& temp, const std::string& path, Receipt r
   if (!receipt.revision.empty()) object["revision"] = receipt.revision;
   if (!receipt.commit.empty()) object["commit"] = receipt.commit;
   if (!receipt.resolved_at.empty()) object["resolved_at"] = receipt.resolved_at;
+  if (receipt.hashed) object["hashed"] = true;
   if (receipt.archive) object["archive"] = to_json(*receipt.archive);
   json& files = object["files"] = json::array();
   for (const ReceiptFile& file : receipt.files) files.push_back(to_json(file));

@@ -38,11 +38,15 @@ struct ReceiptArchive {
 struct Receipt {
   std::string id;           ///< random, 32 hex digits: tells one publication from another
   std::string source;       ///< redacted URL, or repo id
-  std::string source_key;   ///< SHA-256 of the source as given, to notice another one
+  std::string source_key;   ///< SHA-256 of the source as given, to notice another one; empty: a
+                            ///< file that lay there already was looked into, and no more is known
   std::string revision;     ///< Hub: as asked for
   std::string commit;       ///< Hub
   std::string resolved_at;  ///< RFC 3339 UTC
   std::string written_at;   ///< RFC 3339 UTC
+  /// Hub: the bytes of each file were hashed by us. Else some lay there already, with the right
+  /// sizes.
+  bool hashed = false;
   std::vector<ReceiptFile> files;
   std::optional<ReceiptArchive> archive;  ///< of an entry that is unpacked
 

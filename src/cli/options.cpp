@@ -258,6 +258,8 @@ constexpr std::array kOptions{
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.offline); }},
     OptionSpec{"refresh", "", Group::kHow, "ask again what a branch points to",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.refresh); }},
+    OptionSpec{"verify-foreign", "", Group::kHow, "hash once what others put into the caches",
+               [](std::string_view v, Draft& d) { return flag(v, d.call.options.verify_foreign); }},
     OptionSpec{"frozen", "", Group::kHow, "take only what a manifest pins; see `lock`",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.frozen); }},
     OptionSpec{"no-space-check", "", Group::kHow, "begin though what is missing may not fit",

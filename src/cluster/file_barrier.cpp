@@ -58,7 +58,8 @@ std::string file_stem(const Launch& launch, const std::string& digested) {
 std::string file_stem(const Launch& launch, bool shared, const Manifest& manifest,
                       const Options& options) {
   std::string digested = launch.run_traits + "\n" + (shared ? "" : posix::host_name()) + "\n";
-  for (const bool option : {options.offline, options.refresh, options.frozen, options.keep_going}) {
+  for (const bool option : {options.offline, options.refresh, options.frozen, options.keep_going,
+                            options.verify_foreign}) {
     digested += option ? '1' : '0';
   }
   digested += "\n" + manifest_text(manifest);

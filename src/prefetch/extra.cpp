@@ -16,6 +16,7 @@ ExtraCaches::ExtraCaches(const Options& options) {
     cache->options.hf_cache_dir = staged ? directory + "/hub" : directory;
     cache->options.cache_dir = staged ? directory + "/eval" : directory;
     cache->options.offline = true;
+    cache->options.verify_foreign = options.verify_foreign;
     cache->options.stop = options.stop;
     cache->options.stop_signal = options.stop_signal;
     // Torch's files lie in that cache, wherever those of our own do.

@@ -15,12 +15,12 @@
 #include "cache/partials.h"
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
+#include "prefetch/ask_size.h"
 #include "prefetch/extra.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
 #include "prefetch/session.h"
 #include "source/resolve.h"
-#include "transfer/retry.h"
 
 namespace fvprefetch {
 
@@ -46,24 +46,6 @@ std::string address(const Source& source, Session& session, const Survey& survey
   if (hub == nullptr) return file.path;
   const Result<hub::Client*> client = session.hub();
   return client ? redact((*client)->resolve_url(hub->repo, survey.commit, file.path)) : "";
-}
-
-/// The size that a server tells for a URL whose manifest entry has none; unknown where it does not
-/// answer such a question. An address that is wrong, or not reached, is an error here as in a
-/// fetch.
-Result<std::optional<std::uint64_t>> ask_size(Session& session, const std::string& url) {
-  Request request;
-  request.method = Request::Method::kHead;
-  request.url = url;
-  FVP_TRY(const Response response, session.fetcher().fetch(request));
-  const int status = response.head.status;
-  // A signed address may be good for GET only, so that 403 says nothing about a fetch.
-  if (status == 404 || status == 410) {
-    Completion completion;
-    completion.head = response.head;
-    return fail(retry::to_error(completion));
-  }
-  return status == 200 ? response.head.content_length() : std::nullopt;
 }
 
 /// As largest_partial(), for many targets in few directories, each of which is listed once.

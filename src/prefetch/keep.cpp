@@ -21,6 +21,7 @@ Status keep_hub(const HubSource& source, const Survey& survey, const Session& se
   receipt.revision = source.revision;
   receipt.commit = survey.commit;
   receipt.resolved_at = survey.resolved_at;
+  receipt.hashed = survey.all_hashed;
   for (const FileSpec& file : survey.files) {
     receipt.files.push_back({.path = file.path,
                              .size = file.size.value_or(0),

@@ -7,6 +7,7 @@
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "prefetch/archive.h"
+#include "prefetch/glance.h"
 
 namespace fvprefetch {
 
@@ -14,25 +15,6 @@ namespace {
 
 constexpr const char* kPinHint =
     "pin the revision that the manifest was made for, or correct the manifest";
-
-/// Of a file that stat() tells of: a network file system may do so for seconds after another node
-/// has removed it. Who opens it learns the truth.
-bool was_removed(const std::string& path) {
-  const auto fd = posix::open_read(path);
-  return !fd && fd.error().code == ErrorCode::kNotFound;
-}
-
-/// Whether a file of a snapshot is there, and for this user: what he may not open is an error,
-/// which his job would meet otherwise. `vouched`: a receipt that was opened tells of it.
-Result<bool> is_there(const HubStore& store, const std::string& commit, const FileSpec& file,
-                      bool vouched) {
-  const std::string path = store.paths().pointer(commit, file.path);
-  const bool there = store.has_file(commit, file);
-  // Of another size or gone, it is fetched again; not when a closed folder hides it.
-  if (there || !posix::stat(path)) FVP_CHECK_OK(posix::check_readable(path));
-  // Who removes a cache removes the receipt, too.
-  return there && (vouched || !was_removed(path));
-}
 
 /// A file as select() wants it, of which only this is known.
 RepoFile listed(const std::string& path, std::uint64_t size) {
@@ -49,6 +31,12 @@ std::optional<Digest> digest_of_blob(const std::string& blob) {
   if (blob.size() == 64) return Digest{Digest::Kind::kSha256, blob};
   if (blob.size() == 40) return Digest{Digest::Kind::kGitSha1, blob};
   return std::nullopt;
+}
+
+/// What the link in a snapshot tells: nothing where it is none.
+std::optional<Digest> digest_of_pointer(const std::string& path) {
+  const std::string target = posix::read_link(path).value_or("");
+  return digest_of_blob(target.substr(target.rfind('/') + 1));  // npos + 1 is 0
 }
 
 FileSpec from_receipt(const ReceiptFile& file) {
@@ -111,6 +99,24 @@ std::optional<Receipt> hub_receipt(const std::string& path, const HubSource& sou
   return receipt;
 }
 
+bool lists_the_same(const Receipt& receipt, const std::vector<FileSpec>& files) {
+  return std::equal(receipt.files.begin(), receipt.files.end(), files.begin(), files.end(),
+                    [](const ReceiptFile& told, const FileSpec& file) {
+                      return told.path == file.path && told.blob == file.blob;
+                    });
+}
+
+/// Python writes the list of a commit for its owner alone; the blobs beside it are everybody's.
+void warn_of_closed_tree(const HubStore& store, Survey& survey) {
+  const std::string path = store.paths().tree(survey.commit);
+  const auto fd = posix::open_read(path);
+  if (fd || fd.error().code != ErrorCode::kPermission) return;
+  survey.warnings.push_back(
+      "the list of the commit's files is there, but this user may not read it; "
+      "its owner can share it with `chmod a+r " +
+      path + "`");
+}
+
 }  // namespace
 
 Result<Survey> list_hub(const HubSource& source, const Session& session, const Told& told) {
@@ -144,6 +150,7 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
   }
 
   std::optional<std::vector<RepoFile>> tree = told.tree;
+  survey.all_hashed = receipt && receipt->hashed;
   if (!source.files.empty()) {
     // The receipt is keyed by this very list, so it says of it that it was checked, and no more.
     survey.verified_by = receipt ? "receipt" : "manifest";
@@ -154,6 +161,7 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
     for (const ReceiptFile& file : receipt->files) survey.files.push_back(from_receipt(file));
   } else {
     if (!tree) tree = store.read_tree(survey.commit);
+    if (told.tree || !tree) warn_of_closed_tree(store, survey);
     if (!tree) {
       survey.need = Survey::Need::kTree;
       return survey;
@@ -169,6 +177,7 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
     }
     if (!selected) return fail(std::move(selected).error());
     for (const RepoFile& file : *selected) survey.files.push_back(hub::to_file_spec(file));
+    survey.all_hashed = survey.all_hashed && lists_the_same(*receipt, survey.files);
   }
   survey.tree = told.tree;
   return survey;
@@ -195,38 +204,109 @@ Status check_own_pin(const HubSource& source, const Session& session, Hashing ha
   return {};
 }
 
+/// What to make of a Hub file that is there with the right size.
+struct HubVerdict {
+  bool gone = false;
+  std::string fault;  ///< empty: it is taken
+  bool hashed = false;
+  bool unchecked = false;   ///< as in Survey
+  bool is_pointer = false;  ///< the right file, and yet hardly what is wanted
+};
+
+/// Of one that no receipt vouches for. Other clients name blobs by what they hope to have got, so
+/// it is opened; what looks wrong, and what has to be certain (`must_hash`), is hashed where its
+/// digest is known, and then the digest decides: a repository may have anything in it.
+Result<HubVerdict> judge_hub_file(const FileSpec& file, const std::string& path, bool must_hash,
+                                  const Session& session, Hashing hashing) {
+  HubVerdict verdict;
+  const Glance seen = glance(path, asked_as(file.path));
+  verdict.gone = seen.gone;
+  if (seen.gone || (seen.fault.empty() && !must_hash)) return verdict;
+  if (!file.digest) {
+    verdict.fault = seen.fault;
+  } else if (hashing == Hashing::kForbidden) {
+    verdict.unchecked = true;
+  } else {
+    FVP_TRY(const auto actual, hash_if_there(path, file.digest->kind, session.stop_check()));
+    verdict.gone = !actual;
+    verdict.hashed = actual && agrees(*file.digest, actual->hex);
+    if (verdict.hashed) {
+      verdict.is_pointer = is_pointer(path);
+    } else if (actual) {
+      verdict.fault = "has " + std::string(name(file.digest->kind)) + " " + actual->hex +
+                      ", expected " + file.digest->hex;
+      if (!seen.fault.empty()) verdict.fault = seen.fault + "; it " + verdict.fault;
+    }
+  }
+  return verdict;
+}
+
+/// What lies at `path` where a file of another size is expected; "" when nothing does.
+std::string fault_of_other_size(const FileSpec& file, const std::string& path) {
+  const auto info = posix::stat(path);
+  if (!info || !*info || !(*info)->regular || !file.size || (*info)->size == *file.size) return {};
+  std::string fault =
+      "has " + std::to_string((*info)->size) + " bytes, expected " + std::to_string(*file.size);
+  if (const Glance seen = glance(path, asked_as(file.path)); !seen.fault.empty()) {
+    fault += ", and " + seen.fault;
+  }
+  return fault;
+}
+
+/// What the survey makes of the files that it lists. `trusted`: their receipt vouches for them.
+Status look_at_files(const HubSource& source, const Session& session, Hashing hashing, bool trusted,
+                     Survey& survey) {
+  const HubStore store = session.store(source.repo);
+  // Once, as for a URL with a sha256.
+  const bool pinned = !source.files.empty() || !source.sha256.empty();
+  const bool must_hash = pinned || session.options().verify_foreign;
+  std::size_t hashed = 0;
+  for (std::size_t i = 0; i < survey.files.size(); ++i) {
+    const FileSpec& file = survey.files[i];
+    const std::string path = store.paths().pointer(survey.commit, file.path);
+    // Who removes a cache removes the receipt, too, and that one was opened.
+    const bool there = store.has_file(survey.commit, file);
+    // What this user may not open is an error, which his job would meet otherwise. Of another size
+    // or gone, it is fetched again; not when a closed folder hides it.
+    if (there || !posix::stat(path)) FVP_CHECK_OK(posix::check_readable(path));
+    if (!there) {
+      survey.missing.push_back(i);
+      if (std::string fault = fault_of_other_size(file, path); !fault.empty()) {
+        survey.faults.emplace(i, std::move(fault));
+      }
+    } else if (session.rejects(path)) {
+      survey.missing.push_back(i);
+    } else if (!trusted) {
+      FVP_TRY(HubVerdict verdict, judge_hub_file(file, path, must_hash, session, hashing));
+      if (verdict.hashed) ++hashed;
+      if (verdict.unchecked) survey.unchecked = true;
+      if (verdict.is_pointer) survey.warnings.push_back(warning_of_pointer(path));
+      if (!verdict.gone && verdict.fault.empty()) continue;
+      survey.missing.push_back(i);
+      if (!verdict.fault.empty()) survey.faults.emplace(i, std::move(verdict.fault));
+    }
+  }
+  survey.all_hashed = survey.all_hashed || survey.missing.size() + hashed == survey.files.size();
+  return {};
+}
+
 Result<Survey> look_hub(const HubSource& source, const Session& session, Hashing hashing,
                         const Told& told) {
   FVP_TRY(Survey survey, list_hub(source, session, told));
   if (survey.need != Survey::Need::kNothing) return survey;
   FVP_CHECK_OK(check_pins(source, survey.files));
 
-  const HubStore store = session.store(source.repo);
-  const bool receipt = survey.verified_by == "receipt";
-  for (std::size_t i = 0; i < survey.files.size(); ++i) {
-    const FileSpec& file = survey.files[i];
-    const std::string path = store.paths().pointer(survey.commit, file.path);
-    FVP_TRY(const bool there, is_there(store, survey.commit, file, receipt));
-    if (!there || session.rejects(path)) {
-      survey.missing.push_back(i);
-    } else if (!source.files.empty() && !receipt) {
-      // Once, as for a URL with a sha256: other clients name blobs by what they hope to have got.
-      if (hashing == Hashing::kForbidden) {
-        survey.unchecked = true;
-        continue;
-      }
-      FVP_TRY(const bool right, has_digest(file, path, session.stop_check()));
-      if (right) continue;
-      survey.missing.push_back(i);
-      survey.warnings.push_back("the file at " + path +
-                                " is not the one that the manifest pins; fetched again");
-    }
-  }
+  // A receipt of files that were only looked at does not vouch for their digests.
+  const bool receipt =
+      survey.verified_by == "receipt" && (survey.all_hashed || !session.options().verify_foreign);
+  FVP_CHECK_OK(look_at_files(source, session, hashing, receipt, survey));
   if (survey.missing.empty()) {
     survey.wants_receipt = !receipt;
     if (!receipt && needs_own_check(source.sha256, survey.files.front())) {
       FVP_CHECK_OK(check_own_pin(source, session, hashing, survey));
     }
+    const bool asked_for = !source.sha256.empty() || session.options().verify_foreign;
+    if (!receipt && asked_for && survey.all_hashed) survey.verified_by = "digest";
   }
   survey.need = survey.missing.empty() ? Survey::Need::kNothing : Survey::Need::kFiles;
   return survey;
@@ -243,20 +323,37 @@ Result<Survey> look_url(const UrlSource& source, const Session& session, Hashing
     return survey;
   }
   FVP_TRY(const UrlVerdict verdict,
-          judge_url_file(source, session.options().refresh && !session.offline(), hashing,
-                         session.stop_check()));
+          judge_url_file(source, url_look(session, hashing), session.stop_check()));
   survey.verified_by = verdict.verified_by;
   survey.wants_receipt = verdict.wants_receipt;
-  if (!verdict.why.empty()) survey.warnings.push_back(verdict.why);
+  survey.sha256 = verdict.sha256;
   survey.unchecked = verdict.unchecked;
   survey.judged = verdict.info;
   if (verdict.good) {
     survey.files.front().size = verdict.info->size;
+    if (!verdict.why.empty()) {
+      survey.warnings.push_back("the file at " + survey.path + " " + verdict.why +
+                                "; --refresh replaces it");
+    }
   } else {
     survey.missing.push_back(0);
     survey.need = Survey::Need::kFiles;
+    if (!verdict.why.empty()) survey.faults.emplace(0, verdict.why);
   }
   return survey;
+}
+
+/// What lies there and is not taken: why, where it is fetched again. (Offline it is missing, and
+/// the error says why.)
+void tell_faults(const Source& source, const Session& session, Survey& survey) {
+  if (session.offline()) return;
+  const auto* hub = std::get_if<HubSource>(&source);
+  for (const auto& [i, fault] : survey.faults) {
+    const std::string path = hub == nullptr ? survey.path
+                                            : session.store(hub->repo).paths().pointer(
+                                                  survey.commit, survey.files[i].path);
+    survey.warnings.push_back("the file at " + path + " " + fault + "; fetched again");
+  }
 }
 
 /// A path is taken as it is; a frozen run takes nothing that is not what the manifest pins.
@@ -281,6 +378,7 @@ Result<Survey> look_path(const PathSource& source, const Session& session, Hashi
   Survey survey;
   survey.path = source.path;
   survey.verified_by = "present";
+  survey.warnings = faults_at_path(source.path);
   FVP_TRY(const auto info, posix::stat(source.path));
   FVP_CHECK_OK(posix::check_readable(source.path));
   if (info && info->regular) {
@@ -316,9 +414,7 @@ Result<std::vector<FileSpec>> files_in_snapshot(const HubSource& source, const S
     FileSpec spec;
     spec.path = file.path;
     if (!dangling.contains(file.path)) spec.size = file.size;
-    const std::string target =
-        posix::read_link(store.paths().pointer(commit, file.path)).value_or("");
-    spec.digest = digest_of_blob(target.substr(target.rfind('/') + 1));  // npos + 1 is 0
+    spec.digest = digest_of_pointer(store.paths().pointer(commit, file.path));
     if (spec.digest) spec.blob = spec.digest->hex;
     files.push_back(std::move(spec));
   }
@@ -352,70 +448,102 @@ std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo&
 
 namespace {
 
+/// What is looked at where no digest has to be made: nullopt when it is gone meanwhile.
+std::optional<std::string> url_fault(const UrlSource& source, const std::string& path) {
+  Asked asked = asked_as(source.file.path, source.file.urls.front());
+  // A checkpoint of a URL has at least a byte; what is asked for as text may have none.
+  asked.may_be_empty = source.file.size == 0 || asked.wanted == Wanted::kPage;
+  Glance seen = glance(path, asked);
+  if (seen.gone) return std::nullopt;
+  return std::move(seen.fault);
+}
+
+/// By its bytes; nullopt: as judge_once().
+Result<std::optional<UrlVerdict>> judge_by_digest(const UrlSource& source, const UrlStore& store,
+                                                  const StopCheck& must_stop, UrlVerdict verdict) {
+  FVP_TRY(const auto hashed, hash_if_there(store.paths().path(), Digest::Kind::kSha256, must_stop));
+  if (!hashed) return std::nullopt;
+  FVP_TRY(const auto now, store.lookup());
+  if (!now || !same_file(*now, hashed->info)) return std::nullopt;
+  verdict.info = hashed->info;
+  verdict.sha256 = hashed->hex;
+  verdict.good = agrees(*source.file.digest, hashed->hex);
+  verdict.wants_receipt = verdict.good;
+  verdict.verified_by = "digest";
+  verdict.why.clear();
+  if (!verdict.good) {
+    verdict.why = "has sha256 " + hashed->hex + ", expected " + source.file.digest->hex;
+  }
+  return verdict;
+}
+
 /// One judgement of the file that is there now. nullopt: it was replaced or removed meanwhile.
 Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlStore& store,
-                                             bool refresh, Hashing hashing,
-                                             const StopCheck& must_stop) {
+                                             const UrlLook& how, const StopCheck& must_stop) {
   UrlVerdict verdict;
   FVP_TRY(verdict.info, store.lookup());
   if (!verdict.info) return verdict;
   const posix::FileInfo& info = *verdict.info;
 
   const std::optional<Receipt> receipt = url_receipt(store, info);
-  if (receipt && receipt->source_key != source_key(source)) {
-    verdict.why = "the file at " + store.paths().path() + " came from another source (" +
-                  receipt->source + ")";
-    if (refresh) {
-      verdict.why += "; fetched again";
-      return verdict;
-    }
-    verdict.why += "; --refresh replaces it";
+  const bool seen_before = receipt && receipt->files.front().sha256.empty();
+  const bool vouched_for = receipt && !seen_before;
+  if (vouched_for && receipt->source_key != source_key(source)) {
+    verdict.why = "came from another source (" + receipt->source + ")";
+    if (how.refresh) return verdict;
   }
   if (source.file.size && *source.file.size != info.size) {
-    verdict.why = "the file at " + store.paths().path() + " has " + std::to_string(info.size) +
-                  " bytes, expected " + std::to_string(*source.file.size) + "; fetched again";
+    verdict.why = "has " + std::to_string(info.size) + " bytes, expected " +
+                  std::to_string(*source.file.size);
     return verdict;
   }
   FVP_CHECK_OK(posix::check_readable(store.paths().path()));
   // A digest told by a name is checked when the file is fetched; one that the manifest pins,
   // always.
   const bool pinned = source.digest_rule == "manifest" && source.file.digest;
-  if (receipt && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
+  if (vouched_for && (!pinned || receipt->files.front().sha256 == source.file.digest->hex)) {
     verdict.good = true;
     verdict.verified_by = "receipt";
     return verdict;
   }
-  if (!pinned || hashing == Hashing::kForbidden) {
-    if (was_removed(store.paths().path())) return std::nullopt;
-    verdict.good = true;
-    verdict.verified_by = source.file.size ? "size" : "present";
-    verdict.unchecked = pinned;
+  bool must_hash = pinned || (how.hash && source.file.digest);
+  if (!must_hash && how.refresh) {
+    verdict.why = "is vouched for by nothing, and --refresh asks for it anew";
     return verdict;
   }
-  FVP_TRY(const auto hashed, hash_if_there(store.paths().path(), Digest::Kind::kSha256, must_stop));
-  if (!hashed) return std::nullopt;
-  FVP_TRY(const auto now, store.lookup());
-  if (!now || !same_file(*now, hashed->info)) return std::nullopt;
-  verdict.info = hashed->info;
-  if (!agrees(*source.file.digest, hashed->hex)) {
-    verdict.why = "the file at " + store.paths().path() + " has sha256 " + hashed->hex +
-                  ", expected " + source.file.digest->hex + "; fetched again";
-    return verdict;
+  if (!must_hash && !seen_before) {
+    const std::optional<std::string> fault = url_fault(source, store.paths().path());
+    if (!fault) return std::nullopt;
+    must_hash = !fault->empty() && source.file.digest;  // which decides
+    if (!fault->empty() && !must_hash) {
+      verdict.why = *fault;
+      return verdict;
+    }
+    verdict.wants_receipt = !must_hash;
+  }
+  if (must_hash && how.hashing == Hashing::kAllowed) {
+    return judge_by_digest(source, store, must_stop, std::move(verdict));
   }
   verdict.good = true;
-  verdict.verified_by = "digest";
-  verdict.wants_receipt = true;
+  verdict.verified_by = source.file.size ? "size" : "present";
+  verdict.unchecked = must_hash;
   return verdict;
 }
 
 }  // namespace
 
-Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh, Hashing hashing,
+UrlLook url_look(const Session& session, Hashing hashing) {
+  return {.refresh = session.options().refresh && !session.offline(),
+          .hash = session.options().verify_foreign,
+          .hashing = hashing};
+}
+
+Result<UrlVerdict> judge_url_file(const UrlSource& source, const UrlLook& how,
                                   const StopCheck& must_stop) {
   const UrlStore store(source.root, source.relative);
   constexpr int kTries = 3;
   for (int i = 0; i < kTries; ++i) {
-    FVP_TRY(const auto verdict, judge_once(source, store, refresh, hashing, must_stop));
+    FVP_TRY(const auto verdict, judge_once(source, store, how, must_stop));
     if (verdict) return *verdict;
   }
   return fail(ErrorCode::kInternal, store.paths().path() + " is replaced again and again",
@@ -439,6 +567,12 @@ Result<Pin> check_pin(const std::string& sha256, const FileSpec& file, const std
   return own ? Pin::kOther : Pin::kBroken;
 }
 
+std::string warning_of_pointer(const std::string& path) {
+  return "the file at " + path +
+         " is a Git LFS pointer, and that is what the repository has: its weights were never put "
+         "there";
+}
+
 Error pin_error(const std::string& sha256, const FileSpec& file) {
   return fail(ErrorCode::kIntegrity,
               file.path + " of the Hub does not have sha256 " + sha256 +
@@ -451,12 +585,15 @@ Result<Survey> look(const Source& source, const Session& session, Hashing hashin
                     const Told& told) {
   if (const auto* path = std::get_if<PathSource>(&source))
     return look_path(*path, session, hashing);
-  if (const auto* url = std::get_if<UrlSource>(&source)) {
-    const bool refresh = session.options().refresh && !session.offline();
-    return url->is_archive() ? look_archive(*url, session, refresh)
-                             : look_url(*url, session, hashing);
+  const auto* url = std::get_if<UrlSource>(&source);
+  if (url != nullptr && url->is_archive()) {
+    return look_archive(*url, session, session.options().refresh && !session.offline());
   }
-  return look_hub(std::get<HubSource>(source), session, hashing, told);
+  Result<Survey> survey = url != nullptr
+                              ? look_url(*url, session, hashing)
+                              : look_hub(std::get<HubSource>(source), session, hashing, told);
+  if (survey) tell_faults(source, session, *survey);
+  return survey;
 }
 
 namespace {
@@ -524,6 +661,19 @@ Result<Survey> ask_hub(const Source& source, const Survey& known, Session& sessi
 
 namespace {
 
+/// As judge_hub_file(), of a file that nothing lists: the name of its blob may tell its digest.
+Status judge_unlisted(FileSpec file, const std::string& path, const std::string& what,
+                      const Session& session, Hashing hashing, Survey& survey) {
+  file.digest = digest_of_pointer(path);
+  FVP_TRY(const HubVerdict verdict,
+          judge_hub_file(file, path, session.options().verify_foreign, session, hashing));
+  survey.unchecked = survey.unchecked || verdict.unchecked;
+  if (verdict.gone) return fail(ErrorCode::kOfflineMissing, what);
+  if (verdict.fault.empty()) return {};
+  return fail(ErrorCode::kOfflineMissing,
+              what + " (the file at " + path + " " + verdict.fault + ")");
+}
+
 /// The one file of an entry of which nothing but the file itself tells.
 Status look_offline_at_file(const HubSource& source, const Session& session, Hashing hashing,
                             const std::string& what, Survey& survey) {
@@ -538,7 +688,11 @@ Status look_offline_at_file(const HubSource& source, const Session& session, Has
                 what + " (the cache has one of " + std::to_string(*file.size) +
                     " bytes, the manifest expects " + std::to_string(*source.size) + ")");
   }
-  if (!source.sha256.empty() && hashing == Hashing::kForbidden) {
+  if (source.sha256.empty()) {
+    FVP_CHECK_OK(judge_unlisted(file, survey.path, what, session, hashing, survey));
+    survey.warnings.push_back("nothing tells the size of " + what +
+                              ": the one that the cache has is taken as it is");
+  } else if (hashing == Hashing::kForbidden) {
     survey.unchecked = true;
   } else {
     FVP_TRY(const Pin pin, check_pin(source.sha256, file, survey.path, session.stop_check()));
@@ -585,6 +739,9 @@ Result<Survey> look_offline(const HubSource& source, const Session& session, con
     FileSpec spec;  // without the digest that its blob's name tells: it was not compared
     spec.path = file.path;
     spec.size = file.size;
+    FVP_CHECK_OK(judge_unlisted(spec,
+                                session.store(source.repo).paths().pointer(known.commit, file.path),
+                                what, session, hashing, survey));
     survey.files.push_back(std::move(spec));
   }
   return survey;

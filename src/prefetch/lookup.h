@@ -2,6 +2,7 @@
 // warm run costs none of these. ask_hub() is for what they do not tell.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,6 +47,12 @@ struct Survey {
   bool unchecked = false;
   /// The URL file that was looked at, whether it is the expected one or not.
   std::optional<posix::FileInfo> judged;
+  std::string sha256;  ///< of `judged`, when it was hashed
+  /// Hub: every file that is there was hashed by us, now or when its receipt was written.
+  bool all_hashed = false;
+  /// What is wrong with missing files that lie there all the same, as what is said of the file ("is
+  /// empty"): by index into `files`.
+  std::map<std::size_t, std::string> faults;
   std::vector<std::string> warnings;
 
   [[nodiscard]] std::uint64_t bytes_total() const;
@@ -71,7 +78,8 @@ struct Told {
   bool cached_ref = false;  ///< the commit that the cache has for a branch will do, refresh or not
 };
 
-/// The receipt of a URL file, when it is about `file`, which was found there.
+/// The receipt of a URL file, when it is about `file`, which was found there. Without a sha256 it
+/// tells only that the file was looked into before.
 [[nodiscard]] std::optional<Receipt> url_receipt(const UrlStore& store,
                                                  const posix::FileInfo& file);
 
@@ -99,18 +107,26 @@ struct Told {
 [[nodiscard]] Result<Survey> ask_hub(const Source& source, const Survey& known, Session& session,
                                      Hashing hashing);
 
-/// Whether the URL file that is at `path` now is the one that `source` expects. `why` says what is
-/// wrong with it. Used by look() and again under the lock.
+/// Whether the URL file that is at `path` now is the one that `source` expects. Used by look() and
+/// again under the lock.
 struct UrlVerdict {
   std::optional<posix::FileInfo> info;  ///< the file that was judged; nullopt: nothing is there
   bool good = false;
   std::string verified_by;
-  std::string why;
+  std::string why;     ///< what is wrong with it, as what is said of the file
+  std::string sha256;  ///< of its bytes, when they were hashed
   bool wants_receipt = false;
   bool unchecked = false;  ///< as in Survey
 };
-[[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, bool refresh,
-                                                Hashing hashing, const StopCheck& must_stop);
+/// How closely it is looked at.
+struct UrlLook {
+  bool refresh = false;  ///< what nothing vouches for is not taken
+  bool hash = false;     ///< where a digest is known, the file's is made (verify_foreign)
+  Hashing hashing = Hashing::kAllowed;
+};
+[[nodiscard]] UrlLook url_look(const Session& session, Hashing hashing);
+[[nodiscard]] Result<UrlVerdict> judge_url_file(const UrlSource& source, const UrlLook& how,
+                                                const StopCheck& must_stop);
 
 /// Whether the Hub file at `path`, which no link to its blob vouches for, has the digest that it
 /// must have.
@@ -126,6 +142,8 @@ enum class Pin {
 };
 [[nodiscard]] Result<Pin> check_pin(const std::string& sha256, const FileSpec& file,
                                     const std::string& path, const StopCheck& must_stop);
+/// Of a right file that is a pointer.
+[[nodiscard]] std::string warning_of_pointer(const std::string& path);
 /// The error of kOther.
 [[nodiscard]] Error pin_error(const std::string& sha256, const FileSpec& file);
 

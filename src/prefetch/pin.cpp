@@ -10,6 +10,8 @@
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/archive.h"
+#include "prefetch/ask_size.h"
+#include "prefetch/glance.h"
 #include "prefetch/lookup.h"
 #include "prefetch/run.h"
 #include "source/resolve.h"
@@ -75,7 +77,8 @@ class Locking {
     }
     if (!absent_.empty()) {
       return fail(ErrorCode::kOfflineMissing, "cannot pin " + absent_.text(),
-                  "run `fvprefetch MANIFEST` first, or add sha256");
+                  "run `fvprefetch MANIFEST` first (with `--refresh` where a wrong file lies), or "
+                  "add sha256");
     }
     if (!unlisted_.empty()) {
       return fail(ErrorCode::kOfflineMissing, "offline, and cannot pin " + unlisted_.text(),
@@ -179,21 +182,45 @@ class Locking {
     std::uint64_t size = 0;
     std::string why;  ///< when there is none
   };
-  Result<Cached> cached_file(const UrlSource& source) const {
+  Result<Cached> cached_file(const UrlSource& source) {
     const UrlStore store(source.root, source.relative);
     if (source.is_archive()) return cached_archive(source, store);
     FVP_TRY(const std::optional<posix::FileInfo> info, store.lookup());
     if (!info) return Cached{{}, 0, "not in the cache, and no `sha256`"};
-    if (const std::optional<Receipt> receipt = url_receipt(store, *info)) {
+    if (info->size == 0) return Cached{{}, 0, "the file in the cache is empty"};
+    const std::optional<Receipt> receipt = url_receipt(store, *info);
+    if (receipt && !receipt->files.front().sha256.empty()) {
       if (receipt->source_key != source_key(source)) {
         return Cached{{}, 0, "the file in the cache came from " + receipt->source};
       }
-      const std::string& sha256 = receipt->files.front().sha256;
-      if (!sha256.empty()) return Cached{sha256, info->size, {}};
+      return Cached{receipt->files.front().sha256, info->size, {}};
+    }
+    // Nothing vouches for it, and a lock would make a truth of what somebody left there.
+    if (!source.file.digest) {
+      if (std::string why = doubt_of(source, *info); !why.empty()) return Cached{{}, 0, why};
     }
     FVP_TRY(const HashedFile hashed,
             hash_file(store.paths().path(), Digest::Kind::kSha256, session_.stop_check()));
     return Cached{hashed.hex, hashed.info.size, {}};
+  }
+
+  /// Why a file without a digest is not taken for what its source has; "" for no reason.
+  std::string doubt_of(const UrlSource& source, const posix::FileInfo& info) {
+    const Asked asked = asked_as(source.file.path, source.file.urls.front());
+    const std::string fault = glance(source.path(), asked).fault;
+    if (!fault.empty()) return "the file in the cache " + fault;
+    const auto size = size_at(source);
+    if (!size || *size == info.size) return {};
+    return "the file in the cache has " + std::to_string(info.size) + " bytes, the server has " +
+           std::to_string(*size);
+  }
+
+  /// As its server tells it, where it does. One server that is not reached is enough to ask none.
+  std::optional<std::uint64_t> size_at(const UrlSource& source) {
+    if (session_.offline() || unreachable_) return std::nullopt;
+    const auto size = ask_size(session_, source.file.urls.front());
+    if (!size && size.error().reason == kUnreachable) unreachable_ = true;
+    return size ? *size : std::nullopt;
   }
 
   /// The archive itself is gone; its receipt says what it was.
@@ -212,8 +239,9 @@ class Locking {
 
   Manifest locked_;
   Session& session_;
-  NamedEntries absent_;    ///< URLs without a digest
-  NamedEntries unlisted_;  ///< offline, repositories that nothing in the cache lists
+  bool unreachable_ = false;  ///< a server was not reached: none is asked for a size any more
+  NamedEntries absent_;       ///< URLs without a digest
+  NamedEntries unlisted_;     ///< offline, repositories that nothing in the cache lists
 };
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "prefetch/archive.h"
 #include "prefetch/extra.h"
 #include "prefetch/fetch.h"
+#include "prefetch/glance.h"
 #include "prefetch/keep.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
@@ -218,8 +219,12 @@ class Run : public FetchListener {
   }
 
   static Error missing_offline(const Item& item) {
+    const auto fault = [&item](std::size_t i) {
+      const auto found = item.survey.faults.find(i);
+      return found == item.survey.faults.end() ? std::string() : ": what is there " + found->second;
+    };
     if (std::holds_alternative<UrlSource>(item.source)) {
-      return fail(ErrorCode::kOfflineMissing, item.survey.path).value();
+      return fail(ErrorCode::kOfflineMissing, item.survey.path + fault(0)).value();
     }
     std::string list;
     for (const std::size_t i : item.survey.missing) {
@@ -227,6 +232,7 @@ class Run : public FetchListener {
       if (!list.empty()) list += ", ";
       list += file.path;
       if (file.size) list += " (" + std::to_string(*file.size) + " bytes)";
+      list += fault(i);
     }
     return fail(ErrorCode::kOfflineMissing, list).value();
   }
@@ -365,6 +371,7 @@ class Run : public FetchListener {
           FetchJob job;
           job.target = std::move(target);
           job.download.spec = url->file;
+          job.download.binary = url->is_archive();
           jobs.push_back(std::move(job));
         }
         add_entry(jobs[known->second], i);
@@ -389,7 +396,9 @@ class Run : public FetchListener {
     }
     for (const std::size_t i : survey.missing) {
       const FileSpec& file = survey.files[i];
-      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index, !source.files.empty()};
+      const bool by_digest = !source.files.empty() || !source.sha256.empty() ||
+                             survey.faults.contains(i) || session_.options().verify_foreign;
+      HubTarget::Pointer pointer{survey.commit, file, source.sha256, index, by_digest};
       auto target = std::make_unique<HubTarget>(store, pointer, session_);
       const auto [known, is_new] = by_path.emplace(target->final_path(), jobs.size());
       if (!is_new) {
@@ -431,6 +440,7 @@ class Run : public FetchListener {
     Item& item = items_[index];
     if (const Status kept = keep(item); !kept) return fail_entry(index, kept.error());
     EntryReport& entry = item.report;
+    warn_of_pointers(item);
     entry.state = item.fetched_any ? EntryState::kFetched : EntryState::kHit;
     if (item.resumed_any) entry.state = EntryState::kResumed;
     entry.path = item.survey.path;
@@ -440,6 +450,22 @@ class Run : public FetchListener {
     entry.files = item.survey.files.size();
     entry.bytes_total = item.survey.bytes_total();
     finish(item);
+  }
+
+  /// What was fetched is what the repository has, and somebody may have put a pointer there in
+  /// place of the file.
+  void warn_of_pointers(Item& item) {
+    const auto* hub = std::get_if<HubSource>(&item.source);
+    if (hub == nullptr || !item.fetched_any) return;
+    for (const std::size_t i : item.survey.missing) {
+      const FileSpec& file = item.survey.files[i];
+      if (file.size.value_or(0) > kSniffBytes) continue;
+      const std::string path =
+          session_.store(hub->repo).paths().pointer(item.survey.commit, file.path);
+      if (!is_pointer(path)) continue;
+      item.report.warnings.push_back(warning_of_pointer(path));
+      session_.emit(Warned{item.report.name, item.report.warnings.back()});
+    }
   }
 
   static std::string verified_by(const Item& item) {
@@ -457,7 +483,7 @@ class Run : public FetchListener {
     if (auto* url = std::get_if<UrlSource>(&item.source)) {
       if (item.survey.missing.empty()) {
         if (item.survey.wants_receipt) {
-          write_url_receipt(*url, url->file.digest->hex, *item.survey.judged);
+          write_url_receipt(*url, item.survey.sha256, *item.survey.judged);
         }
         return {};
       }
@@ -480,6 +506,7 @@ class Run : public FetchListener {
       (void)session_.store(hub.repo).write_ref(hub.revision, item.survey.commit);  // best effort
     }
     if (!fetched && !item.survey.wants_receipt && !item.survey.asked) return {};
+    if (!item.adopted_by.empty()) item.survey.all_hashed = false;
     const Status kept = keep_hub(std::get<HubSource>(item.source), item.survey, session_);
     return fetched ? kept : Status{};
   }

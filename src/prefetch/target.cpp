@@ -185,14 +185,14 @@ Status UrlTarget::prepare(std::set<std::string>& prepared) {
 Result<bool> UrlTarget::present() {
   FVP_TRY(const auto info, store_.lookup());
   if (!info || (rejected_ && same_file(*info, *rejected_))) return false;
-  FVP_TRY(verdict_, judge_url_file(source_, session_.options().refresh, Hashing::kAllowed,
-                                   session_.stop_check()));
+  FVP_TRY(verdict_,
+          judge_url_file(source_, url_look(session_, Hashing::kAllowed), session_.stop_check()));
   if (!verdict_.good) rejected_ = verdict_.info;
   return verdict_.good;
 }
 
 Status UrlTarget::adopt() {
-  if (verdict_.wants_receipt) write_url_receipt(source_, source_.file.digest->hex, *verdict_.info);
+  if (verdict_.wants_receipt) write_url_receipt(source_, verdict_.sha256, *verdict_.info);
   return {};
 }
 
@@ -228,8 +228,10 @@ void write_url_receipt(const UrlSource& source, const std::string& sha256,
                        const posix::FileInfo& verified) {
   const UrlStore store(source.root, source.relative);
   Receipt receipt;
-  receipt.source = redact(source.file.urls.front());
-  receipt.source_key = source_key(source);
+  if (!sha256.empty()) {  // else nobody knows where it came from
+    receipt.source = redact(source.file.urls.front());
+    receipt.source_key = source_key(source);
+  }
   receipt.files.push_back({.path = source.relative,
                            .size = verified.size,
                            .blob = {},

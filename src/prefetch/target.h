@@ -88,7 +88,7 @@ class HubTarget : public FileTarget {
     FileSpec file;
     std::string sha256;     ///< pinned by the manifest besides git's digest; may be empty
     std::size_t entry = 0;  ///< whose it is
-    bool pinned = false;    ///< the manifest has the file's digest: the cache's word is not enough
+    bool pinned = false;    ///< the cache's word is not enough: the blob has to have its digest
   };
   /// `session` must outlive the target.
   HubTarget(HubStore store, Pointer first, const Session& session);
@@ -166,8 +166,9 @@ class UrlTarget : public FileTarget {
   const Session& session_;
 };
 
-/// Writes the receipt of the URL file that `verified` describes; best effort (a read-only cache has
-/// none). Where another file lies there by now, readers find that it does not fit.
+/// Writes the receipt of the URL file that `verified` describes, or, without `sha256`, that it was
+/// looked into; best effort (a read-only cache has none). Where another file lies there by now,
+/// readers find that it does not fit.
 void write_url_receipt(const UrlSource& source, const std::string& sha256,
                        const posix::FileInfo& verified);
 

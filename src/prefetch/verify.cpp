@@ -20,6 +20,7 @@
 #include "cache/url_store.h"
 #include "fvprefetch/prefetch.h"
 #include "prefetch/archive.h"
+#include "prefetch/glance.h"
 #include "prefetch/hash_pool.h"
 #include "prefetch/lookup.h"
 #include "prefetch/pin.h"
@@ -40,6 +41,7 @@ struct Check {
   std::size_t file = 0;  ///< index into the entry's files
   std::string location;
   std::string blob;                  ///< Hub: where the cache keeps the bytes
+  Asked asked;                       ///< looked into where there is no digest
   std::vector<Digest> digests;       ///< each has to agree
   std::vector<std::uint64_t> sizes;  ///< each has to be the file's
 };
@@ -124,6 +126,7 @@ class Verifier {
     found_.entries[index].listed_by = "manifest";
     Check check;
     check.location = source.path;
+    check.asked = asked_as(source.path);
     if (!source.sha256.empty()) {
       check.digests.push_back({Digest::Kind::kSha256, source.sha256});
     }
@@ -198,6 +201,8 @@ class Verifier {
     entry.listed_by = "manifest";
     Check check;
     check.location = source.path();
+    check.asked = asked_as(source.file.path, source.file.urls.front());
+    check.asked.may_be_empty = source.file.size == 0 || check.asked.wanted == Wanted::kPage;
     if (source.file.size) check.sizes.push_back(*source.file.size);
     std::string note;
     if (source.file.digest) {
@@ -245,6 +250,7 @@ class Verifier {
       if (listed) FVP_CHECK_OK(HubStore::accepts(file));
       Check check;
       check.location = store.paths().pointer(known.commit, file.path);
+      check.asked = asked_as(file.path);
       if (!file.blob.empty()) check.blob = store.paths().blob(file.blob);
       // What a snapshot has is no word about what it ought to have.
       if (listed && file.size) check.sizes.push_back(*file.size);
@@ -412,6 +418,13 @@ class Verifier {
       file.actual = hashed[i].hex;
       break;
     }
+    if (file.state == FileState::kUnverifiable) {
+      // Not every wrong file needs a digest to show.
+      if (const std::string fault = glance(check.location, check.asked).fault; !fault.empty()) {
+        file.state = FileState::kCorrupt;
+        file.note = "it " + fault;
+      }
+    }
     if (file.state == FileState::kUnverifiable && file.note.empty()) {
       file.note = check.sizes.empty() ? kNothingTells : "only its size could be compared";
     }
@@ -427,7 +440,24 @@ class Verifier {
     rejected_.add(check.location, info);
     if (check.blob.empty()) return;
     const auto blob = posix::stat(check.blob);
-    if (blob && *blob && same_file(**blob, info)) rejected_.add(check.blob, info);
+    if (!blob || !*blob || !same_file(**blob, info)) return;
+    rejected_.add(check.blob, info);
+    tell_of_shared(check);
+  }
+
+  /// The Hub's own client keeps what it gets through Xet once for all repositories of a cache, and
+  /// a repository's blob is a link to it. A repair replaces the link; the bytes are others', too.
+  void tell_of_shared(const Check& check) {
+    if (!posix::is_link(check.blob)) return;
+    const std::string& name = found_.entries[check.entry].name;
+    session_.emit(Warned{
+        name,
+        "the wrong bytes of " + file_of(check).path +
+            " lie in the blob store that all "
+            "repositories of this cache share, at " +
+            posix::real_path(check.blob) +
+            ": whichever links there has them, and a repair of this one leaves them there; once "
+            "none does, `hf cache prune` removes it"});
   }
 
   void give_up(const Check& check, const Error& error) {

@@ -127,17 +127,17 @@ class Commands(harness.EndToEnd):
     def test_a_present_file_is_a_hit_and_a_wrong_one_is_replaced(self):
         place = self.eval_cache / "models/a.pth"
         place.parent.mkdir(parents=True)
-        place.write_bytes(b"mine")
+        place.write_bytes(b"\x07mine")
         loose = self.manifest([{"name": "a.pth", "source": self.hub.file_url("a.pth")}])
         self.assert_ok(self.fvp(loose))
-        self.assertEqual((place.read_bytes(), self.hub.stats()["requests"]), (b"mine", 0))
+        self.assertEqual((place.read_bytes(), self.hub.stats()["requests"]), (b"\x07mine", 0))
         strict = self.manifest(
             [{"name": "a.pth", "source": self.hub.file_url("a.pth"), "sha256": harness.sha256(self.data)}]
         )
         done = self.fvp(strict)
         self.assert_ok(done)
         self.assertEqual(place.read_bytes(), self.data)
-        self.assertIn(harness.sha256(b"mine"), done.stderr)
+        self.assertIn(harness.sha256(b"\x07mine"), done.stderr)
 
     def test_sigterm_ends_it_with_143_and_nothing_published(self):
         self.hub.faults({"path": "/files/a.pth", "kind": "stall", "after_bytes": 100})

@@ -88,7 +88,7 @@ class FileBarrier : public ::testing::Test {
     entry.name = "a.pth";
     entry.kind = EntryKind::kUrl;
     entry.state = EntryState::kFetched;
-    entry.path = dir.write("eval/models/a.pth", "weights");
+    entry.path = dir.write("eval/models/a.pth", "\1eights");
     entry.files = 1;
     entry.bytes_total = 7;
     Report report;

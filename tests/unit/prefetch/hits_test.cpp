@@ -5,6 +5,8 @@
 
 #include <filesystem>
 
+#include "cache/receipt.h"
+#include "cache/url_store.h"
 #include "prefetch/lookup.h"
 #include "unit/prefetch/fixture.h"
 
@@ -50,8 +52,8 @@ UrlSource url_source(const TempDir& dir, const std::string& sha256) {
 
 TEST_F(HitsTest, LookingAtAPinnedFileEndsWhenTheRunHasTo) {
   dir.write("eval/models/a", "bytes");
-  const auto verdict = judge_url_file(url_source(dir, sha256_hex("bytes")), false,
-                                      Hashing::kAllowed, [] { return interrupted(15); });
+  const auto verdict =
+      judge_url_file(url_source(dir, sha256_hex("bytes")), {}, [] { return interrupted(15); });
   ASSERT_FALSE(verdict.has_value());
   EXPECT_EQ(exit_code(verdict.error().code), 128 + 15);
 }
@@ -59,14 +61,12 @@ TEST_F(HitsTest, LookingAtAPinnedFileEndsWhenTheRunHasTo) {
 TEST_F(HitsTest, AFileThatIsReplacedWhileItIsHashedIsJudgedAsWhatItIsNow) {
   dir.write("eval/models/a", "expected");
   bool replaced = false;
-  const auto verdict = judge_url_file(url_source(dir, sha256_hex("expected")), false,
-                                      Hashing::kAllowed, [&]() -> std::optional<Error> {
-                                        if (!replaced)
-                                          std::filesystem::rename(dir.write("new", "another"),
-                                                                  dir / "eval/models/a");
-                                        replaced = true;
-                                        return std::nullopt;
-                                      });
+  const auto verdict =
+      judge_url_file(url_source(dir, sha256_hex("expected")), {}, [&]() -> std::optional<Error> {
+        if (!replaced) std::filesystem::rename(dir.write("new", "another"), dir / "eval/models/a");
+        replaced = true;
+        return std::nullopt;
+      });
   ASSERT_TRUE(IsOk(verdict));
   EXPECT_FALSE(verdict->good);
   EXPECT_NE(verdict->why.find(sha256_hex("another")), std::string::npos) << verdict->why;
@@ -101,6 +101,54 @@ TEST_F(HitsTest, TorchHomeInsideTheEvalCacheIsTheSamePlaceAsNone) {
   EXPECT_EQ(again.entries[0].verified_by, "receipt");  // the one that the first run wrote
 }
 
+TEST_F(HitsTest, AFileThatNothingVouchesForIsOpenedOnceAndAReceiptKeepsIt) {
+  dir.write("eval/models/a.pth", "\x01weights");
+  const std::string one = R"([{"name": "a.pth", "source": "https://host/a.pth"}])";
+  const Report first = run(one);
+  ASSERT_TRUE(first.ok()) << describe(*first.error);
+  EXPECT_EQ(first.entries[0].verified_by, "present");
+  const UrlStore store(dir / "eval", "models/a.pth");
+  const auto receipt = read_receipt(store.paths().receipt());
+  ASSERT_TRUE(receipt.has_value());
+  EXPECT_EQ(receipt->files.at(0).sha256, "");
+  EXPECT_EQ(receipt->source_key, "");
+  // It does not say where the file came from: another source is no other one.
+  const Report second = run(R"([{"name": "a.pth", "source": "https://host/b.pth"}])");
+  EXPECT_EQ(second.entries[0].state, EntryState::kHit);
+  EXPECT_EQ(second.entries[0].verified_by, "present");
+  EXPECT_TRUE(second.entries[0].warnings.empty());
+  EXPECT_TRUE(wire.sent().empty());
+}
+
+TEST_F(HitsTest, AWrongFileIsToldAndFetchedAgainAndOfflineItIsMissingWithTheReason) {
+  dir.write("eval/models/a.pth", "Not found");
+  const std::string one = R"([{"name": "a.pth", "source": "https://host/a.pth"}])";
+  options.offline = true;
+  const Report offline = run(one);
+  EXPECT_EQ(offline.code(), ErrorCode::kOfflineMissing);
+  EXPECT_NE(offline.error->message.find("Not found"), std::string::npos) << offline.error->message;
+  options.offline = false;
+  wire.on("https://host/a.pth", Answer::whole("\x01weights"));
+  const Report online = run(one);
+  ASSERT_TRUE(online.ok()) << describe(*online.error);
+  EXPECT_EQ(online.entries[0].warnings.size(), 1U);
+  EXPECT_EQ(dir.read("eval/models/a.pth"), "\x01weights");
+  EXPECT_EQ(run(one).entries[0].verified_by, "receipt");
+}
+
+TEST_F(HitsTest, RefreshFetchesWhatNothingVouchesForOnce) {
+  dir.write("eval/models/a", "\x01short");
+  wire.on("https://host/a", Answer::whole("\x01weights"));
+  const std::string one = R"([{"name": "a", "source": "https://host/a"}])";
+  ASSERT_TRUE(run(one).ok());
+  EXPECT_TRUE(wire.sent().empty());
+  options.refresh = true;
+  ASSERT_TRUE(run(one).ok());
+  EXPECT_EQ(dir.read("eval/models/a"), "\x01weights");
+  ASSERT_TRUE(run(one).ok());
+  EXPECT_EQ(wire.sent().size(), 1U);
+}
+
 // --- Hub files -----------------------------------------------------------------------------------
 
 TEST_F(HitsTest, APinnedSha256OfASmallHubFileIsCheckedWhenItsBlobIsThereAlready) {
@@ -118,6 +166,44 @@ TEST_F(HitsTest, APinnedSha256OfASmallHubFileIsCheckedWhenItsBlobIsThereAlready)
   EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
 }
 
+TEST_F(HitsTest, APinnedSha256OfABlobThatSomebodyLeftIsHashedOnceOnlineAndOffline) {
+  hub_lists({{"a.bin", "aaa"}});
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  ASSERT_TRUE(run(R"([{"name": "m", "source": "org/model", "filename": "a.bin"}])").ok());
+  const std::string pinned =
+      R"([{"name": "m", "source": "org/model", "filename": "a.bin", "sha256": ")" +
+      sha256_hex("aaa") + R"("}])";
+  dir.write("hub/models--org--model/blobs/" + git_sha1_hex("aaa"), "bad");
+  options.offline = true;
+  EXPECT_EQ(run(pinned).code(), ErrorCode::kOfflineMissing);
+  options.offline = false;
+  wire.on(kFiles + "/a.bin", Answer::whole("aaa"));
+  const Report online = run(pinned);
+  ASSERT_TRUE(online.ok()) << describe(*online.error);
+  EXPECT_EQ(dir.read(snapshot("a.bin")), "aaa");
+  EXPECT_EQ(run(pinned).entries[0].verified_by, "receipt");
+}
+
+TEST_F(HitsTest, VerifyForeignHashesWhatAReceiptOfALookLetThrough) {
+  hub_lists({{"a", "aaa"}});
+  wire.on(kFiles + "/a", Answer::whole("aaa"));
+  const std::string one = R"([{"name": "m", "source": "org/model"}])";
+  ASSERT_TRUE(run(one).ok());
+  options.verify_foreign = true;
+  EXPECT_EQ(run(one).entries[0].verified_by, "receipt");  // ours was hashed as it came
+  std::filesystem::remove_all(dir / "hub/models--org--model/.fvprefetch");
+  dir.write("hub/models--org--model/blobs/" + git_sha1_hex("aaa"), "bad");
+  options.verify_foreign = false;
+  EXPECT_EQ(run(one).entries[0].verified_by, "tree");
+  EXPECT_EQ(run(one).entries[0].verified_by, "receipt");
+  options.verify_foreign = true;
+  wire.on(kFiles + "/a", Answer::whole("aaa"));
+  const Report report = run(one);
+  ASSERT_TRUE(report.ok()) << describe(*report.error);
+  EXPECT_EQ(dir.read(snapshot("a")), "aaa");
+  EXPECT_EQ(run(one).entries[0].verified_by, "receipt");
+}
+
 TEST_F(HitsTest, ACommitOfWhichAFileIsMissingIsNoHitOffline) {
   options.max_active = 1;
   hub_lists({{"a.bin", "aaa"}, {"b.bin", "bbb"}}, /*revision=*/false);
@@ -133,7 +219,7 @@ TEST_F(HitsTest, ACommitOfWhichAFileIsMissingIsNoHitOffline) {
 }
 
 TEST_F(HitsTest, OfflineASnapshotThatNothingListsIsAnUnverifiedHit) {
-  dir.write("hub/models--org--model/blobs/x", "aaa");
+  dir.write("hub/models--org--model/blobs/x", "\1aa");
   link("sub/a.bin", "../../../blobs/x");
   options.offline = true;
   entries = pinned_to_commit();
@@ -147,7 +233,7 @@ TEST_F(HitsTest, OfflineASnapshotThatNothingListsIsAnUnverifiedHit) {
 }
 
 TEST_F(HitsTest, OfflineALinkThatLeadsNowhereIsMissing) {
-  dir.write("hub/models--org--model/blobs/x", "aaa");
+  dir.write("hub/models--org--model/blobs/x", "\1aa");
   link("a.bin", "../../blobs/x");
   link("b.bin", "../../blobs/gone");
   options.offline = true;
@@ -157,7 +243,7 @@ TEST_F(HitsTest, OfflineALinkThatLeadsNowhereIsMissing) {
 }
 
 TEST_F(HitsTest, OfflineASnapshotWithoutAFileThatIsWantedIsMissing) {
-  dir.write("hub/models--org--model/blobs/x", "aaa");
+  dir.write("hub/models--org--model/blobs/x", "\1aa");
   link("a.bin", "../../blobs/x");
   options.offline = true;
   EXPECT_EQ(run(pinned_to_commit(R"(, "include": ["*.safetensors"])")).code(),
@@ -377,7 +463,7 @@ TEST_F(FallBackTest, AnIncompleteSnapshotIsNoSubstitute) {
 // --- status --------------------------------------------------------------------------------------
 
 TEST_F(HitsTest, StatusCallsAFileThatIsThereCompleteAndABranchNotMissingForRefresh) {
-  dir.write("hub/models--org--model/blobs/x", "aaa");
+  dir.write("hub/models--org--model/blobs/x", "\1aa");
   link("a.bin", "../../blobs/x");
   entries = pinned_to_commit(R"(, "filename": "a.bin")");
   EXPECT_EQ(look().entries[0].state, "complete");

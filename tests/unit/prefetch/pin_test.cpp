@@ -212,12 +212,24 @@ TEST_F(PinTest, LockPinsAUrlByItsReceiptOrByHashingTheCachedFile) {
   const std::string a = R"({"name": "a", "source": "https://host/a"})";
   ASSERT_TRUE(run("[" + a + "]").ok());
   dir.write("eval/models/b", "put there by hand");
+  wire.on("https://host/b", Answer(200).header("content-length", "17"));  // of a HEAD
   const auto locked = lock("[" + a + R"(, {"name": "b", "source": "https://host/b"}])");
   ASSERT_TRUE(IsOk(locked));
   EXPECT_EQ(locked->entries[0].sha256, sha256_hex("aaa"));
   EXPECT_EQ(locked->entries[0].size, 3U);
   EXPECT_EQ(locked->entries[1].sha256, sha256_hex("put there by hand"));
-  EXPECT_EQ(wire.sent().size(), 1U);
+  EXPECT_EQ(wire.sent().size(), 2U);
+}
+
+TEST_F(PinTest, LockPinsNoFileThatIsEmptyOrNotOfTheServersSize) {
+  const std::string one = R"([{"name": "b", "source": "https://host/b"}])";
+  dir.write("eval/models/b", "");
+  EXPECT_TRUE(FailsWith(lock(one), ErrorCode::kOfflineMissing, "the file in the cache is empty"));
+  dir.write("eval/models/b", "half");
+  wire.on("https://host/b", Answer(200).header("content-length", "8"));
+  EXPECT_TRUE(FailsWith(lock(one), ErrorCode::kOfflineMissing, "has 4 bytes, the server has 8"));
+  options.offline = true;
+  EXPECT_TRUE(IsOk(lock(one)));
 }
 
 TEST_F(PinTest, LockKeepsTheDigestOfTheManifestAndNeedsNoFileThen) {

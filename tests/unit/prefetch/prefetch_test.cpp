@@ -24,11 +24,11 @@ TEST_F(PrefetchTest, AnExistingPathIsReturnedUnchangedWithoutARequest) {
 }
 
 TEST_F(PrefetchTest, AUrlIsPublishedWithAReceiptAndIsAHitAfterwards) {
-  wire.on("https://host/a.pth", Answer::whole("weights"));
+  wire.on("https://host/a.pth", Answer::whole("\1eights"));
   const std::string entries = R"([{"name": "a.pth", "source": "https://host/a.pth"}])";
   const Report cold = run(entries);
   ASSERT_TRUE(cold.ok()) << describe(*cold.error);
-  EXPECT_EQ(dir.read("eval/models/a.pth"), "weights");
+  EXPECT_EQ(dir.read("eval/models/a.pth"), "\1eights");
   EXPECT_EQ(cold.entries[0].state, EntryState::kFetched);
   EXPECT_EQ(cold.entries[0].bytes_fetched, 7U);
 
@@ -214,7 +214,7 @@ TEST_F(PrefetchTest, ANameThatLeavesTheCacheIsRefusedBeforeAnything) {
 }
 
 TEST_F(PrefetchTest, ProgressEndsWithEveryByteAndFile) {
-  wire.on("https://host/a", Answer::whole("weights"));
+  wire.on("https://host/a", Answer::whole("\1eights"));
   ASSERT_TRUE(run(R"([{"name": "a", "source": "https://host/a"}])").ok());
   const auto told = seen.all<BytesArrived>();
   ASSERT_FALSE(told.empty());

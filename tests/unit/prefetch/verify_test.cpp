@@ -115,16 +115,27 @@ TEST_F(VerifyTest, WithoutAReceiptTheTreeTellsAndWithoutATreeTheNamesOfTheBlobs)
 }
 
 TEST_F(VerifyTest, ASnapshotFileThatIsNoLinkSaysNothingOfItsDigest) {
-  dir.write(snapshot("a.bin"), "aaa");
+  dir.write(snapshot("a.bin"), "\1aa");
   const std::string pinned = R"([{"name": "m", "source": "org/model", "filename": "a.bin",)"
                              R"( "revision": ")" +
                              kCommit + "\"";
   const Verification loose = verified(pinned + "}]");
   EXPECT_TRUE(loose.ok());
   EXPECT_EQ(states(loose), States{"unverifiable"});
-  EXPECT_EQ(states(verified(pinned + R"(, "sha256": ")" + sha256_hex("aaa") + R"("}])")),
+  EXPECT_EQ(states(verified(pinned + R"(, "sha256": ")" + sha256_hex("\1aa") + R"("}])")),
             States{"ok"});
   EXPECT_EQ(states(verified(pinned + R"(, "size": 4}])")), States{"corrupt"});
+}
+
+TEST_F(VerifyTest, AFileThatNoDigestTellsOfIsCorruptWhenThatShows) {
+  for (const std::string text : {"Not found", "version https://git-lfs.github.com/spec/v1", ""}) {
+    dir.write("eval/models/a.pth", text);
+    EXPECT_EQ(states(verified(R"([{"name": "a.pth", "source": "https://host/a"}])")),
+              States{"corrupt"});
+  }
+  dir.write("eval/models/a.pth", "\1weights");
+  EXPECT_EQ(states(verified(R"([{"name": "a.pth", "source": "https://host/a"}])")),
+            States{"unverifiable"});
 }
 
 TEST_F(VerifyTest, AUrlFileIsCheckedByItsReceiptEvenWhenTheReceiptDoesNotFitIt) {
