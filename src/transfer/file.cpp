@@ -580,7 +580,7 @@ Error File::network_error(const std::string& what) const {
 Outcome File::mismatch(const std::string& what) const {
   // A look at no byte tells nothing, unless that is all there was.
   const bool seen = what.empty() || !beginning_.empty();
-  const Impostor impostor = seen ? sniff(beginning_, content_type_) : Impostor::kNone;
+  const Impostor impostor = seen ? this->impostor() : Impostor::kNone;
   std::string came = describe(impostor, beginning_);
   if (!came.empty()) came += " came in place of the file";
   Outcome outcome;
@@ -604,11 +604,17 @@ void File::look_at(const char* text, std::size_t size) {
   beginning_.append(text, std::min(size, kSniffBytes - beginning_.size()));
 }
 
-// Where a digest is expected it decides alone.
-bool File::is_unwelcome() const {
+// What its beginning shows, where that cannot be the file.
+Impostor File::impostor() const {
   const Wanted wanted =
       download_.binary ? Wanted::kWeights : wanted_as(spec().path, spec().urls.front());
-  return !spec().digest && !may_be(sniff(beginning_, content_type_), wanted);
+  const Impostor impostor = sniff(beginning_, content_type_);
+  return may_be(impostor, wanted) ? Impostor::kNone : impostor;
+}
+
+// Where a digest is expected it decides alone.
+bool File::is_unwelcome() const {
+  return !spec().digest && impostor() != Impostor::kNone;
 }
 
 // A redirect led to another server, whose words are not those of the one that was asked.

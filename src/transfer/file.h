@@ -19,6 +19,7 @@
 #include "transfer/engine.h"
 #include "transfer/partial.h"
 #include "transfer/ranges.h"
+#include "transfer/sniff.h"
 #include "transfer/transport.h"
 
 namespace fvprefetch::engine {
@@ -170,6 +171,7 @@ class File {
   [[nodiscard]] Outcome mismatch(const std::string& what) const;
   [[nodiscard]] Outcome wrong_size(std::uint64_t actual) const;
   void look_at(const char* text, std::size_t size);
+  [[nodiscard]] Impostor impostor() const;
   [[nodiscard]] bool is_unwelcome() const;
   [[nodiscard]] Outcome judge(Stream& stream, const Completion& completion);
   [[nodiscard]] std::optional<Outcome> judge_refused_range(Stream& stream,

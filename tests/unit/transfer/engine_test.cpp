@@ -699,7 +699,7 @@ TEST_F(EngineTest, DoesNotReadALongHtmlPageToItsEnd) {
   bool read_on = false;
   for (int i = 0; i < 2; ++i) {
     Answer page(200);
-    for (int piece = 0; piece < 600; ++piece) page.body(piece == 0 ? "<html>" : ".");
+    for (int piece = 0; piece < 1200; ++piece) page.body(piece == 0 ? "<html>" : ".");
     wire.on(kA, page.then([&] { read_on = true; }));
   }
   EXPECT_FALSE(fetch(download()).result);
