@@ -39,7 +39,7 @@ class LockManifest(harness.EndToEnd):
             self.hub.put("models/org/model/" + path, data)
         self.data = self.hub.put("files/a.pth", b"\x05a" * 250)
         self.mine = self.dir / "mine.pth"
-        self.mine.write_bytes(b"mine")
+        self.mine.write_bytes(b"\x07mine")
         self.path = self.manifest(
             [
                 {"name": "a.pth", "source": self.hub.file_url("a.pth")},

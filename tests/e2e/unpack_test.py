@@ -434,7 +434,7 @@ class Unpack(harness.EndToEnd):
         whole = self.github()
         self.refused(whole[: len(whole) // 2], "cut short", name="h.zip")
         self.refused(tar_of(("top/a", bytes(5000)), mode="w:gz")[:-20], "cut short")
-        self.refused(b"weights" * 1000, "neither zip nor tar")
+        self.refused(b"\x07weights" * 1000, "neither zip nor tar")
         self.refused(whole, "leaves no file", code=2, name="h.zip", strip_components=7)
 
     def test_a_bomb_is_refused_before_it_fills_the_disk(self):

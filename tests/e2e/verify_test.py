@@ -142,22 +142,22 @@ class Verify(harness.EndToEnd):
 
     def test_what_nothing_tells_of_is_unverifiable(self):
         self.url_file.parent.mkdir(parents=True)
-        self.url_file.write_bytes(b"mine")
+        self.url_file.write_bytes(b"\x07ine")
         mine = self.dir / "mine.pth"
-        mine.write_bytes(b"mine")
+        mine.write_bytes(b"\x07ine")
         url = {"name": "a.pth", "source": self.hub.file_url("a.pth")}
         path = {"name": "mine", "source": str(mine)}
         found = self.verify(0, manifest=self.manifest([url, path]))
         self.assertEqual(found["totals"]["files_unverifiable"], 2)
         self.assertEqual([e["state"] for e in found["entries"]], ["unverifiable"] * 2)
-        pins = {"sha256": harness.sha256(b"mine"), "size": 4}
+        pins = {"sha256": harness.sha256(b"\x07ine"), "size": 4}
         self.verify(0, manifest=self.manifest([{**url, **pins}, {**path, **pins}]))
         pins["sha256"] = harness.sha256(b"other")
         found = self.verify(8, manifest=self.manifest([{**url, **pins}, {**path, **pins}]))
         self.assertEqual([e["state"] for e in found["entries"]], ["corrupt"] * 2)
         # A path of the user's own is never written to.
         self.verify(8, "--repair", manifest=self.manifest([{**path, **pins}]))
-        self.assertEqual(mine.read_bytes(), b"mine")
+        self.assertEqual(mine.read_bytes(), b"\x07ine")
         self.assertEqual(self.sent(), (0, 0))
 
     def test_a_pin_of_the_manifest_counts_beside_the_list(self):
