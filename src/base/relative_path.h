@@ -16,8 +16,13 @@ namespace fvprefetch {
   if (path.front() == '/') return "is absolute";
   constexpr std::size_t kLongest = 2048;  // PATH_MAX, with room for the directory before it
   if (path.size() > kLongest) return "has more than 2048 bytes";
-  for (const char c : path) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return "has a control character";
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(path[i]);
+    // C1, too, which terminals take for escape sequences: in UTF-8 two bytes.
+    const bool c1 = byte == 0xc2 && i + 1 < path.size() &&
+                    static_cast<unsigned char>(path[i + 1]) >= 0x80 &&
+                    static_cast<unsigned char>(path[i + 1]) < 0xa0;
+    if (byte < 0x20 || byte == 0x7f || c1) return "has a control character";
   }
   std::size_t slash_start = 0;  // of the segment between slashes
   std::size_t part_start = 0;   // of the part between slashes or backslashes

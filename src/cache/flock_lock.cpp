@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/posix.h"
+#include "base/printable.h"
 #include "base/try.h"
 #include "cache/layout.h"
 #include "cache/lock.h"
@@ -309,7 +310,7 @@ std::optional<std::string> known_holder(const std::string& path) {
   const auto pid = file && *file ? holder_in_kernel(**file) : std::nullopt;
   if (!pid) return std::nullopt;
   const std::string command = command_of(*pid);
-  return "pid " + std::to_string(*pid) + (command.empty() ? "" : " (" + command + ")") +
+  return "pid " + std::to_string(*pid) + (command.empty() ? "" : " (" + escaped(command) + ")") +
          " on this host";
 }
 

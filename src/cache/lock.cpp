@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/printable.h"
+
 namespace fvprefetch {
 namespace {
 
@@ -20,7 +22,7 @@ std::string Holder::describe() const {
   if (!user.empty()) text += " user " + user;
   if (!job.empty()) text += " job " + job + (step.empty() ? "" : "." + step);
   if (!since.empty()) text += ", since " + since;
-  return text;
+  return escaped(text);  // a record may be anybody's
 }
 
 LockWait::LockWait(Limits limits, Clock::TimePoint now)

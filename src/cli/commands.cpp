@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/environment.h"
 #include "base/posix.h"
+#include "base/printable.h"
 #include "base/try.h"
 #include "cli/console.h"
 #include "cli/diagnosis_json.h"
@@ -91,6 +92,24 @@ int print(std::string_view text, int code, Console& console, const StopCheck& mu
   return code == 0 ? exit_code(printed.error().code) : code;
 }
 
+// Documents in JSON: what a terminal would not show is escaped, which changes nothing of them.
+int print_json(std::string_view document, int code, Console& console,
+               const StopCheck& must_stop = {}) {
+  return print(escaped_json(document) + "\n", code, console, must_stop);
+}
+
+// Paths and settings, which scripts take as they are; a terminal gets what it can show.
+int print_exact(std::string_view lines, int code, Console& console,
+                const StopCheck& must_stop = {}) {
+  if (::isatty(results_fd) == 0) return print(lines, code, console, must_stop);
+  return print(escaped_lines(lines), code, console, must_stop);
+}
+
+// What people read.
+int print_text(std::string_view text, int code, Console& console) {
+  return print(escaped_lines(text), code, console);
+}
+
 bool is_first_rank(const Launch& launch) {
   return launch.rank.value_or(0) == 0;
 }
@@ -105,7 +124,7 @@ int refuse(const Error& error, bool json, const EnvironmentLookup& env,
   if (!first && launch.by_launcher() && mode != PrintMode::kAll) return code;
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
   if (json && prints_results(mode, launch, first)) {
-    (void)write_results(results_fd, to_json(failed_report(error)) + "\n");
+    (void)write_results(results_fd, escaped_json(to_json(failed_report(error))) + "\n");
   }
   console.error(error);
   return code;
@@ -169,9 +188,11 @@ std::optional<int> end_of_silent_rank(const Invocation& call, const EnvironmentL
   return manifest ? 0 : exit_code(manifest.error().code);
 }
 
-std::string result_of(const Report& report, const Invocation& call) {
-  if (call.json) return to_json(report) + "\n";
-  return call.command == Command::kEnsure ? path_text(report) : results_text(report);
+int print_report(const Report& report, const Invocation& call, int code, Console& console,
+                 const StopCheck& must_stop) {
+  if (call.json) return print_json(to_json(report), code, console, must_stop);
+  return print_exact(call.command == Command::kEnsure ? path_text(report) : results_text(report),
+                     code, console, must_stop);
 }
 
 // What a process tells people: the first one for the job; one that works for itself its own errors,
@@ -297,7 +318,7 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
   }
   if (prints_results(call.print, job->launch(), job->is_first())) {
     // The others wait for this rank, whose reader may take its time.
-    code = print(result_of(report, call), code, console, [&] {
+    code = print_report(report, call, code, console, [&] {
       look_after(job->ranks(), distribution.attendance.vigil);
       return distribution.attendance.must_stop();
     });
@@ -335,18 +356,19 @@ int fetch(const Invocation& call, const EnvironmentLookup& env) {
 // How `plan`, `status` and `verify` end: the exit code.
 int tell_plan(const Plan& found, const Invocation& call, Console& console) {
   const bool planning = call.command == Command::kPlan;
-  const std::string text = call.json  ? plan_to_json(found, planning ? "plan" : "status") + "\n"
-                           : planning ? plan_text(found, call.verbose)
-                                      : status_text(found);
-  const int code = print(text, found.error ? exit_code(found.error->code) : 0, console);
+  const int failed = found.error ? exit_code(found.error->code) : 0;
+  const int code =
+      call.json ? print_json(plan_to_json(found, planning ? "plan" : "status"), failed, console)
+                : print_text(planning ? plan_text(found, call.verbose) : status_text(found), failed,
+                             console);
   if (found.error) console.error(*found.error);
   return code;
 }
 
 int tell_verification(const Verification& found, const Invocation& call, Console& console) {
-  const std::string text =
-      call.json ? verification_to_json(found) + "\n" : verification_text(found, call.verbose);
-  const int code = print(text, exit_code(found.code()), console);
+  const int failed = exit_code(found.code());
+  const int code = call.json ? print_json(verification_to_json(found), failed, console)
+                             : print_text(verification_text(found, call.verbose), failed, console);
   if (!found.entries.empty()) console.note(verification_summary(found));
   for (const std::string& line : failure_lines(found)) console.failure(line);
   if (found.repair && !found.repair->entries.empty()) {
@@ -459,18 +481,18 @@ int lock_manifest(const Invocation& call, Alone& alone) {
     return pinned;
   }();
   if (!locked) {
-    if (call.json) (void)print(to_json(failed_report(locked.error())) + "\n", 0, console);
+    if (call.json) (void)print_json(to_json(failed_report(locked.error())), 0, console);
     console.error(locked.error());
     return exit_code(locked.error().code);
   }
   if (path == "-") return print(manifest_text(*locked), 0, console);
-  std::string text = path;
-  if (call.json) {
-    const nlohmann::ordered_json out{
-        {"schema", 1}, {"command", "lock"}, {"path", path}, {"entries", locked->entries.size()}};
-    text = out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-  }
-  const int code = print(text + "\n", 0, console);
+  const nlohmann::ordered_json out{
+      {"schema", 1}, {"command", "lock"}, {"path", path}, {"entries", locked->entries.size()}};
+  const int code =
+      call.json
+          ? print_json(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace), 0,
+                       console)
+          : print_exact(path + "\n", 0, console);
   console.note(lock_summary(*locked, path));
   return code;
 }
@@ -492,8 +514,9 @@ int clean_up(const Invocation& call, Alone& alone) {
     done.dry_run = options.dry_run;
     done.error = pruned.error();
   }
-  const std::string text = call.json ? pruning_to_json(done) + "\n" : pruning_text(done);
-  const int code = print(text, exit_code(done.code()), console);
+  const int failed = exit_code(done.code());
+  const int code = call.json ? print_json(pruning_to_json(done), failed, console)
+                             : print_exact(pruning_text(done), failed, console);
   if (!done.error || !done.files.empty()) console.note(pruning_summary(done));
   for (const std::string& line : failure_lines(done)) console.failure(line);
   if (done.error) console.error(*done.error);
@@ -540,11 +563,11 @@ int exports(const Invocation& call, const EnvironmentLookup& env) {
   if (!prints_results(call.print, launch, is_first_rank(launch))) return 0;
   tell_notices(*found, call, console);
   const Variables& variables = found->variables;
-  if (!call.json) return print(exports_text(variables), 0, console);
+  if (!call.json) return print_exact(exports_text(variables), 0, console);
   nlohmann::ordered_json out{{"schema", 1}, {"variables", nlohmann::ordered_json::object()}};
   for (const auto& [name, value] : variables) out["variables"][name] = value;
-  return print(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n", 0,
-               console);
+  return print_json(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace), 0,
+                    console);
 }
 
 // What the program will find in the shared caches and may not open. What is missing there it may
@@ -619,9 +642,8 @@ int diagnose_job(const Invocation& call, const EnvironmentLookup& env) {
   if (speaks) {
     const Start start{launch, job ? job->mpi_library() : ""};
     if (prints_results(call.print, launch, first)) {
-      code =
-          print(call.json ? diagnosis_to_json(found, start) + "\n" : diagnosis_text(found, start),
-                code, console);
+      code = call.json ? print_json(diagnosis_to_json(found, start), code, console)
+                       : print_text(diagnosis_text(found, start), code, console);
     }
     if (found.error) console.error(*found.error);
   } else if (job && job->works_for_itself() && found.error) {

@@ -11,6 +11,7 @@
 #include <climits>
 #include <cmath>
 
+#include "base/printable.h"
 #include "cli/text.h"
 
 namespace fvprefetch::cli {
@@ -476,13 +477,13 @@ void Console::line(Tone tone, std::string_view label, std::string_view text) {
   } else {
     out += label;
   }
-  out += printable(text) + "\n";
+  out += escaped_lines(text) + "\n";
   (void)write_soon(fd_, out, tone == Tone::kError ? kErrorPatience : kLinePatience);
 }
 
 void Console::draw(const std::string& bar) {
   // Carriage return, text, erase to the end of the line.
-  bar_shown_ = write_soon(fd_, "\r" + printable(bar) + "\x1b[K", kBarPatience) || bar_shown_;
+  bar_shown_ = write_soon(fd_, "\r" + escaped(bar) + "\x1b[K", kBarPatience) || bar_shown_;
 }
 
 void Console::clear_bar() {
@@ -497,15 +498,6 @@ std::size_t Console::columns() const {
   constexpr std::size_t kUsual = 80;
   if (!terminal_.interactive) return kUsual;
   return ::ioctl(fd_, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
-}
-
-std::string printable(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f) c = '?';
-  }
-  return out;
 }
 
 }  // namespace fvprefetch::cli

@@ -147,7 +147,4 @@ class Console final : public Observer {
   bool bar_shown_ = false;
 };
 
-/// The same text with control characters replaced: it may come from a server.
-[[nodiscard]] std::string printable(std::string_view text);
-
 }  // namespace fvprefetch::cli

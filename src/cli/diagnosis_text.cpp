@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "cli/console.h"
+#include "base/printable.h"
 #include "cli/text.h"
 
 namespace fvprefetch::cli {
@@ -191,15 +191,7 @@ std::string diagnosis_text(const Diagnosis& diagnosis, const Start& start) {
         "nodes:\n  srun -N2 fvprefetch doctor          mpirun -n 2 --map-by node fvprefetch "
         "doctor\n";
   }
-  // Paths and mounts may have anything in them.
-  std::string safe;
-  std::size_t begin = 0;
-  while (begin < out.size()) {
-    const std::size_t end = out.find('\n', begin);
-    safe += printable(std::string_view(out).substr(begin, end - begin)) + "\n";
-    begin = end + 1;
-  }
-  return safe;
+  return escaped_lines(out);  // paths and mounts may have anything in them
 }
 
 }  // namespace fvprefetch::cli

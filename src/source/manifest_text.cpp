@@ -6,6 +6,7 @@
 // program.
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
 #include "fvprefetch/manifest.h"
 
 namespace fvprefetch {
@@ -52,7 +53,7 @@ Json to_json(const Entry& entry) {
 std::string manifest_text(const Manifest& manifest) {
   Json document{{"version", 1}, {"entries", Json::array()}};
   for (const Entry& entry : manifest.entries) document["entries"].push_back(to_json(entry));
-  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return escaped_json(document.dump(2, ' ', false, Json::error_handler_t::replace)) + "\n";
 }
 
 }  // namespace fvprefetch

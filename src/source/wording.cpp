@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include "base/printable.h"
+
 namespace fvprefetch {
 namespace {
 
@@ -52,24 +54,7 @@ std::string printable(std::string_view text) {
     cut.append(text.substr(0, head)).append("...").append(text.substr(tail));
     text = cut;
   }
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else {
-      out += "\\x";
-      out += kDigits[byte >> 4U];
-      out += kDigits[byte & 0xFU];
-    }
-  }
-  return out;
+  return escaped(text);
 }
 
 std::string_view nearest(std::string_view word, std::span<const std::string_view> known) {

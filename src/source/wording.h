@@ -7,7 +7,7 @@
 
 namespace fvprefetch {
 
-/// `text` fit for one line of a message: control characters escaped, the middle of a long one cut.
+/// `text` fit for one line of a message: escaped (base/printable.h), the middle of a long one cut.
 [[nodiscard]] std::string printable(std::string_view text);
 
 /// The one of `known` that `word` was most likely meant to be; "" when none is near.

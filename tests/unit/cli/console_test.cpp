@@ -338,11 +338,6 @@ TEST_F(ConsoleTest, APipeThatNobodyReadsHoldsNothingUp) {
   EXPECT_EQ(all.find("w.bin"), std::string::npos);
 }
 
-TEST(Printable, TakesControlCharactersOfAServerAway) {
-  EXPECT_EQ(printable("a\x1b[31mb\r").find_first_of("\x1b\r"), std::string::npos);
-  EXPECT_EQ(printable("plain text"), "plain text");
-}
-
 TEST(SignalPolicy, TheFirstStopsAnEchoIsIgnoredAndALaterOneExits) {
   SignalPolicy policy;
   const Clock::TimePoint begin{};

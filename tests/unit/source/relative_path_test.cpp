@@ -39,6 +39,7 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"Newline", "a\nb", "has a control character"},
         Row{"Nul", std::string("a\0b", 3), "has a control character"},
         Row{"Delete", "a\x7f", "has a control character"},
+        Row{"C1", "a\xc2\x9b", "has a control character"}, Row{"NoC1", "a\xc2\xa0\xc3\x9b", ""},
         Row{"LongSegment", "a/" + std::string(256, 'x'), "has a segment of more than 255 bytes"}),
     [](const auto& row) { return row.param.name; });
 
