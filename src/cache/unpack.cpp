@@ -17,9 +17,12 @@
 #include <string_view>
 #include <utility>
 
+#include "base/printable.h"
 #include "base/relative_path.h"
 #include "base/try.h"
+#include "cache/decompress.h"
 #include "cache/layout.h"
+#include "cache/zip_check.h"
 
 namespace fvprefetch {
 namespace {
@@ -58,11 +61,19 @@ class Utf8Locale {
 // A name of the archive in a message.
 std::string shown(std::string_view name) {
   constexpr std::size_t kMost = 200;
-  std::string text;
-  for (const char c : name.substr(0, kMost)) {
-    text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  }
-  return "`" + text + (name.size() > kMost ? "...`" : "`");
+  return "`" + escaped(name.substr(0, kMost)) + (name.size() > kMost ? "...`" : "`");
+}
+
+constexpr const char* kHint =
+    "nothing of the archive was put in place; pin the right one by `sha256`, or ask whoever "
+    "serves it";
+
+tl::unexpected<Error> too_large(const std::string& name, std::uint64_t bytes, std::uint64_t most) {
+  return fail(ErrorCode::kIntegrity,
+              name + " would be " + std::to_string(bytes) +
+                  " bytes or more when it is unpacked, over the bound of " + std::to_string(most) +
+                  " for an archive of its size",
+              kHint);
 }
 
 std::vector<std::string> segments_of(std::string_view path) {
@@ -95,13 +106,15 @@ std::string folder_of(const std::string& path) {
 class Reader {
  public:
   // `must_stop`: may be empty; asked for each piece of the archive, so that a header, too, or what
-  // is skipped, ends soon.
-  Reader(const posix::Fd& file, std::string name, const StopCheck& must_stop)
+  // is skipped, ends soon. `most_bytes`: bound of what is unpacked, for an archive of its size.
+  Reader(const posix::Fd& file, std::string name, const StopCheck& must_stop,
+         std::uint64_t most_bytes)
       : name_(std::move(name)),
         must_stop_(must_stop),
+        most_bytes_(most_bytes),
         archive_(::archive_read_new(), &::archive_read_free),
         file_(file),
-        buffer_(kPiece) {}
+        pieces_(file_, name_, must_stop_) {}
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
   ~Reader() = default;
@@ -109,19 +122,21 @@ class Reader {
   Status open() {
     if (!archive_) return fail(ErrorCode::kInternal, "out of memory");
     archive* const reader = archive_.get();
-    // These alone: every format more is more code that strangers' bytes reach. Zip by the directory
-    // at its end: read from the front, one that is cut short looks whole.
+    FVP_TRY(packed_, decompress(file_, name_, must_stop_));
+    // These alone: every format more is more code that strangers' bytes reach.
     ::archive_read_support_format_tar(reader);
-    ::archive_read_support_format_zip_seekable(reader);
-    ::archive_read_support_filter_gzip(reader);
-    ::archive_read_support_filter_xz(reader);
-    ::archive_read_support_filter_zstd(reader);
-    FVP_TRY(const posix::FileInfo info, posix::stat(file_, name_));
-    size_ = static_cast<la_int64_t>(info.size);
+    // Tars that were joined by `cat` are read to the last one's end, and bytes behind it refused.
+    ::archive_read_set_format_option(reader, "tar", "read_concatenated_archives", "1");
     ::archive_read_set_callback_data(reader, this);
     ::archive_read_set_read_callback(reader, &Reader::read_piece);
-    ::archive_read_set_skip_callback(reader, &Reader::skip);
-    ::archive_read_set_seek_callback(reader, &Reader::seek);
+    if (!packed_) {
+      // By the directory at its end: read from the front, a zip that is cut short looks whole.
+      ::archive_read_support_format_zip_seekable(reader);
+      FVP_TRY(const posix::FileInfo info, posix::stat(file_, name_));
+      size_ = static_cast<la_int64_t>(info.size);
+      ::archive_read_set_skip_callback(reader, &Reader::skip);
+      ::archive_read_set_seek_callback(reader, &Reader::seek);
+    }
     if (::archive_read_open1(reader) == ARCHIVE_OK) return {};
     return broken();
   }
@@ -143,68 +158,70 @@ class Reader {
     return std::span<const std::byte>(buffer).first(static_cast<std::size_t>(length));
   }
 
-  // Goes over the data of the member, of which nothing is wanted. Nothing is read where its end is
-  // known; of a compressed archive each block is told to `counts`, which may refuse it.
-  template <typename F>
-  Status pass_over(F&& counts) {
-    if (is_plain()) return {};
-    for (;;) {
-      const void* block = nullptr;
-      std::size_t size = 0;
-      la_int64_t offset = 0;
-      const int told = ::archive_read_data_block(archive_.get(), &block, &size, &offset);
-      if (told == ARCHIVE_EOF) return {};
-      if (told != ARCHIVE_OK && told != ARCHIVE_WARN) return broken();
-      FVP_CHECK_OK(counts(size));
-    }
+  // Goes over the data of the member, of which nothing more is wanted.
+  Status pass_over() {
+    const int told = ::archive_read_data_skip(archive_.get());
+    if (told != ARCHIVE_OK && told != ARCHIVE_WARN) return broken();
+    end_of_member_ = ::archive_filter_bytes(archive_.get(), 0);
+    return {};
   }
 
-  // Not compressed as a whole: going over it without its data costs next to nothing.
-  [[nodiscard]] bool is_plain() const {
-    return ::archive_filter_code(archive_.get(), 0) == ARCHIVE_FILTER_NONE;
+  // Behind the last member, over which it has passed: a tar without the block of zeros that says
+  // so. Whole ones of some writers have none, but one that was cut between two members, too.
+  [[nodiscard]] bool ends_without_mark() const {
+    constexpr la_int64_t kBlock = 512;
+    return format() == ARCHIVE_FORMAT_TAR &&
+           ::archive_filter_bytes(archive_.get(), 0) - end_of_member_ < kBlock;
   }
+
+  // Both of a member that was read.
+  [[nodiscard]] bool is_zip() const { return format() == ARCHIVE_FORMAT_ZIP; }
+  // Not compressed as a whole: going over it without its data costs next to nothing.
+  [[nodiscard]] bool is_plain() const { return packed_ == nullptr; }
 
  private:
+  [[nodiscard]] int format() const {
+    return ::archive_format(archive_.get()) & ARCHIVE_FORMAT_BASE_MASK;
+  }
+
   // The three through which libarchive reads: it is C, nothing may be thrown through it.
-  static la_ssize_t read_piece(archive* /*reader*/, void* self, const void** piece) {
+  static la_ssize_t read_piece(archive* /*reader*/, void* self, const void** data) {
     Reader& me = *static_cast<Reader*>(self);
-    if (me.has_to_stop()) return ARCHIVE_FATAL;
-    auto length = guard([&] {
-      return posix::read_at(me.file_, static_cast<std::uint64_t>(me.at_), std::span(me.buffer_),
-                            me.name_);
-    });
-    if (!length) {
-      me.error_ = std::move(length).error();
+    if (me.error_) return ARCHIVE_FATAL;
+    auto piece = guard([&] { return me.next_piece(); });
+    if (!piece) {
+      me.error_ = std::move(piece).error();
       return ARCHIVE_FATAL;
     }
-    me.at_ += static_cast<la_int64_t>(*length);
-    *piece = me.buffer_.data();
-    return static_cast<la_ssize_t>(*length);
+    *data = piece->data();
+    return static_cast<la_ssize_t>(piece->size());
   }
 
   static la_int64_t skip(archive* /*reader*/, void* self, la_int64_t bytes) {
     Reader& me = *static_cast<Reader*>(self);
-    const la_int64_t skipped =
-        std::clamp<la_int64_t>(bytes, 0, std::max<la_int64_t>(0, me.size_ - me.at_));
-    me.at_ += skipped;
+    const la_int64_t left = std::max<la_int64_t>(0, me.size_ - me.at());
+    const la_int64_t skipped = std::clamp<la_int64_t>(bytes, 0, left);
+    me.pieces_.set_position(static_cast<std::uint64_t>(me.at() + skipped));
     return skipped;
   }
 
   static la_int64_t seek(archive* /*reader*/, void* self, la_int64_t offset, int from) {
     Reader& me = *static_cast<Reader*>(self);
-    const la_int64_t base = from == SEEK_SET ? 0 : from == SEEK_CUR ? me.at_ : me.size_;
+    const la_int64_t base = from == SEEK_SET ? 0 : from == SEEK_CUR ? me.at() : me.size_;
     if (offset < -base || offset > me.size_ - base) return ARCHIVE_FATAL;
-    return me.at_ = base + offset;
+    me.pieces_.set_position(static_cast<std::uint64_t>(base + offset));
+    return me.at();
   }
 
-  [[nodiscard]] bool has_to_stop() {
-    if (error_ || !must_stop_) return error_.has_value();
-    Status going = guard([this]() -> Status {
-      if (std::optional<Error> stop = must_stop_()) return fail(*std::move(stop));
-      return {};
-    });
-    if (!going) error_ = std::move(going).error();
-    return error_.has_value();
+  [[nodiscard]] la_int64_t at() const { return static_cast<la_int64_t>(pieces_.position()); }
+
+  Result<std::span<const std::byte>> next_piece() {
+    if (!packed_) return pieces_.next();
+    FVP_TRY(const auto piece, packed_->next());
+    unpacked_ += piece.size();
+    // A bomb may have its bytes in what is passed over. Heads and padding come on top of members.
+    if (unpacked_ / 2 > most_bytes_) return too_large(name_, unpacked_, most_bytes_);
+    return piece;
   }
 
   [[nodiscard]] tl::unexpected<Error> broken() const {
@@ -218,7 +235,7 @@ class Reader {
     if (why != "Unrecognized archive format") {
       return fail(ErrorCode::kIntegrity, name_ + " is broken or cut short: " + why);
     }
-    if (begins_as_zip()) {
+    if (is_plain() && begins_as_zip()) {
       return fail(
           ErrorCode::kIntegrity,
           name_ + " is broken or cut short: the end of the zip, which lists it, is missing");
@@ -234,13 +251,16 @@ class Reader {
     return std::string_view(begin.data(), length.value_or(0)) == "PK\x03\x04";
   }
 
-  std::string name_;
+  const std::string name_;
   const StopCheck& must_stop_;
+  const std::uint64_t most_bytes_;
   std::unique_ptr<archive, int (*)(archive*)> archive_;
   const posix::Fd& file_;
-  std::vector<std::byte> buffer_;
+  FilePieces pieces_;                     ///< of what is not compressed
+  std::unique_ptr<Decompressed> packed_;  ///< of what is
+  std::uint64_t unpacked_ = 0;            ///< its bytes so far
   la_int64_t size_ = 0;
-  la_int64_t at_ = 0;           ///< where the next piece begins
+  la_int64_t end_of_member_ = 0;
   std::optional<Error> error_;  ///< why reading ended
 };
 
@@ -255,11 +275,7 @@ class Unpacker {
     most_bytes_ = std::max(kHarmlessBytes, info.size * kMostGrowth);
     FVP_CHECK_OK(look_ahead());
     FVP_CHECK_OK(posix::make_directories(directory_));
-    const auto counted = [this](std::uint64_t bytes) {
-      const Status going = go_on();
-      return going ? pass_over(bytes) : going;
-    };
-    Reader reader(archive_, name_, options_.must_stop);
+    Reader reader(archive_, name_, options_.must_stop, most_bytes_);
     FVP_CHECK_OK(reader.open());
     for (;;) {
       FVP_TRY(archive_entry* const entry, reader.next());
@@ -267,8 +283,9 @@ class Unpacker {
       FVP_CHECK_OK(go_on());
       if (++members_ > kMostMembers) return too_many();
       FVP_CHECK_OK(take(reader, entry));
-      FVP_CHECK_OK(reader.pass_over(counted));
+      FVP_CHECK_OK(reader.pass_over());
     }
+    if (!options_.pinned && members_ > 0 && reader.ends_without_mark()) return no_mark();
     if (members_ == 0) return fail(ErrorCode::kIntegrity, name_ + " has no members");
     if (files_.empty() && links_.empty()) return nothing_left();
     FVP_CHECK_OK(make_links());
@@ -294,16 +311,20 @@ class Unpacker {
   // The sizes, where they can be had without the data: so that there is no need to fill a disk to
   // find out that it is too small.
   Status look_ahead() {
-    Reader reader(archive_, name_, options_.must_stop);
+    Reader reader(archive_, name_, options_.must_stop, most_bytes_);
     FVP_CHECK_OK(reader.open());
     std::uint64_t bytes = 0;
     for (std::uint64_t members = 1;; ++members) {
       FVP_TRY(archive_entry* const entry, reader.next());
+      if (members == 1 && reader.is_zip()) {
+        FVP_CHECK_OK(check_zip(archive_, name_, options_.must_stop));
+      }
       if (entry == nullptr || !reader.is_plain()) return {};
       FVP_CHECK_OK(go_on());
       if (members > kMostMembers) return too_many();
       const std::uint64_t size = size_of(entry);
-      if (size > std::numeric_limits<std::uint64_t>::max() - bytes) return too_large(bytes);
+      if (size > std::numeric_limits<std::uint64_t>::max() - bytes)
+        return too_large(name_, bytes, most_bytes_);
       bytes += size;
       FVP_CHECK_OK(check_total(bytes));
     }
@@ -455,7 +476,8 @@ class Unpacker {
       return refuse("is a link with a text of " + std::to_string(target.size()) +
                     " bytes, more than a link can have");
     }
-    FVP_CHECK_OK(pass_over(target.size()));
+    link_bytes_ += target.size();  // which are kept in memory
+    if (link_bytes_ > most_bytes_) return too_large(name_, link_bytes_, most_bytes_);
     made_.emplace(path, Made{Kind::kLink, 0});
     links_.emplace(path, Link{.target = target, .member = member_, .followed = 0, .leads_to = {}});
     return {};
@@ -522,26 +544,19 @@ class Unpacker {
     return posix::sync_path(directory_);
   }
 
-  // Bytes that are not written; a bomb may have them as well.
-  Status pass_over(std::uint64_t bytes) {
-    passed_over_ += bytes;
-    return passed_over_ > most_bytes_ ? too_large(passed_over_) : Status{};
-  }
-
   Status check_total(std::uint64_t bytes) const {
-    if (bytes > most_bytes_) return too_large(bytes);
+    if (bytes > most_bytes_) return too_large(name_, bytes, most_bytes_);
     if (!options_.room || bytes <= *options_.room) return {};
     return fail(ErrorCode::kNoSpace, name_ + " needs " + std::to_string(bytes) +
                                          " bytes or more when it is unpacked, and there are " +
                                          std::to_string(*options_.room) + " free");
   }
 
-  Status too_large(std::uint64_t bytes) const {
+  [[nodiscard]] tl::unexpected<Error> no_mark() const {
     return fail(ErrorCode::kIntegrity,
-                name_ + " would be " + std::to_string(bytes) +
-                    " bytes or more when it is unpacked, over the bound of " +
-                    std::to_string(most_bytes_) + " for an archive of its size",
-                kHint);
+                name_ + " may be cut short: the zeros at a tar's end are missing",
+                "nothing of the archive was put in place; if its maker leaves them out, say by "
+                "`sha256` which one is right");
   }
 
   [[nodiscard]] tl::unexpected<Error> too_many() const {
@@ -570,10 +585,6 @@ class Unpacker {
 
   [[nodiscard]] std::string at(const std::string& path) const { return directory_ + "/" + path; }
 
-  static constexpr const char* kHint =
-      "nothing of the archive was put in place; pin the right one by `sha256`, or ask whoever "
-      "serves it";
-
   const posix::Fd& archive_;
   const std::string& name_;
   const std::string& directory_;
@@ -585,8 +596,8 @@ class Unpacker {
   std::map<std::string, Link, std::less<>> links_;
   std::vector<ReceiptFile> files_;
   std::uint64_t members_ = 0;
-  std::uint64_t bytes_ = 0;        ///< written
-  std::uint64_t passed_over_ = 0;  ///< of what is not written
+  std::uint64_t bytes_ = 0;  ///< written
+  std::uint64_t link_bytes_ = 0;
   std::uint64_t most_bytes_ = 0;
 };
 

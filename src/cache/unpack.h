@@ -1,5 +1,5 @@
 // An archive from somewhere, unpacked into a private directory: zip, or tar, as it is or in gzip,
-// xz or zstd. The only user of libarchive.
+// xz or zstd. With decompress.cpp the only user of libarchive.
 //
 // The archive is not trusted, whoever serves it. Refused as a whole, naming the member:
 //   names     absolute, with "..", not UTF-8, with a control character, too long, or one of ours
@@ -10,14 +10,17 @@
 //   kinds     devices, FIFOs, sockets, encrypted members
 //   size      more than 1,000,000 members, or folders that they lie in; more than 1 GiB and 100
 //             times the archive's own size, as bombs have; more than there is room for
-//   damage    cut short, a wrong checksum, or no archive at all
+//   damage    cut short, a wrong checksum (of gzip, xz, zstd, tar's headers, zip's members and the
+//             texts of its links), two places of a zip that disagree, other bytes behind its end,
+//             two zips, or no archive at all
+// Tars that were joined are unpacked to the end of the last.
 // No link exists while files are written, so that nothing is written through one. Modes, owners and
 // times of the archive are not taken over, but that a file is for its owner to run: no set-user-ID
 // bit, and no old time, by which a scratch file system would purge the file soon. Hard links become
 // files of their own.
 //
-// A tar that is not compressed and that is cut exactly between two members cannot be told from a
-// whole one here; the transfer's check of size and digest can.
+// A tar that is cut exactly between two members differs from a whole one by the zeros at its end
+// alone, which some writers leave out: without them it is refused unless it is pinned.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +47,8 @@ struct UnpackOptions {
   std::uint64_t strip_components = 0;
   /// Bytes that there is room for; nullopt: that is not known, or not to be asked.
   std::optional<std::uint64_t> room;
+  /// The archive is known to be whole: its size or digest was told and is right.
+  bool pinned = false;
   StopCheck must_stop;  ///< asked within members, too, large or skipped; may be empty
   ReadMeter meter;      ///< told of the bytes that were written; may be empty
 };

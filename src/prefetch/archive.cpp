@@ -213,6 +213,7 @@ Status ArchiveTarget::publish(Downloaded file, const std::string& partial) {
   UnpackOptions options;
   options.strip_components = archive.strip_components;
   if (session_.options().space_check) options.room = posix::free_bytes(store_.paths().directory());
+  options.pinned = source_.file.digest || source_.file.size;
   options.must_stop = session_.stop_check();
   options.meter = [this](std::uint64_t bytes) { unpacked_ += bytes; };
   Result<std::vector<ReceiptFile>> files = unpack(file.fd, "the archive", tree, options);

@@ -228,7 +228,7 @@ TEST_F(Unpack, RefusesNamesThatLeadOut) {
   refuses({file("a/../../x")}, "`a/../../x` of x.archive has a name that has a \"..\"");
   refuses({other("..", AE_IFDIR)}, "has a name that has a \"..\"");
   refuses({file("a\\..\\x")}, "has a name that has a \"..\"");
-  refuses({file("a\nb")}, "`a?b` of x.archive has a name that has a control");
+  refuses({file("a\nb")}, "`a\\nb` of x.archive has a name that has a control");
   refuses({file(std::string(300, 'n'))}, "more than 255 bytes");
   refuses({file("a/.fvprefetch/locks/x")}, "private files");
   refuses({file(".x.00c0ffee.fvprefetch-part")}, "private files");
@@ -314,6 +314,64 @@ TEST_F(Unpack, RefusesAWrongChecksum) {
   dir_.write("archive", bytes);
   EXPECT_TRUE(FailsWith(unpack_file(dir_ / "archive", dir_ / "out"), ErrorCode::kIntegrity,
                         "while unpacking `w`: x.archive is broken"));
+}
+
+TEST_F(Unpack, RefusesAGzipWhoseChecksumOrLengthIsAnother) {
+  make_archive(dir_ / "archive", Form::kTarGz, {file("w", std::string(5000, 'w'))});
+  const std::string whole = dir_.read("archive");
+  for (const std::size_t from_end : {8U, 5U, 4U, 1U}) {
+    std::string bytes = whole;
+    bytes[bytes.size() - from_end] ^= 1;
+    dir_.write("archive", bytes);
+    EXPECT_TRUE(FailsWith(unpack_file(dir_ / "archive", dir_ / "out"), ErrorCode::kIntegrity,
+                          "x.archive is broken or cut short: incorrect"));
+    fs::remove_all(dir_ / "out");
+  }
+}
+
+TEST_F(Unpack, ReadsEveryMemberOfAGzipAndNothingBehindIt) {
+  make_archive(dir_ / "archive", Form::kTarGz, {file("a", std::string(5000, 'a'))});
+  const std::string first = dir_.read("archive");
+  make_archive(dir_ / "archive", Form::kTarGz, {file("b", std::string(5000, 'b'))});
+  const std::string second = dir_.read("archive");
+  dir_.write("archive", first + second + std::string(99, '\0'));
+  const auto files = unpack_file(dir_ / "archive", dir_ / "out");
+  ASSERT_TRUE(IsOk(files));
+  EXPECT_EQ(dir_.files("out"), (std::vector<std::string>{"a", "b"}));
+  for (const std::string& behind : {std::string("garbage"), std::string("\0\x1f\x8b", 3)}) {
+    fs::remove_all(dir_ / "out");
+    dir_.write("archive", first + second + behind);
+    EXPECT_TRUE(FailsWith(unpack_file(dir_ / "archive", dir_ / "out"), ErrorCode::kIntegrity,
+                          "other bytes are behind the end"));
+  }
+}
+
+TEST_F(Unpack, ATarWithoutTheZerosAtItsEndMustBePinned) {
+  make_archive(dir_ / "archive", Form::kTar, {file("a", std::string(512, 'a')), file("b")});
+  std::string bytes = dir_.read("archive");
+  bytes.resize(1024);
+  dir_.write("archive", bytes);
+  EXPECT_TRUE(FailsWith(unpack_file(dir_ / "archive", dir_ / "out"), ErrorCode::kIntegrity,
+                        "zeros at a tar's end are missing"));
+  fs::remove_all(dir_ / "out");
+  UnpackOptions pinned;
+  pinned.pinned = true;
+  ASSERT_TRUE(IsOk(unpack_file(dir_ / "archive", dir_ / "out", pinned)));
+  fs::remove_all(dir_ / "out");
+  bytes.resize(1536);  // one block of zeros
+  dir_.write("archive", bytes.replace(1024, 512, std::string(512, '\0')));
+  ASSERT_TRUE(IsOk(unpack_file(dir_ / "archive", dir_ / "out")));
+}
+
+TEST_F(Unpack, RefusesAFifoInAZip) {
+  make_archive(dir_ / "archive", Form::kZip, {file("pipe")});
+  std::string bytes = dir_.read("archive");
+  const std::size_t mode = bytes.rfind("PK\x01\x02") + 40;
+  bytes[mode + 1] = static_cast<char>((S_IFIFO | 0644U) >> 8U);
+  dir_.write("archive", bytes);
+  EXPECT_TRUE(FailsWith(unpack_file(dir_ / "archive", dir_ / "out"), ErrorCode::kIntegrity,
+                        "`pipe` of x.archive is a device, a FIFO or a socket"));
+  EXPECT_FALSE(fs::exists(dir_ / "out"));
 }
 
 TEST_F(Unpack, RefusesABombBeforeItIsLarge) {
