@@ -161,6 +161,8 @@ Result<Survey> list_hub(const HubSource& source, const Session& session, const T
     for (const ReceiptFile& file : receipt->files) survey.files.push_back(from_receipt(file));
   } else {
     if (!tree) tree = store.read_tree(survey.commit);
+    // Whoever may write to the cache may have put it there.
+    if (tree && !hub::list_fault(*tree).empty()) tree.reset();
     if (told.tree || !tree) warn_of_closed_tree(store, survey);
     if (!tree) {
       survey.need = Survey::Need::kTree;

@@ -212,6 +212,7 @@ class Checker {
               "got \"" +
                   printable(entry_.revision) + "\"");
     }
+    const std::size_t before = problems_.size();
     std::map<std::string_view, std::size_t> first_of_path;
     for (std::size_t i = 0; i < entry_.files.size(); ++i) {
       const PinnedFile& file = entry_.files[i];
@@ -226,6 +227,23 @@ class Checker {
         agrees_with_entry(here, file);
       }
     }
+    if (problems_.size() > before) return;  // of what is wrong by itself nothing can be said
+    if (const std::string fault = hub::list_fault(listed(entry_.files)); !fault.empty()) {
+      problem("/files", fault);
+    }
+  }
+
+  static std::vector<RepoFile> listed(const std::vector<PinnedFile>& pinned) {
+    std::vector<RepoFile> files;
+    for (const PinnedFile& file : pinned) {
+      RepoFile one;
+      one.path = file.path;
+      one.size = file.size;
+      one.git_oid = lower_hex(file.git_sha1);
+      one.lfs_sha256 = lower_hex(file.sha256);
+      files.push_back(std::move(one));
+    }
+    return files;
   }
 
   void pinned_file(const std::string& here, const PinnedFile& file) {

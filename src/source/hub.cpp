@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <limits>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -99,10 +101,15 @@ bool looks_like_file(std::string_view id) {
   return false;
 }
 
-std::optional<std::uint64_t> unsigned_field(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || !found->is_number_unsigned()) return std::nullopt;
-  return found->get<std::uint64_t>();
+constexpr auto kMostFileBytes =
+    static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());  // off_t
+
+/// What is wrong with the `size` of an object; "" when it is one that a file can have.
+std::string size_fault(const json& object) {
+  const auto found = object.find("size");
+  if (found == object.end() || found->is_null()) return "has no size";
+  if (found->is_number_unsigned() && found->get<std::uint64_t>() <= kMostFileBytes) return {};
+  return "has a size that no file can have (" + printable(found->dump(-1, ' ', true)) + ")";
 }
 
 std::string text_field(const json& object, const char* key) {
@@ -120,9 +127,10 @@ Result<RepoFile> read_file(const json& item) {
                 "the path \"" + printable(file.path) + "\" " + std::string(fault));
   }
   const std::string named = "`" + printable(file.path) + "`";
-  const auto size = unsigned_field(item, "size");
-  if (!size) return fail(ErrorCode::kIntegrity, named + " has no size");
-  file.size = *size;
+  if (const std::string fault = size_fault(item); !fault.empty()) {
+    return fail(ErrorCode::kIntegrity, named + " " + fault);
+  }
+  file.size = item.at("size").get<std::uint64_t>();
   file.git_oid = lower_hex(text_field(item, "oid"));
   if (!is_hex_of(file.git_oid, kCommitDigits)) {
     return fail(ErrorCode::kIntegrity, named + " has no git object id of 40 hex digits");
@@ -132,7 +140,10 @@ Result<RepoFile> read_file(const json& item) {
     if (!is_hex_of(file.lfs_sha256, kSha256Digits)) {
       return fail(ErrorCode::kIntegrity, named + " has no LFS object id of 64 hex digits");
     }
-    file.lfs_size = unsigned_field(*lfs, "size").value_or(file.size);
+    if (const std::string fault = size_fault(*lfs); lfs->contains("size") && !fault.empty()) {
+      return fail(ErrorCode::kIntegrity, named + " " + fault + " as an LFS object");
+    }
+    file.lfs_size = lfs->contains("size") ? lfs->at("size").get<std::uint64_t>() : file.size;
     file.size = file.lfs_size;
   }
   // Gated repos mask it with asterisks for who has no access; it is a convenience only.
@@ -169,6 +180,35 @@ Result<RepoType> parse_repo_type(std::string_view text) {
   if (text == "space") return RepoType::kSpace;
   return fail(ErrorCode::kUsage, "unknown repository type \"" + printable(text) +
                                      "\"; expected model, dataset or space");
+}
+
+std::string list_fault(const std::vector<RepoFile>& files) {
+  std::set<std::string_view> paths;
+  for (const RepoFile& file : files) paths.insert(file.path);
+  std::map<std::string_view, const RepoFile*> by_digest;
+  std::uint64_t total = 0;
+  for (const RepoFile& file : files) {
+    const std::string_view path = file.path;
+    for (std::size_t slash = path.find('/'); slash != std::string_view::npos;
+         slash = path.find('/', slash + 1)) {
+      if (paths.contains(path.substr(0, slash))) {
+        return "has `" + printable(path.substr(0, slash)) + "` as a file and as the folder of `" +
+               printable(path) + "`";
+      }
+    }
+    const std::string& digest = file.lfs_sha256.empty() ? file.git_oid : file.lfs_sha256;
+    const auto [first, is_new] = by_digest.emplace(digest, &file);
+    if (!is_new && !digest.empty() && first->second->size != file.size) {
+      return "has one digest under two sizes, of `" + printable(first->second->path) + "` (" +
+             std::to_string(first->second->size) + " bytes) and of `" + printable(path) + "` (" +
+             std::to_string(file.size) + " bytes)";
+    }
+    if (file.size > kMostFileBytes || total > kMostFileBytes - file.size) {
+      return "has more bytes than any disk, with those of `" + printable(path) + "`";
+    }
+    total += file.size;
+  }
+  return {};
 }
 
 FileSpec to_file_spec(const RepoFile& entry) {
@@ -337,6 +377,9 @@ Result<std::vector<RepoFile>> Client::list_tree(const Repo& repo, const std::str
     return fail(not_a_hub(request.url, endpoint_,
                           "`" + printable(twice->path) + "` is listed twice, with two contents"));
   }
+  if (const std::string fault = list_fault(files); !fault.empty()) {
+    return fail(not_a_hub(request.url, endpoint_, "its list of files " + fault));
+  }
   return files;
 }
 
@@ -421,25 +464,35 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
 
   std::string meant_path;
   if (looks_like_file(repo.id)) meant_path = "; if " + id + " is meant as a path, it is not there";
+  std::string meant_type;
+  if (repo.type == RepoType::kModel) {
+    meant_type =
+        "; a data set or a space is asked for by `repo_type` in a manifest (\"dataset\", "
+        "\"space\")";
+  } else {
+    meant_type = std::string("; it was asked for as one of the ") + std::string(plural(repo.type)) +
+                 " (`repo_type`)";
+  }
   if (error_code == "RepoNotFound") {
     if (!sent_token) {
       return say(ErrorCode::kNotFound, "the repository does not exist, or it is private",
-                 "check the name at " + page + "; for a private one " + set_token + meant_path);
+                 "check the name at " + page + "; for a private one " + set_token + meant_type +
+                     meant_path);
     }
     return say(ErrorCode::kNotFound,
                "the repository does not exist, or it is private and this token may not see it",
-               "check the name at " + page + meant_path);
+               "check the name at " + page + meant_type + meant_path);
   }
   if (head.status == 401) {
     if (!sent_token) {
-      return say(
-          ErrorCode::kAccess,
-          "no token was sent; the repository does not exist, or it is private or gated",
-          "check the name at " + page + "; for a private or gated one " + set_token + meant_path);
+      return say(ErrorCode::kAccess,
+                 "no token was sent; the repository does not exist, or it is private or gated",
+                 "check the name at " + page + "; for a private or gated one " + set_token +
+                     meant_type + meant_path);
     }
-    return say(ErrorCode::kAccess,
-               "the repository does not exist, or this token may not see it (401)",
-               "check the name at " + page + " and the rights of the token" + meant_path);
+    return say(
+        ErrorCode::kAccess, "the repository does not exist, or this token may not see it (401)",
+        "check the name at " + page + " and the rights of the token" + meant_type + meant_path);
   }
 
   std::string status = std::to_string(head.status);
@@ -452,7 +505,7 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
     case 404:
     case 410:
       return say(ErrorCode::kNotFound, "the Hub does not have it (" + status + ")",
-                 "check the name at " + page);
+                 "check the name at " + page + meant_type);
     case 429:
       return say(ErrorCode::kRateLimited, "the Hub asks to come back later (" + status + ")",
                  sent_token ? "" : "requests with a token have a higher limit: " + set_token);

@@ -28,6 +28,10 @@ struct Repo {
 /// "model" (or ""), "dataset", "space".
 [[nodiscard]] Result<RepoType> parse_repo_type(std::string_view text);
 
+/// Why no cache can hold these files as one commit, as the end of a sentence; "": it can. That a
+/// file is another one's folder as well, one digest under two sizes, more bytes than there are.
+[[nodiscard]] std::string list_fault(const std::vector<RepoFile>& files);
+
 /// Blob name, digest and size of an entry as the cache wants it. The address is not filled.
 [[nodiscard]] FileSpec to_file_spec(const RepoFile& entry);
 
@@ -38,8 +42,8 @@ class Client {
 
   /// One request. The 40-hex commit of a branch or tag.
   [[nodiscard]] Result<std::string> resolve_revision(const Repo& repo, const std::string& revision);
-  /// One request per 1,000 entries. Files only, sorted by path; hostile paths are refused
-  /// (kIntegrity).
+  /// One request per 1,000 entries. Files only, sorted by path; hostile paths and sizes are refused
+  /// (kIntegrity), as is what list_fault() tells of.
   [[nodiscard]] Result<std::vector<RepoFile>> list_tree(const Repo& repo,
                                                         const std::string& commit);
   /// Address of a file at a commit.

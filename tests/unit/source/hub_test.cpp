@@ -389,26 +389,49 @@ TEST_P(HostileTree, IsRefusedWhole) {
 
 INSTANTIATE_TEST_SUITE_P(
     Rows, HostileTree,
-    testing::Values(AnswerRow{"Parent", file_json("../../x"), "\"..\" segment"},
-                    AnswerRow{"ParentInside", file_json("a/../../x"), "\"..\" segment"},
-                    AnswerRow{"Backslashes", file_json("a\\\\..\\\\..\\\\x"), "\"..\" segment"},
-                    AnswerRow{"Absolute", file_json("/etc/passwd"), "is absolute"},
-                    AnswerRow{"EmptySegment", file_json("a//b"), "empty segment"},
-                    AnswerRow{"Newline", file_json("a\\nb"), "control character"},
-                    AnswerRow{"Nul", file_json("a\\u0000b"), "control character"},
-                    AnswerRow{"EmptyPath", file_json(""), "is empty"},
-                    AnswerRow{"NoPath", R"({"type":"file","oid":"x","size":1})", "is empty"},
-                    AnswerRow{"NegativeSize", file_json("a", -1), "has no size"},
-                    AnswerRow{"ObjectIdIsAPath",
-                              R"({"type":"file","oid":"../x","size":1,"path":"a"})",
-                              "no git object id"},
-                    AnswerRow{"LfsIdIsShort",
-                              R"({"type":"file","oid":")" + kSha1 +
-                                  R"(","size":1,"path":"a","lfs":{"oid":"abc","size":1}})",
-                              "no LFS object id"},
-                    AnswerRow{"TwoContents", file_json("good", 7), "listed twice"},
-                    AnswerRow{"EntryIsANumber", "7", "expected an array of files"}),
+    testing::Values(
+        AnswerRow{"Parent", file_json("../../x"), "\"..\" segment"},
+        AnswerRow{"ParentInside", file_json("a/../../x"), "\"..\" segment"},
+        AnswerRow{"Backslashes", file_json("a\\\\..\\\\..\\\\x"), "\"..\" segment"},
+        AnswerRow{"Absolute", file_json("/etc/passwd"), "is absolute"},
+        AnswerRow{"EmptySegment", file_json("a//b"), "empty segment"},
+        AnswerRow{"Newline", file_json("a\\nb"), "control character"},
+        AnswerRow{"Nul", file_json("a\\u0000b"), "control character"},
+        AnswerRow{"EmptyPath", file_json(""), "is empty"},
+        AnswerRow{"NoPath", R"({"type":"file","oid":"x","size":1})", "is empty"},
+        AnswerRow{"NegativeSize", file_json("a", -1), "size that no file can have (-1)"},
+        AnswerRow{"HugeSize", R"({"type":"file","oid":"x","size":9223372036854775808,"path":"a"})",
+                  "size that no file can have"},
+        AnswerRow{"FileThatIsAFolder", file_json("good/x"),
+                  "`good` as a file and as the folder of `good/x`"},
+        AnswerRow{"ObjectIdIsAPath", R"({"type":"file","oid":"../x","size":1,"path":"a"})",
+                  "no git object id"},
+        AnswerRow{"LfsIdIsShort",
+                  R"({"type":"file","oid":")" + kSha1 +
+                      R"(","size":1,"path":"a","lfs":{"oid":"abc","size":1}})",
+                  "no LFS object id"},
+        AnswerRow{"TwoContents", file_json("good", 7), "listed twice"},
+        AnswerRow{"EntryIsANumber", "7", "expected an array of files"}),
     [](const auto& row) { return row.param.name; });
+
+RepoFile repo_file(std::string path, std::uint64_t size, std::string sha256 = {}) {
+  RepoFile file;
+  file.path = std::move(path);
+  file.size = size;
+  file.lfs_sha256 = std::move(sha256);
+  return file;
+}
+
+TEST(ListFault, IsFoundWhateverTheOrder) {
+  EXPECT_EQ(list_fault({repo_file("a/b", 1), repo_file("a-b", 1), repo_file("a.b", 1)}), "");
+  EXPECT_NE(list_fault({repo_file("a/b/c", 1), repo_file("a-b", 1), repo_file("a", 1)}), "");
+  EXPECT_EQ(list_fault({repo_file("x", 5, "d1"), repo_file("y", 5, "d1")}), "");
+  EXPECT_NE(list_fault({repo_file("x", 5, "d1"), repo_file("y", 6, "d1")}), "");
+  constexpr std::uint64_t kHalf = std::uint64_t{1} << 62U;
+  EXPECT_EQ(list_fault({repo_file("x", kHalf), repo_file("y", kHalf - 1)}), "");
+  EXPECT_NE(list_fault({repo_file("x", kHalf), repo_file("y", kHalf)}), "");
+  EXPECT_NE(list_fault({repo_file("x", ~std::uint64_t{0})}), "");
+}
 
 TEST_F(HubClient, RefusesATreeThatIsNoArray) {
   fetcher.answer(kTreeUrl, 200, R"({"error":"no"})");
