@@ -27,6 +27,7 @@
 #include <random>
 #include <set>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include "base/clock.h"
@@ -228,6 +229,18 @@ Status rename_ours(const FileInfo& ours, const std::string& from, const std::str
   return fail(errno_error(number, "rename " + from + " to", to));
 }
 
+// What EFBIG means here: the remark and the hint.
+std::pair<std::string, std::string> size_limit() {
+  struct ::rlimit limit {};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    return {
+        "; this process may make no file larger than " + std::to_string(limit.rlim_cur) + " bytes",
+        "raise the limit of file sizes (`ulimit -f unlimited`)"};
+  }
+  return {"; the file system has no files that large",
+          "choose another place with --cache-dir or --hf-cache-dir"};
+}
+
 }  // namespace
 
 Fd& Fd::operator=(Fd&& other) noexcept {
@@ -255,19 +268,31 @@ Status Fd::close(std::string_view path) {
 
 Error errno_error(int number, std::string_view action, std::string_view path) {
   Error error;
+  std::string remark;
   switch (number) {
     case ENOENT:
       error.code = ErrorCode::kNotFound;
       break;
     case ENOSPC:
       error.code = ErrorCode::kNoSpace;
+      if (free_files(std::string(path)) == 0 && free_bytes(std::string(path)) != 0) {
+        remark = "; it has no inode left for another file, whatever space it has";
+        error.hint =
+            "remove files there (`df -i` counts them), or choose another place with --cache-dir or "
+            "--hf-cache-dir";
+      }
       break;
     case EDQUOT:
       error.code = ErrorCode::kNoSpace;
       // The file system may have plenty, and `df` would say so.
       error.hint =
-          "the quota of this user, group or project is used up (quota -s, lfs quota): free some of "
-          "it, or choose another place with --cache-dir or --hf-cache-dir";
+          "the quota of this user, group or project is used up, of space or of the number of files "
+          "(quota -s, lfs quota): free some of it, or choose another place with --cache-dir or "
+          "--hf-cache-dir";
+      break;
+    case EFBIG:
+      error.code = ErrorCode::kNoSpace;
+      std::tie(remark, error.hint) = size_limit();
       break;
     case EACCES:
     case EPERM:
@@ -298,7 +323,7 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
       error.code = ErrorCode::kInternal;
   }
   error.message = "cannot " + std::string(action) + " " + std::string(path) + ": " +
-                  std::generic_category().message(number);
+                  std::generic_category().message(number) + remark;
   if (number == EACCES || number == EPERM) error.message += owner_of(std::string(path));
   error.subject = path;
   return error;
@@ -1016,18 +1041,35 @@ Status remove_file(const std::string& path) {
   return {};
 }
 
-std::optional<std::uint64_t> free_bytes(const std::string& directory) {
+namespace {
+
+// Of the file system that `path` lies in, or will when it is made; nullopt: it does not say.
+std::optional<struct ::statvfs> file_system_of(const std::string& path) {
   struct ::statvfs status {};
-  std::string place = directory;
+  std::string place = path;
   while (again([&] { return ::statvfs(place.c_str(), &status); }) != 0) {
     const int number = errno;
     std::string above = parent(place);
     if (number != ENOENT || above == place) return std::nullopt;
-    place = std::move(above);  // it will be made there
+    place = std::move(above);
   }
+  return status;
+}
+
+}  // namespace
+
+std::optional<std::uint64_t> free_bytes(const std::string& directory) {
+  const auto status = file_system_of(directory);
   // Object stores behind FUSE say 0 blocks; more free than there is means nothing either.
-  if (status.f_blocks == 0 || status.f_bavail > status.f_blocks) return std::nullopt;
-  return std::uint64_t{status.f_bavail} * status.f_frsize;
+  if (!status || status->f_blocks == 0 || status->f_bavail > status->f_blocks) return std::nullopt;
+  return std::uint64_t{status->f_bavail} * status->f_frsize;
+}
+
+std::optional<std::uint64_t> free_files(const std::string& directory) {
+  const auto status = file_system_of(directory);
+  // Those that make inodes as they need them say 0 of 0.
+  if (!status || status->f_files == 0 || status->f_favail > status->f_files) return std::nullopt;
+  return std::uint64_t{status->f_favail};
 }
 
 namespace {

@@ -3,9 +3,9 @@
 // Paths are std::string. Reading follows symbolic links (a Hub pointer is one); what creates, locks
 // or replaces a name never follows one in the last component; nothing opens a published file for
 // writing. Calls interrupted by a signal are begun again. Descriptors are O_CLOEXEC. errno becomes
-// an Error with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT kNoSpace; EACCES, EPERM, EROFS
-// and, for something else in the way, EISDIR, ELOOP kPermission; EMFILE, ENFILE kInternal with the
-// reason kTooManyOpenFiles; else kInternal.
+// an Error with the path in it: ENOENT kNotFound; ENOSPC, EDQUOT, EFBIG kNoSpace; EACCES, EPERM,
+// EROFS and, for something else in the way, EISDIR, ELOOP kPermission; EMFILE, ENFILE kNoSpace with
+// the reason kTooManyOpenFiles; else kInternal.
 //
 // Publishing (the one way to a final name): private file beside the target, written and checked ->
 // fsync -> close, result checked (delayed write errors come here on NFS) -> rename -> fsync of the
@@ -244,6 +244,9 @@ struct Published {
 
 /// Free bytes for an unprivileged user; nullopt when the file system does not say (0 or nonsense).
 [[nodiscard]] std::optional<std::uint64_t> free_bytes(const std::string& directory);
+/// How many more files an unprivileged user may make there; nullopt when the file system does not
+/// say, or has no such bound.
+[[nodiscard]] std::optional<std::uint64_t> free_files(const std::string& directory);
 
 /// Opens (creates) a lock file without truncation or O_EXCL: O_RDWR | O_CREAT | O_NOFOLLOW, of
 /// `mode` whatever the umask says when we own it; a new one in a shared directory has it before it

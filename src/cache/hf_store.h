@@ -34,6 +34,8 @@ class HubStore {
            Links links = Links::kSymbolic);
 
   [[nodiscard]] const layout::HubRepo& paths() const { return paths_; }
+  /// Snapshots are made of links, where the file system takes them.
+  [[nodiscard]] bool has_links() const { return links_ == Links::kSymbolic; }
 
   // Reading. None of it writes or locks.
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -675,6 +676,8 @@ int run(const std::vector<std::string>& arguments) {
   }
   posix::Fd results;
   if (call->command != Command::kExec) {  // CMD inherits descriptor 1
+    // Then a write beyond `ulimit -f` fails, and the error says so.
+    (void)std::signal(SIGXFSZ, SIG_IGN);
     results = take_standard_output();
     if (results) results_fd = results.get();
   }

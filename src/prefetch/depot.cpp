@@ -233,19 +233,27 @@ Result<std::vector<bool>> Depot::missing() {
 }
 
 Status Depot::has_room_for(const std::vector<bool>& wanted) const {
-  std::map<std::string, std::uint64_t> needs;
+  struct Need {
+    std::uint64_t bytes = 0;
+    std::uint64_t files = 0;
+  };
+  std::map<std::string, Need> needs;
   for (std::size_t i = 0; i < files_.size(); ++i) {
     if (!wanted[i]) continue;
     const bool hub = !files_[i].spec.blob.empty();
-    needs[hub ? cargo_.place.hub_cache : cargo_.place.eval_cache] +=
-        files_[i].spec.size.value_or(0);
+    Need& need = needs[hub ? cargo_.place.hub_cache : cargo_.place.eval_cache];
+    need.bytes = add_sizes(need.bytes, files_[i].spec.size.value_or(0));
+    ++need.files;
   }
   SpaceCheck space;
-  for (const auto& [directory, bytes] : needs) {
+  for (const auto& [directory, need] : needs) {
     if (!cargo_.space_check) break;
-    const SpaceCheck::Answer answer = space.take(directory, bytes);
+    const SpaceCheck::Answer answer = space.take(directory, need.bytes, need.files);
+    if (answer.free_files) {
+      return fail(too_many_files(need.files, directory, *answer.free_files));
+    }
     if (answer.free && !answer.fits) {
-      const std::string all = std::to_string(answer.others + bytes);
+      const std::string all = std::to_string(add_sizes(answer.others, need.bytes));
       return fail(does_not_fit("what is missing needs " + all + " bytes", directory, *answer.free));
     }
   }

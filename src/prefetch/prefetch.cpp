@@ -254,6 +254,7 @@ class Run : public FetchListener {
   /// lies there unfinished counts as there already; what nobody tells does not count.
   void check_space(const std::vector<FetchJob>& wanted) {
     std::vector<std::uint64_t> needs(items_.size(), 0);  // of what is fetched for this entry first
+    std::vector<std::uint64_t> files(items_.size(), 0);  // that are new, at least
     std::vector<std::string> places(items_.size());
     JournalNames journals;
     for (const FetchJob& job : wanted) {
@@ -261,16 +262,23 @@ class Run : public FetchListener {
       const std::uint64_t size = job.download.spec.size.value_or(0);
       const bool begun =
           !job.target->unfinished(journals).empty();  // else a look at all that lies there
-      needs[entry] += size - (begun ? std::min(size, job.target->partial_bytes()) : 0);
-      needs[entry] += job.target->bytes_beside();
+      const std::uint64_t there = begun ? std::min(size, job.target->partial_bytes()) : 0;
+      needs[entry] = add_sizes(needs[entry], size - there);
+      needs[entry] = add_sizes(needs[entry], job.target->bytes_beside());
+      files[entry] += job.target->new_files() - (begun ? 1 : 0);
       places[entry] = posix::parent(job.target->final_path());
     }
     SpaceCheck space;
     std::set<std::string> told;  // file systems that say nothing
     for (const bool optional : {false, true}) {
       for (std::size_t i = 0; i < items_.size(); ++i) {
-        if (needs[i] == 0 || items_[i].report.optional != optional) continue;
-        const SpaceCheck::Answer answer = space.take(places[i], needs[i]);
+        if (places[i].empty() || items_[i].report.optional != optional) continue;
+        const SpaceCheck::Answer answer = space.take(places[i], needs[i], files[i]);
+        if (answer.free_files) {
+          fail_entry(i, too_many_files(files[i], places[i], *answer.free_files));
+          continue;
+        }
+        if (needs[i] == 0) continue;
         if (!answer.free) {
           if (told.insert(answer.device).second) {
             session_.emit(Warned{"", "the file system of " + places[i] +

@@ -55,6 +55,8 @@ class Target {
   [[nodiscard]] virtual std::uint64_t partial_bytes() const = 0;
   /// Bytes that publishing takes besides those of the download, as far as they are known.
   [[nodiscard]] virtual std::uint64_t bytes_beside() const { return 0; }
+  /// How many inodes publishing takes, with that of the download.
+  [[nodiscard]] virtual std::uint64_t new_files() const { return 1; }
   /// How far a publish() has got that takes long, for those who wait for our lock. Any thread.
   [[nodiscard]] virtual std::uint64_t bytes_published() const { return 0; }
   /// Directories beside it that an archive is, or was, unpacked into.
@@ -107,6 +109,9 @@ class HubTarget : public FileTarget {
   [[nodiscard]] std::map<std::size_t, Error> refused() const override { return refused_; }
   [[nodiscard]] PartialPlace partial(const std::string& tag) const override;
   [[nodiscard]] std::uint64_t partial_bytes() const override;
+  [[nodiscard]] std::uint64_t new_files() const override {
+    return pointers_.size() + (store_.has_links() ? 1 : 0);
+  }
   [[nodiscard]] Status publish(Downloaded file, const std::string& partial) override;
   [[nodiscard]] Status admit(const std::string& partial) override;
   [[nodiscard]] Status reveal(const posix::FileInfo& published, const std::string& sha256) override;

@@ -157,7 +157,7 @@ ErrorCode code_of(TransportFailure failure) {
     case TransportFailure::kUrl:
       return ErrorCode::kUsage;
     case TransportFailure::kDescriptors:
-      return ErrorCode::kInternal;  // as of any other file
+      return ErrorCode::kNoSpace;  // as of any other file
     default:
       return ErrorCode::kNetwork;
   }

@@ -76,6 +76,7 @@ constexpr Errno kErrnos[] = {
     {"eio", EIO, ErrorCode::kInternal},       {"eisdir", EISDIR, ErrorCode::kPermission},
     {"eloop", ELOOP, ErrorCode::kPermission}, {"enotsupp_524", 524, ErrorCode::kInternal},
     {"emfile", EMFILE, ErrorCode::kNoSpace},  {"enfile", ENFILE, ErrorCode::kNoSpace},
+    {"efbig", EFBIG, ErrorCode::kNoSpace},
 };
 class PosixErrno : public ::testing::TestWithParam<Errno> {};
 TEST_P(PosixErrno, HasItsCode) {
@@ -120,6 +121,18 @@ TEST(Descriptors, AreFewerWhenSomeAreOpen) {
 TEST(PosixErrno, NamesTheQuotaWhereThatIsUsedUpAndNotTheDisk) {
   EXPECT_NE(errno_error(EDQUOT, "write", "/cache/f").hint.find("quota"), std::string::npos);
   EXPECT_EQ(errno_error(ENOSPC, "write", "/cache/f").hint.find("quota"), std::string::npos);
+}
+
+TEST(PosixErrno, NamesTheLimitOfAFilesSize) {
+  struct ::rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const struct ::rlimit few { 4096, before.rlim_max };
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &few), 0);
+  const Error error = errno_error(EFBIG, "write", "/cache/f");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_NE(error.message.find("no file larger than 4096 bytes"), std::string::npos)
+      << error.message;
+  EXPECT_NE(error.hint.find("ulimit -f"), std::string::npos) << error.hint;
 }
 
 struct Parent {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace fvprefetch {
 namespace {
 
@@ -27,6 +29,41 @@ TEST(SpaceCheck, OneDiskIsOneHoweverItsRoomChangesMeanwhile) {
 TEST(SpaceCheck, ADiskThatDoesNotTellIsNoAnswer) {
   SpaceCheck space([](const std::string&) { return SpaceCheck::Place{std::nullopt, "1"}; });
   EXPECT_FALSE(space.take("/a", 60).free);
+}
+
+SpaceCheck few_files(std::optional<std::uint64_t> free_bytes) {
+  return SpaceCheck([free_bytes](const std::string&) {
+    return SpaceCheck::Place{free_bytes, "1", 10};
+  });
+}
+
+TEST(SpaceCheck, MoreFilesThanADiskTakesDoNotFit) {
+  SpaceCheck space = few_files(100);
+  EXPECT_TRUE(space.take("/a", 1, 6).fits);
+  const SpaceCheck::Answer more = space.take("/b", 1, 5);
+  EXPECT_FALSE(more.fits);
+  EXPECT_EQ(more.free_files, 10U);
+  EXPECT_TRUE(space.take("/b", 1, 4).fits);  // what does not fit takes nothing
+}
+
+TEST(SpaceCheck, FilesAreCountedWhereBytesAreNotTold) {
+  SpaceCheck space = few_files(std::nullopt);
+  EXPECT_FALSE(space.take("/a", 1, 10).free_files);
+  EXPECT_EQ(space.take("/a", 1, 1).free_files, 10U);
+}
+
+TEST(SpaceCheck, TooManyBytesAreToldBeforeTooManyFiles) {
+  SpaceCheck space = few_files(100);
+  const SpaceCheck::Answer answer = space.take("/a", 101, 11);
+  EXPECT_FALSE(answer.fits);
+  EXPECT_FALSE(answer.free_files);
+}
+
+TEST(AddSizes, EndsAtTheLargestNumber) {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+  EXPECT_EQ(add_sizes(1, 2), 3U);
+  EXPECT_EQ(add_sizes(kMost - 1, 1), kMost);
+  EXPECT_EQ(add_sizes(kMost, kMost), kMost);
 }
 
 TEST(SpaceCheck, ADirectoryThatIsNotThereIsOnTheDiskOfTheOneAboveIt) {
