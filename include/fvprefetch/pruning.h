@@ -40,9 +40,10 @@ struct Pruning {
 
   bool dry_run = false;
   std::vector<PrunedFile> files;  ///< every private file of ours that was found
-  /// Places that could not be looked into, which is no failure: nothing is known to be there.
+  /// Places that could not be looked into.
   std::vector<Error> warnings;
-  /// The first file that should have been removed and could not be; or a signal, the deadline.
+  /// The first file that should have been removed and could not be; a signal, the deadline; or the
+  /// first place that this user may not look into.
   std::optional<Error> error;
 
   /// Of the files in that state.

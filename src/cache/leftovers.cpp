@@ -23,8 +23,9 @@ bool is_plain_directory(const std::string& path) {
 
 // The names in `directory`; none when it is not there, or a link.
 Names names_in(const std::string& directory, Leftovers& into) {
-  if (!is_plain_directory(directory)) return {};
-  auto names = posix::list(directory);
+  const auto info = posix::lstat(directory);
+  if (info && !(*info && (*info)->directory)) return {};
+  auto names = info ? posix::list(directory) : tl::unexpected<Error>(info.error());
   if (names) return *std::move(names);
   into.unseen.push_back(std::move(names).error());
   return {};

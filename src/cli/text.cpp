@@ -517,8 +517,10 @@ std::vector<std::string> failure_lines(const Verification& verification) {
 
 std::vector<std::string> failure_lines(const Pruning& pruning) {
   std::vector<std::string> lines;
-  for (const Error& warning : pruning.warnings) lines.push_back(describe(warning));
   const std::string told = pruning.error ? describe(*pruning.error) : "";
+  for (const Error& warning : pruning.warnings) {
+    if (std::string line = describe(warning); line != told) lines.push_back(std::move(line));
+  }
   for (const PrunedFile& file : pruning.files) {
     if (!file.error) continue;
     std::string line = describe(*file.error);

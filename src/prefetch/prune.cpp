@@ -90,6 +90,10 @@ class Pruner {
       consider(leftover);
     }
     if (!done_.error) done_.error = session_.must_stop();
+    // What it may not see it may not call clean.
+    for (const Error& warning : done_.warnings) {
+      if (warning.code == ErrorCode::kPermission) set_error(warning);
+    }
     return std::move(done_);
   }
 
@@ -187,12 +191,16 @@ class Pruner {
   void tell(const std::string& path, std::uint64_t bytes, PruneState state,
             const std::optional<Error>& error = std::nullopt) {
     done_.files.push_back({path, state, bytes, error});
-    if (error && !done_.error) {
-      done_.error = error;
-      if (done_.error->hint.empty() && error->code == ErrorCode::kPermission) {
-        done_.error->hint =
-            "run `fvprefetch prune` as the user who owns it, and where it can be written";
-      }
+    if (error) set_error(*error);
+  }
+
+  // The first one counts.
+  void set_error(const Error& error) {
+    if (done_.error) return;
+    done_.error = error;
+    if (error.hint.empty() && error.code == ErrorCode::kPermission) {
+      done_.error->hint =
+          "run `fvprefetch prune` as the user who owns it, and where it can be written";
     }
   }
 
