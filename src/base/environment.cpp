@@ -183,8 +183,8 @@ EnvironmentLookup or_process(EnvironmentLookup lookup) {
 }
 
 std::string eval_cache(const EnvironmentLookup& env, const std::string& override_dir) {
-  if (!override_dir.empty()) return without_trailing_slashes(override_dir);
-  if (auto cache = not_empty(env, "FASTVIDEO_EVAL_CACHE")) {
+  if (!override_dir.empty()) return without_trailing_slashes(expand_user(env, override_dir));
+  if (auto cache = not_empty(env, "FASTVIDEO_EVAL_CACHE")) {  // as it is: so FastVideo takes it
     return without_trailing_slashes(*std::move(cache));
   }
   auto root = not_empty(env, "FASTVIDEO_CACHE_ROOT");

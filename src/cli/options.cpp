@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/environment.h"
 #include "base/try.h"
 
 namespace fvprefetch::cli {
@@ -54,6 +55,7 @@ std::string_view verb_name(Command command) {
 // What the options set, before those that exclude each other have been weighed.
 struct Draft {
   Invocation call;
+  EnvironmentLookup env;  // of "~"
   bool require_mpi = false;
   bool help = false;
   bool version = false;
@@ -172,6 +174,26 @@ Applied text(std::string_view value, std::string& target) {
   return std::nullopt;
 }
 
+// A shell leaves the "~" of --cache-dir=~/x alone.
+Applied path(std::string_view value, const Draft& draft, std::string& target) {
+  target = environment::expand_user(draft.env, std::string(value));
+  if (!target.starts_with('~')) return std::nullopt;
+  return Refusal{fmt::format("`{}` names no user of this host", value.substr(0, value.find('/'))),
+                 "write the whole path; a folder of that name is ./~..."};
+}
+
+// One that has to be absolute; `example` follows "give".
+Applied absolute_path(std::string_view value, const Draft& draft, std::string_view example,
+                      std::string& target) {
+  std::string expanded;
+  if (auto refusal = path(value, draft, expanded)) return refusal;
+  if (!expanded.starts_with('/')) {
+    return Refusal{fmt::format("`{}` is not an absolute path", value), std::string(example)};
+  }
+  target = std::move(expanded);
+  return std::nullopt;
+}
+
 Applied lock_mode(std::string_view value, LockMode& target) {
   constexpr std::array<std::string_view, 4> kNames{"auto", "flock", "lease", "none"};
   return choose(value, kNames,
@@ -180,18 +202,20 @@ Applied lock_mode(std::string_view value, LockMode& target) {
 }
 
 // A colon between them, as in PATH: how the variable has several.
-Applied directories(std::string_view value, std::vector<std::string>& target) {
+Applied directories(std::string_view value, const Draft& draft, std::vector<std::string>& target) {
   target.clear();
   while (!value.empty()) {
     const std::size_t end = std::min(value.find(':'), value.size());
     const std::string_view directory = value.substr(0, end);
     value.remove_prefix(std::min(end + 1, value.size()));
     if (directory.empty()) continue;
-    if (!directory.starts_with('/')) {
-      return Refusal{fmt::format("`{}` is not an absolute path", directory),
-                     "several are given by repeating the option, or with a colon between them"};
+    std::string found;
+    if (auto refusal = absolute_path(
+            directory, draft,
+            "several are given by repeating the option, or with a colon between them", found)) {
+      return refusal;
     }
-    target.emplace_back(directory);
+    target.push_back(std::move(found));
   }
   return std::nullopt;
 }
@@ -238,21 +262,20 @@ struct OptionSpec {
 
 constexpr std::array kOptions{
     OptionSpec{"cache-dir", "DIR", Group::kWhere, "cache for URL checkpoints",
-               [](std::string_view v, Draft& d) { return text(v, d.call.options.cache_dir); }},
-    OptionSpec{"hf-cache-dir", "DIR", Group::kWhere, "Hugging Face cache",
-               [](std::string_view v, Draft& d) { return text(v, d.call.options.hf_cache_dir); }},
+               [](std::string_view v, Draft& d) { return path(v, d, d.call.options.cache_dir); }},
     OptionSpec{
-        "extra-cache", "DIR", Group::kWhere, "use what is complete there; may be repeated",
-        [](std::string_view v, Draft& d) { return directories(v, d.call.options.extra_caches); }},
+        "hf-cache-dir", "DIR", Group::kWhere, "Hugging Face cache",
+        [](std::string_view v, Draft& d) { return path(v, d, d.call.options.hf_cache_dir); }},
+    OptionSpec{"extra-cache", "DIR", Group::kWhere, "use what is complete there; may be repeated",
+               [](std::string_view v, Draft& d) {
+                 return directories(v, d, d.call.options.extra_caches);
+               }},
     OptionSpec{"stage", "DIR", Group::kWhere,
                "each node's copy: fetch makes it, env and exec use it",
                [](std::string_view v, Draft& d) {
-                 if (!v.starts_with('/')) {
-                   return Applied(
-                       Refusal{fmt::format("`{}` is not an absolute path", v),
-                               "give a folder that is each node's own, like /local/$SLURM_JOB_ID"});
-                 }
-                 return text(v, d.call.options.stage);
+                 return absolute_path(
+                     v, d, "give a folder that is each node's own, like /local/$SLURM_JOB_ID",
+                     d.call.options.stage);
                }},
     OptionSpec{"offline", "", Group::kHow, "open no connection; list what is missing",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.offline); }},
@@ -350,7 +373,7 @@ constexpr std::array kOptions{
     OptionSpec{"repair", "", Group::kVerify, "fetch what is corrupt or missing, nothing else",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.repair); }},
     OptionSpec{"output", "FILE", Group::kLock, "where to write (MANIFEST.lock.json); - is stdout",
-               [](std::string_view v, Draft& d) { return text(v, d.call.output); }},
+               [](std::string_view v, Draft& d) { return path(v, d, d.call.output); }},
     OptionSpec{"dry-run", "", Group::kPrune, "list what would be removed; remove nothing",
                [](std::string_view v, Draft& d) { return flag(v, d.call.options.dry_run); }},
     OptionSpec{"help", "", Group::kHelp, "this text; also after a command",
@@ -694,6 +717,7 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
   }
 
   Draft draft;
+  draft.env = environment::or_process(env);
   if (verb->command == Command::kExec) draft.call.program = take_program(rest);
   FVP_TRY(const Words words, split(std::move(rest), *verb, implied));
   draft.call.command = verb->command;

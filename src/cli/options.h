@@ -2,7 +2,8 @@
 //
 // Every option stands in one table (options.cpp): its name, which is also that of its variable, its
 // help, and what it sets. A flag wins over the variable; a bad value is the same usage error in
-// both places and names where it came from. Pure: reads no file, asks the environment by a lookup.
+// both places and names where it came from. Pure but for ~user: reads no file, asks the environment
+// by a lookup.
 #pragma once
 
 #include <chrono>

@@ -88,6 +88,11 @@ const Place kHubCaches[] = {
     {"relative_is_made_absolute", {{"HF_HUB_CACHE", "some/hub"}}, kHere + "/some/hub"},
 };
 
+TEST(EvalCache, OptionIsExpanded) {
+  EXPECT_EQ(eval_cache(lookup({{"FASTVIDEO_EVAL_CACHE", "/a"}, {"HOME", "/h"}}), "~/mine/"),
+            "/h/mine");
+}
+
 class HubCache : public ::testing::TestWithParam<Place> {};
 TEST_P(HubCache, IsHuggingfaceHubs) {
   EXPECT_EQ(hub_cache(lookup(GetParam().variables), ""), GetParam().expected);

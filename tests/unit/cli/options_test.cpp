@@ -52,6 +52,24 @@ TEST(Options, WhatEnsureIsGivenEmptyCountsAsNotGiven) {
   EXPECT_EQ(call->name, "repo");
 }
 
+TEST(Options, ATildeThatTheShellLeftIsExpandedInEachPath) {
+  const Environment home{{"HOME", "/h"}, {"FVPREFETCH_HF_CACHE_DIR", "~/hub"}};
+  const auto call = parse({"m.json", "--cache-dir=~/x", "--stage=~", "--extra-cache=~/a:/b"}, home);
+  ASSERT_TRUE(IsOk(call));
+  EXPECT_EQ(call->options.cache_dir, "/h/x");
+  EXPECT_EQ(call->options.hf_cache_dir, "/h/hub");
+  EXPECT_EQ(call->options.stage, "/h");
+  EXPECT_EQ(call->options.extra_caches, (std::vector<std::string>{"/h/a", "/b"}));
+  EXPECT_EQ(parse({"lock", "m.json", "--output=~/l.json"}, home)->output, "/h/l.json");
+  EXPECT_TRUE(FailsWith(parse({"m.json", "--cache-dir=~no-such-user-here/x"}), ErrorCode::kUsage,
+                        "`~no-such-user-here` names no user"));
+}
+
+TEST(Options, EnsureKnowsWhetherANameWasChosen) {
+  EXPECT_TRUE(parse({"ensure", "https://h/w"})->name_is_guessed);
+  EXPECT_FALSE(parse({"ensure", "https://h/w", "--name", "w"})->name_is_guessed);
+}
+
 TEST(Options, LockSaysWhereItWrites) {
   EXPECT_EQ(parse({"lock", "m.json"})->command, Command::kLock);
   EXPECT_EQ(parse({"lock", "-", "--output", "l.json"})->output, "l.json");
