@@ -31,6 +31,10 @@ struct Entry {
   std::string name;
   /// What ensure_checkpoint takes: an existing path, an http(s) URL or a Hub repo id.
   std::string source;
+  /// Nobody chose `name`: it is the last part of the source. A file of that name which came from
+  /// another source is refused then (kUsage) and not taken. Not in a manifest, where names are
+  /// told.
+  bool name_is_guessed = false;
 
   // Hub only.
   std::string filename;              ///< one file of the repo; empty means the whole snapshot

@@ -147,6 +147,7 @@ Result<Manifest> manifest_of(const Invocation& call, const ReadText& read) {
   if (call.command == Command::kEnsure) {
     Entry entry;
     entry.name = call.name;
+    entry.name_is_guessed = call.name_is_guessed;
     entry.source = call.target;
     entry.filename = call.filename;
     entry.revision = call.revision;

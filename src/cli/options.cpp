@@ -767,6 +767,7 @@ Result<Invocation> parse_arguments(const std::vector<std::string>& arguments,
   }
   if (verb->command == Command::kEnsure && draft.call.name.empty()) {
     draft.call.name = default_name(draft.call.target);
+    draft.call.name_is_guessed = true;
     if (draft.call.name.empty()) {
       return usage("the source names no file", "give the file a name with --name");
     }

@@ -54,6 +54,7 @@ struct Invocation {
 
   // `ensure` only.
   std::string name;
+  bool name_is_guessed = false;  ///< no --name: the last part of `target`
   std::string filename;
   std::string revision;
 

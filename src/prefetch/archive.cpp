@@ -73,7 +73,7 @@ Result<Verdict> judge(const UrlSource& source, const Session& session, bool refr
   if (!receipt) return judge_without_receipt(source, session, refresh, std::move(verdict));
 
   if (receipt->source_key != source_key(source)) {
-    verdict.why = "the contents of " + path + " came from another source (" + receipt->source + ")";
+    verdict.why = "the contents of " + path + " came from " + other_source(*receipt, source);
     if (refresh) {
       verdict.why += "; fetched again";
       return verdict;

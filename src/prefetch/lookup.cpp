@@ -4,6 +4,7 @@
 #include <set>
 #include <string_view>
 
+#include "base/printable.h"
 #include "base/try.h"
 #include "cache/hf_store.h"
 #include "prefetch/archive.h"
@@ -437,7 +438,15 @@ std::string selection_of(const HubSource& source) {
 }
 
 std::string source_key(const UrlSource& source) {
-  return sha256_hex(source.file.urls.front());
+  const std::string& url = source.file.urls.front();
+  return sha256_hex(url.substr(0, url.find('#')));  // what is behind it is never sent
+}
+
+std::string other_source(const Receipt& receipt, const UrlSource& source) {
+  const std::string same = redact(source.file.urls.front());
+  if (receipt.source != same) return "another source (" + escaped(receipt.source) + ")";
+  return "another source (" + same +
+         " with another query or user; neither is shown, for it may hold a secret)";
 }
 
 std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
@@ -491,7 +500,14 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   const bool seen_before = receipt && receipt->files.front().sha256.empty();
   const bool vouched_for = receipt && !seen_before;
   if (vouched_for && receipt->source_key != source_key(source)) {
-    verdict.why = "came from another source (" + receipt->source + ")";
+    verdict.why = "came from " + other_source(*receipt, source);
+    if (source.name_is_guessed && !how.refresh && !source.file.digest) {
+      return fail(ErrorCode::kUsage,
+                  "the file at " + store.paths().path() + " " + verdict.why + ", and the name `" +
+                      source.file.path + "` is only the last part of both addresses",
+                  "give this one a name of its own with --name; --refresh puts it in that one's "
+                  "place");
+    }
     if (how.refresh) return verdict;
   }
   if (source.file.size && *source.file.size != info.size) {

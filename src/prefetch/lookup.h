@@ -68,6 +68,8 @@ enum class Hashing { kAllowed, kForbidden };
 [[nodiscard]] std::string selection_of(const HubSource& source);
 /// SHA-256 of a URL source as given: tells sources apart without keeping their secrets.
 [[nodiscard]] std::string source_key(const UrlSource& source);
+/// Where a file came from whose receipt has another source_key, as the end of a sentence.
+[[nodiscard]] std::string other_source(const Receipt& receipt, const UrlSource& source);
 
 /// What the Hub was asked in this run; without it refs, receipts and trees/<commit>.json have to
 /// do. An entry with `files` needs none of these: its manifest is the list.

@@ -191,7 +191,7 @@ class Locking {
     const std::optional<Receipt> receipt = url_receipt(store, *info);
     if (receipt && !receipt->files.front().sha256.empty()) {
       if (receipt->source_key != source_key(source)) {
-        return Cached{{}, 0, "the file in the cache came from " + receipt->source};
+        return Cached{{}, 0, "the file in the cache came from " + other_source(*receipt, source)};
       }
       return Cached{receipt->files.front().sha256, info->size, {}};
     }
@@ -232,7 +232,7 @@ class Locking {
       return Cached{{}, 0, "nothing tells which archive it was unpacked from"};
     }
     if (receipt->source_key != source_key(source)) {
-      return Cached{{}, 0, "the contents in the cache came from " + receipt->source};
+      return Cached{{}, 0, "the contents in the cache came from " + other_source(*receipt, source)};
     }
     return Cached{receipt->archive->sha256, receipt->archive->size, {}};
   }

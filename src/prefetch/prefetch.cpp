@@ -523,6 +523,12 @@ class Run : public FetchListener {
     Item& item = items_[index];
     EntryReport& entry = item.report;
     entry.state = EntryState::kFailed;
+    if (const auto* url = std::get_if<UrlSource>(&item.source);
+        url != nullptr && error.code == ErrorCode::kIntegrity) {
+      if (auto hint = page_hint(url->file.urls.front(), session_.env()); !hint.empty()) {
+        error.hint = std::move(hint);
+      }
+    }
     entry.error = std::move(error);
     entry.path.clear();
     // Offline nothing is begun that could be stopped, and the list of what is missing is wanted

@@ -1,6 +1,7 @@
 #include "source/entry_rules.h"
 
 #include "base/digest.h"
+#include "base/printable.h"
 #include "base/relative_path.h"
 #include "base/url.h"
 #include "source/hub.h"
@@ -28,6 +29,14 @@ constexpr std::size_t kLongestFileName = 255 - 10 - kPartialSuffix.size();
 bool has_control_character(std::string_view text) {
   return std::any_of(text.begin(), text.end(),
                      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
+constexpr const char* kUnprintable = "has a character that is not shown or turns the text around";
+
+std::string url_fault(const std::string& url) {
+  if (parse_url(url)) return {};
+  if (url.find(' ') == std::string::npos) return "is not a valid http(s) URL";
+  return "has a blank, which is written %20 in an address";
 }
 
 bool has_segment(std::string_view path, std::string_view segment) {
@@ -79,8 +88,8 @@ class Checker {
       problem("/source", "must not be empty");
     } else if (has_control_character(entry_.source)) {
       problem("/source", "has a control character");
-    } else if (url_ && !parse_url(entry_.source)) {
-      problem("/source", "is not a valid http(s) URL");
+    } else if (const std::string fault = url_ ? url_fault(entry_.source) : ""; !fault.empty()) {
+      problem("/source", fault);
     }
   }
 
@@ -94,6 +103,8 @@ class Checker {
       problem("/name", "must not be empty");
     } else if (const auto fault = relative_path_fault(entry_.name); !fault.empty()) {
       problem("/name", "\"" + printable(entry_.name) + "\" " + std::string(fault));
+    } else if (!is_printable(entry_.name)) {
+      problem("/name", "\"" + printable(entry_.name) + "\" " + kUnprintable);
     } else if (becomes_file) {
       file_name("/name", entry_.name);
     }
@@ -117,6 +128,8 @@ class Checker {
     constexpr std::string_view kPlaces = "models/..., torch/..., clip/... or <library>/...";
     if (const auto fault = relative_path_fault(entry_.dest); !fault.empty()) {
       problem("/dest", "\"" + printable(entry_.dest) + "\" " + std::string(fault));
+    } else if (!is_printable(entry_.dest)) {
+      problem("/dest", "\"" + printable(entry_.dest) + "\" " + kUnprintable);
     } else if (entry_.dest.find('/') == std::string::npos) {
       problem("/dest",
               "\"" + printable(entry_.dest) + "\" has no folder; expected " + std::string(kPlaces));
@@ -134,8 +147,10 @@ class Checker {
       const std::string& mirror = entry_.mirrors[i];
       if (has_control_character(mirror)) {
         problem(field, "has a control character");
-      } else if (!is_url(mirror) || !parse_url(mirror)) {
+      } else if (!is_url(mirror)) {
         problem(field, "expected an http(s) URL");
+      } else if (const std::string fault = url_fault(mirror); !fault.empty()) {
+        problem(field, fault);
       }
     }
   }

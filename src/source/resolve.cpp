@@ -1,6 +1,7 @@
 #include "source/resolve.h"
 
 #include "base/digest.h"
+#include "base/environment.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "source/entry_rules.h"
@@ -8,7 +9,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -76,6 +79,7 @@ UrlSource resolve_url_entry(const Entry& entry, const EnvironmentLookup& env,
   source.file.urls = {entry.source};
   source.file.urls.insert(source.file.urls.end(), entry.mirrors.begin(), entry.mirrors.end());
   source.file.size = entry.size;
+  source.name_is_guessed = entry.name_is_guessed && entry.dest.empty();
   if (entry.unpack) source.strip_components = entry.strip_components;
 
   // The manifest's digest wins; the conventions are judged by the place the file is meant for,
@@ -164,6 +168,75 @@ Status may_look_at(const std::string& source) {
   return fail(std::move(info.error()));
 }
 
+/// A repository as people write its address.
+struct RepositoryName {
+  std::string id;
+  std::string type;      ///< "dataset", "space"; "" for a model
+  std::string revision;  ///< may be empty
+  std::string path;      ///< of a file in it; may be empty
+};
+
+/// Of "[datasets/|spaces/]org/name[@revision][/path]"; nullopt: it is no such text.
+std::optional<RepositoryName> repository_name(std::string_view text) {
+  RepositoryName name;
+  constexpr std::string_view kDatasets = "datasets/";
+  constexpr std::string_view kSpaces = "spaces/";
+  if (text.starts_with(kDatasets)) {
+    name.type = "dataset";
+    text.remove_prefix(kDatasets.size());
+  } else if (text.starts_with(kSpaces)) {
+    name.type = "space";
+    text.remove_prefix(kSpaces.size());
+  }
+  while (text.ends_with('/')) text.remove_suffix(1);
+  const std::size_t slash = text.find('/');
+  if (slash == std::string_view::npos) return std::nullopt;
+  const std::size_t end = text.find('/', slash + 1);
+  if (end != std::string_view::npos) name.path = text.substr(end + 1);
+  std::string_view id = text.substr(0, end);
+  if (const std::size_t at = id.find('@'); at != std::string_view::npos) {
+    name.revision = id.substr(at + 1);
+    id = id.substr(0, at);
+  }
+  name.id = id;
+  if (!hub::valid_repo_id(id)) return std::nullopt;
+  return name;
+}
+
+/// The repository whose page is `url`, on one of these sites; nullopt: it is none.
+std::optional<RepositoryName> repository_of(std::string_view url,
+                                            std::initializer_list<std::string_view> sites) {
+  url = url.substr(0, url.find_first_of("?#"));
+  for (const std::string_view site : sites) {
+    if (!url.starts_with(site) || !url.substr(site.size()).starts_with('/')) continue;
+    auto name = repository_name(url.substr(site.size() + 1));
+    const bool front = name && (name->path.empty() || name->path.starts_with("tree/"));
+    // "/api/models", "/docs/hub" and the like: pages, and no repositories.
+    if (!front || !name->revision.empty()) return std::nullopt;
+    if (name->path.starts_with("tree/")) name->revision = name->path.substr(5);
+    name->path.clear();
+    return name;
+  }
+  return std::nullopt;
+}
+
+/// Of a file's name: a dot, and a letter behind the last one.
+bool has_suffix(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos || dot + 1 == name.size()) return false;
+  const char first = name[dot + 1];
+  return (first >= 'a' && first <= 'z') || (first >= 'A' && first <= 'Z');
+}
+
+/// How a manifest or `ensure` takes it.
+std::string name_it(const RepositoryName& name) {
+  std::string hint = "name it `" + name.id + "`";
+  if (!name.path.empty()) hint += ", with `filename` \"" + printable(name.path) + "\"";
+  if (!name.revision.empty()) hint += ", with `revision` \"" + printable(name.revision) + "\"";
+  if (!name.type.empty()) hint += ", in a manifest with `repo_type` \"" + name.type + "\"";
+  return hint;
+}
+
 Error neither(const std::string& source) {
   // May be a URL of another scheme, with a secret in it.
   const std::size_t scheme = source.find("://");
@@ -172,6 +245,10 @@ Error neither(const std::string& source) {
   if (scheme != std::string::npos) {
     error.subject = printable(source.substr(0, scheme)) + "://...";
     error.hint = "only http:// and https://, in lower case, can be fetched";
+    if (source.starts_with("hf://")) {
+      const auto name = repository_name(std::string_view(source).substr(scheme + 3));
+      error.hint = name ? name_it(*name) : "name a repository `organisation/name`";
+    }
   } else {
     error.subject = printable(source);
     error.hint = source.find('/') == std::string::npos
@@ -254,7 +331,13 @@ Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
   FVP_CHECK_OK(validate(entry));
   const std::string& source = entry.source;
   if (posix::exists(source)) return PathSource{source, lower_hex(entry.sha256), entry.size};
-  if (is_url(source)) return resolve_url_entry(entry, environment::or_process(env), eval_cache);
+  if (is_url(source)) {
+    if (const auto id = repository_of(source, {"https://huggingface.co", "https://hf.co"})) {
+      return fail(ErrorCode::kUsage,
+                  redact(source) + " is the page of a repository and no file of it", name_it(*id));
+    }
+    return resolve_url_entry(entry, environment::or_process(env), eval_cache);
+  }
   if (means_path(source)) {
     FVP_CHECK_OK(may_look_at(source));
     return fail(no_such_path(source));
@@ -265,6 +348,25 @@ Result<Source> resolve(const Entry& entry, const EnvironmentLookup& env,
     return hub_source;
   }
   return fail(neither(source));
+}
+
+std::string page_hint(const std::string& url, const EnvironmentLookup& env) {
+  const std::string address = redact(url);
+  const std::string endpoint = environment::hub_endpoint(environment::or_process(env));
+  // A mirror may serve files, too: "models/w.pth".
+  if (const auto id = repository_of(address, {endpoint}); id && !has_suffix(id->id)) {
+    return "this is the page of a repository: " + name_it(*id);
+  }
+  constexpr std::string_view kPage = "/blob/";
+  const std::size_t at = address.find(kPage);
+  if (at == std::string::npos) return {};
+  const bool gitlab = std::string_view(address).substr(0, at).ends_with("/-");
+  const bool github = address.starts_with("https://github.com/");
+  const std::string_view file = gitlab || github ? "/raw/" : "/resolve/";
+  std::string right = address;
+  right.replace(at, kPage.size(), file);
+  return "this is the address of the page about the file; the file itself is at " + right +
+         (gitlab || github ? "" : " on the Hub, at /raw/ on GitHub and its like");
 }
 
 std::string without_secrets(const std::string& source) {

@@ -31,6 +31,7 @@ struct UrlSource {
   /// The file is an archive that is unpacked without so many leading folders; nullopt: the file is
   /// what is wanted.
   std::optional<std::uint64_t> strip_components;
+  bool name_is_guessed = false;  ///< as Entry has it
   [[nodiscard]] bool is_archive() const { return strip_components.has_value(); }
   [[nodiscard]] std::string path() const { return root + "/" + relative; }
 };
@@ -60,6 +61,10 @@ using Source = std::variant<PathSource, UrlSource, HubSource>;
 [[nodiscard]] std::optional<std::string> fastvideo_key(const Source& source);
 
 [[nodiscard]] EntryKind kind_of(const Source& source);
+
+/// What to do when a page came from `url`, which looks like the address of one: where the file
+/// itself is, or how the repository is named; "": nothing is known of it.
+[[nodiscard]] std::string page_hint(const std::string& url, const EnvironmentLookup& env);
 
 /// An entry's `source` for people: of a URL what is no secret, anything else as it is.
 [[nodiscard]] std::string without_secrets(const std::string& source);
