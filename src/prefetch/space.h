@@ -15,8 +15,8 @@ class SpaceCheck {
  public:
   /// What is known of the file system of a directory, or of the nearest one above it that is there.
   struct Place {
-    std::optional<std::uint64_t> free;        ///< bytes; nullopt: it does not tell
-    std::string device;                       ///< tells file systems apart
+    std::optional<std::uint64_t> free;  ///< bytes; nullopt: it does not tell
+    std::string device;                 ///< tells file systems apart
     /// How many more it takes; nullopt: it does not tell.
     std::optional<std::uint64_t> free_files = std::nullopt;
   };
