@@ -164,14 +164,14 @@ class OneNameForTwo(cases.Cases):
 
     def setUp(self):
         super().setUp()
-        self.server = self.site(lambda asked: cases.Answer(200, {}, b"bytes of " + asked.path.encode() + b" " * 100))
+        self.server = self.site(lambda asked: cases.Answer(200, {}, b"\x80bytes of " + asked.path.encode() + b" " * 100))
 
     def ensure(self, path, *more):
         self.done = self.fvp("ensure", self.server.url + path, *more)
         if self.done.returncode != 0:
             return f"exit {self.done.returncode}"
         data = open(self.done.stdout.strip(), "rb").read().rstrip()
-        return "its own" if data == b"bytes of " + path.split("#")[0].encode() else "another's"
+        return "its own" if data == b"\x80bytes of " + path.split("#")[0].encode() else "another's"
 
     def test_another_source_is_never_taken_for_it(self):
         for first, second in {
@@ -209,7 +209,7 @@ class OneNameForTwo(cases.Cases):
 
     def test_a_file_that_somebody_else_put_there_is_taken(self):
         (self.eval_cache / "models").mkdir(parents=True)
-        (self.eval_cache / "models/w").write_bytes(b"bytes of /w")
+        (self.eval_cache / "models/w").write_bytes(b"\x80bytes of /w")
         self.case("one name for two sources", "a file without a receipt", "its own", self.ensure("/w"))
 
 

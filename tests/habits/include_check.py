@@ -28,7 +28,7 @@ ALSO = {("source", "transfer/transport.h"), ("cli", "mpi/module.h"), ("cli", "so
 ONLY_IN = {
     r"^mpi\.h$": r"^(src/mpi/|include/fvprefetch/mpi\.h)",
     r"^curl/": r"^src/transfer/curl_transport\.cpp|^src/base/url\.cpp",  # one URL parser: see base/url.h
-    r"^archive": r"^src/cache/unpack\.cpp",
+    r"^archive": r"^src/cache/(unpack|decompress)\.cpp",
     r"^openssl/": r"^src/base/digest\.cpp",
     r"^tl/": r"^include/fvprefetch/error\.h",
     r"^(spdlog|fmt|CLI)/": r"^src/cli/",

@@ -57,6 +57,7 @@ class Staging : public ::testing::Test {
     shared_.write("eval/models/w", url_);
     entries[1].name = "empty";
     entries[1].source = "http://127.0.0.1:1/empty";
+    entries[1].size = 0;  // else an empty file is none
     shared_.write("eval/models/empty", "");
     entries[2].name = "m";
     entries[2].source = "org/m";

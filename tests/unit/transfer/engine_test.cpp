@@ -293,7 +293,7 @@ TEST_F(EngineTest, TakesTheEndOfARangeOfAnUnknownLengthForNoEnd) {
 }
 
 TEST_F(EngineTest, AsksAHostThatHasEnoughForFewerAtOnce) {
-  const std::string other = "https://a/other.bin";
+  const std::string other = "https://a/other";
   bool refused = false;
   wire.serve(other, [&](const auto&) {
     if (!std::exchange(refused, true)) return Answer(403);
@@ -316,7 +316,7 @@ TEST_F(EngineTest, AsksAHostThatHasEnoughForFewerAtOnce) {
 }
 
 TEST_F(EngineTest, TakesARefusalThatStaysForTheFilesOwn) {
-  const std::string other = "https://a/other.bin";
+  const std::string other = "https://a/other";
   wire.serve(other, [](const auto&) { return Answer(403); });
   Answer slow(200);
   for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
