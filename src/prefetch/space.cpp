@@ -10,9 +10,12 @@ namespace {
 
 SpaceCheck::Place look_at_disk(const std::string& directory) {
   const auto info = posix::stat(posix::existing_part(directory));
+  // A mount of rclone says that none of its inodes is free, and makes files all the same. Where
+  // that is true the first file tells.
+  auto files = posix::free_files(directory);
+  if (files == 0) files.reset();
   return {posix::free_bytes(directory),
-          info && *info ? std::to_string((*info)->device) : std::string(),
-          posix::free_files(directory)};
+          info && *info ? std::to_string((*info)->device) : std::string(), files};
 }
 
 }  // namespace
