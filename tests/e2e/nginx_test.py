@@ -60,14 +60,14 @@ class Nginx(harness.EndToEnd):
         return self.fvp("ensure", self.url + path, "--name", "x", "--retries", "0")
 
     def test_a_file_arrives_as_it_is_although_the_server_likes_to_compress(self):
-        data = self.put("a.pth", b"compressible " * 100_000)
+        data = self.put("a.pth", b"\0compressible " * 100_000)
         done = self.ensure("/a.pth")
         self.assert_ok(done)
         self.assertEqual(harness.Path(done.stdout.rstrip("\n")).read_bytes(), data)
 
     def test_an_empty_file_and_a_redirect(self):
-        self.put("empty.pth", b"")
-        done = self.ensure("/moved/empty.pth")
+        self.put("empty.txt", b"")
+        done = self.ensure("/moved/empty.txt")
         self.assert_ok(done)
         self.assertEqual(harness.Path(done.stdout.rstrip("\n")).read_bytes(), b"")
 
