@@ -396,7 +396,7 @@ namespace {
 
 // The folder on the way to `path` that may not be searched, or `path` itself.
 std::string denied_part(const std::string& path) {
-  const std::string real = real_path(path);
+  std::string real = real_path(path);
   for (std::size_t slash = real.find('/', 1); slash != std::string::npos;
        slash = real.find('/', slash + 1)) {
     std::string folder = real.substr(0, slash);
