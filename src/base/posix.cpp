@@ -840,6 +840,17 @@ Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset, std::span<std::b
   return static_cast<std::size_t>(length);
 }
 
+Result<std::size_t> read_fully_at(const Fd& fd, std::uint64_t offset, std::span<std::byte> data,
+                                  std::string_view path) {
+  std::size_t done = 0;
+  while (done < data.size()) {
+    FVP_TRY(const std::size_t some, read_at(fd, offset + done, data.subspan(done), path));
+    if (some == 0) break;
+    done += some;
+  }
+  return done;
+}
+
 Status truncate(const Fd& fd, std::uint64_t size, std::string_view path) {
   if (again([&] { return ::ftruncate(fd.get(), static_cast<off_t>(size)); }) != 0) {
     return fail(last_error("truncate", path));

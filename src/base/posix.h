@@ -163,6 +163,9 @@ void fit_directory(const std::string& path);
 
 [[nodiscard]] Status write_at(const Fd& fd, std::uint64_t offset, std::span<const std::byte> data,
                               std::string_view path);
+/// Reads `data.size()` bytes at `offset`; fewer only at the end of the file.
+[[nodiscard]] Result<std::size_t> read_fully_at(const Fd& fd, std::uint64_t offset,
+                                                std::span<std::byte> data, std::string_view path);
 /// Reads up to `data.size()` bytes at `offset`; 0 at the end.
 [[nodiscard]] Result<std::size_t> read_at(const Fd& fd, std::uint64_t offset,
                                           std::span<std::byte> data, std::string_view path);

@@ -1,8 +1,9 @@
 #include "base/printable.h"
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
+
+#include "base/utf8.h"
 
 namespace fvprefetch {
 namespace {
@@ -29,44 +30,6 @@ constexpr std::array kUnprintable = {
     Span{0xe0000, 0xe0fff},  // tags
 };
 
-struct Decoded {
-  char32_t character = 0;
-  std::size_t length = 1;  ///< bytes
-  bool valid = false;
-};
-
-// The character that `text`, which is not empty, begins with. UTF-8 as RFC 3629 has it: no longer
-// form than needed, nothing above U+10FFFF.
-Decoded decode(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {lead, 1, true};
-  std::size_t length = 0;
-  char32_t character = 0;
-  char32_t least = 0;
-  if ((lead & 0xe0U) == 0xc0) {
-    length = 2;
-    character = lead & 0x1fU;
-    least = 0x80;
-  } else if ((lead & 0xf0U) == 0xe0) {
-    length = 3;
-    character = lead & 0x0fU;
-    least = 0x800;
-  } else if ((lead & 0xf8U) == 0xf0) {
-    length = 4;
-    character = lead & 0x07U;
-    least = 0x10000;
-  }
-  if (length == 0 || length > text.size()) return {};
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80) return {};
-    character = (character << 6U) | (byte(i) & 0x3fU);
-  }
-  constexpr char32_t kMost = 0x10ffff;
-  if (character < least || character > kMost) return {};
-  return {character, length, true};
-}
-
 constexpr std::string_view kDigits = "0123456789abcdef";
 
 void append_hex(std::string& out, std::string_view bytes) {
@@ -88,7 +51,7 @@ std::string copy(std::string_view text, Escape escape) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const Decoded next = decode(text);
+    const Utf8Character next = decode_utf8(text);
     const std::string_view bytes = text.substr(0, next.length);
     if (next.valid && is_printable(next.character)) {
       out += bytes;
@@ -113,7 +76,7 @@ bool is_printable(char32_t character) {
 
 bool is_printable(std::string_view text) {
   while (!text.empty()) {
-    const Decoded next = decode(text);
+    const Utf8Character next = decode_utf8(text);
     if (!next.valid || !is_printable(next.character)) return false;
     text.remove_prefix(next.length);
   }
@@ -121,7 +84,7 @@ bool is_printable(std::string_view text) {
 }
 
 std::string escaped(std::string_view text) {
-  return copy(text, [](std::string& out, const Decoded& /*next*/, std::string_view bytes) {
+  return copy(text, [](std::string& out, const Utf8Character& /*next*/, std::string_view bytes) {
     if (bytes == "\n") {
       out += "\\n";
     } else if (bytes == "\t") {
@@ -133,7 +96,7 @@ std::string escaped(std::string_view text) {
 }
 
 std::string escaped_lines(std::string_view text) {
-  return copy(text, [](std::string& out, const Decoded& /*next*/, std::string_view bytes) {
+  return copy(text, [](std::string& out, const Utf8Character& /*next*/, std::string_view bytes) {
     if (bytes == "\n" || bytes == "\t") {
       out += bytes;
     } else {
@@ -143,7 +106,7 @@ std::string escaped_lines(std::string_view text) {
 }
 
 std::string escaped_json(std::string_view document) {
-  return copy(document, [](std::string& out, const Decoded& next, std::string_view bytes) {
+  return copy(document, [](std::string& out, const Utf8Character& next, std::string_view bytes) {
     constexpr char32_t kBeyond = 0x10000;
     if (!next.valid) {
       append_utf16(out, 0xfffd);  // the replacement character

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "base/ascii.h"
 #include "base/try.h"
 
 namespace fvprefetch {
@@ -30,13 +31,6 @@ bool set_url(const Handle& url, const std::string& text, unsigned flags) {
   // libcurl would stop at a NUL and judge another text than we were given.
   return url != nullptr && text.find('\0') == std::string::npos &&
          curl_url_set(url.get(), CURLUPART_URL, text.c_str(), flags) == CURLUE_OK;
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return text;
 }
 
 bool is_http(const std::string& scheme) {
@@ -70,6 +64,11 @@ Result<Url> parse_url(const std::string& text) {
   url.has_user =
       part(handle, CURLUPART_USER).has_value() || part(handle, CURLUPART_PASSWORD).has_value();
   return url;
+}
+
+std::string origin_of(const std::string& url) {
+  const auto parsed = parse_url(url);
+  return parsed ? parsed->origin() : std::string();
 }
 
 Result<std::string> resolve_reference(const std::string& base, const std::string& reference) {

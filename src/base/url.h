@@ -25,6 +25,9 @@ struct Url {
 /// kUsage when `text` is no absolute http(s) URL with a host.
 [[nodiscard]] Result<Url> parse_url(const std::string& text);
 
+/// The origin of an absolute http(s) URL, "" of anything else.
+[[nodiscard]] std::string origin_of(const std::string& url);
+
 /// RFC 3986 resolution of `reference` (a Location header) against `base`.
 [[nodiscard]] Result<std::string> resolve_reference(const std::string& base,
                                                     const std::string& reference);

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/little_endian.h"
 #include "base/printable.h"
 #include "base/try.h"
 #include "cache/unpack.h"
@@ -31,22 +32,14 @@ constexpr const char* kHint =
     "nothing of the archive was put in place; pin the right one by `sha256`, or ask whoever "
     "serves it";
 
-// Numbers of the format, which are little-endian.
-std::uint64_t number(std::string_view bytes, std::size_t at, std::size_t length) {
-  std::uint64_t value = 0;
-  for (std::size_t i = length; i-- > 0;) {
-    value = (value << 8U) | static_cast<unsigned char>(bytes[at + i]);
-  }
-  return value;
-}
 std::uint32_t two(std::string_view bytes, std::size_t at) {
-  return static_cast<std::uint32_t>(number(bytes, at, 2));
+  return static_cast<std::uint32_t>(little_endian(bytes, at, 2));
 }
 std::uint32_t four(std::string_view bytes, std::size_t at) {
-  return static_cast<std::uint32_t>(number(bytes, at, 4));
+  return static_cast<std::uint32_t>(little_endian(bytes, at, 4));
 }
 std::uint64_t eight(std::string_view bytes, std::size_t at) {
-  return number(bytes, at, 8);
+  return little_endian(bytes, at, 8);
 }
 
 struct Directory {
@@ -114,15 +107,9 @@ class ZipCheck {
   // `length` bytes, valid until the next call.
   Result<std::string_view> read(std::uint64_t at, std::size_t length) {
     buffer_.resize(std::max(buffer_.size(), length));
-    std::size_t done = 0;
-    while (done < length) {
-      FVP_TRY(const std::size_t some,
-              posix::read_at(
-                  file_, at + done,
-                  std::as_writable_bytes(std::span(buffer_).subspan(done, length - done)), name_));
-      if (some == 0) return refuse("it ends where more of it should come");
-      done += some;
-    }
+    const auto room = std::as_writable_bytes(std::span(buffer_).first(length));
+    FVP_TRY(const std::size_t some, posix::read_fully_at(file_, at, room, name_));
+    if (some < length) return refuse("it ends where more of it should come");
     return std::string_view(buffer_.data(), length);
   }
 

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/ascii.h"
 #include "base/environment.h"
 #include "base/try.h"
 
@@ -155,13 +156,10 @@ Applied rate(std::string_view value, std::optional<std::uint64_t>& target) {
 }
 
 Applied flag(std::string_view value, bool& target) {
-  std::string lower(value);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  if (lower == "1" || lower == "true" || lower == "yes" || lower == "on") {
+  const std::string word = lower(std::string(value));
+  if (word == "1" || word == "true" || word == "yes" || word == "on") {
     target = true;
-  } else if (lower == "0" || lower == "false" || lower == "no" || lower == "off") {
+  } else if (word == "0" || word == "false" || word == "no" || word == "off") {
     target = false;
   } else {
     return Refusal{fmt::format("`{}` is neither yes nor no", value), "give 1 or 0"};

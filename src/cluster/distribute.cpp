@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/little_endian.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "prefetch/session.h"
@@ -30,14 +31,6 @@ void append_le(std::string& out, std::uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) out.push_back(static_cast<char>((value >> (8 * i)) & 0xffU));
 }
 
-std::uint64_t read_le(std::string_view in, std::size_t at, std::size_t bytes) {
-  std::uint64_t value = 0;
-  for (std::size_t i = bytes; i-- > 0;) {
-    value = (value << 8U) | static_cast<unsigned char>(in[at + i]);
-  }
-  return value;
-}
-
 std::string to_wire(const Report& report) {
   const std::string json = to_json(report);
   std::string wire;
@@ -53,19 +46,19 @@ Result<Report> from_wire(std::string_view wire) {
     return fail(ErrorCode::kInternal, "rank 0 sent " + std::to_string(wire.size()) +
                                           " bytes where a report was expected");
   }
-  if (const auto version = read_le(wire, 0, 4); version != kVersion) {
+  if (const auto version = little_endian(wire, 0, 4); version != kVersion) {
     return fail(ErrorCode::kInternal,
                 "rank 0 speaks version " + std::to_string(version) +
                     " of the protocol, this rank " + std::to_string(kVersion),
                 "start the same fvprefetch on every node");
   }
   const std::string_view json = wire.substr(kHeaderBytes);
-  if (const auto length = read_le(wire, 8, 8); length != json.size()) {
+  if (const auto length = little_endian(wire, 8, 8); length != json.size()) {
     return fail(ErrorCode::kInternal, "rank 0's report has " + std::to_string(length) + " bytes, " +
                                           std::to_string(json.size()) + " arrived");
   }
   FVP_TRY(Report report, report_from_json(json));
-  if (const auto code = read_le(wire, 4, 4);
+  if (const auto code = little_endian(wire, 4, 4);
       code != static_cast<std::uint32_t>(exit_code(report.code()))) {
     return fail(ErrorCode::kInternal, "rank 0's report disagrees with its header on the exit code");
   }

@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/little_endian.h"
 #include "base/try.h"
+#include "prefetch/space.h"
 
 namespace fvprefetch {
 namespace {
@@ -16,20 +18,6 @@ using Fault = Result<std::string>;
 std::string cut_short(std::string_view format, std::uint64_t told, std::uint64_t size) {
   return "is cut short: its " + std::string(format) + " header tells of " + std::to_string(told) +
          " bytes, it has " + std::to_string(size);
-}
-
-/// Little-endian; `bytes` must have so many.
-std::uint64_t number_at(std::string_view bytes, std::size_t offset, std::size_t width) {
-  std::uint64_t value = 0;
-  for (std::size_t i = width; i > 0; --i) {
-    value = (value << 8U) | static_cast<unsigned char>(bytes[offset + i - 1]);
-  }
-  return value;
-}
-
-/// `a + b`, or the largest number where that is less.
-std::uint64_t sum(std::uint64_t a, std::uint64_t b) {
-  return b > UINT64_MAX - a ? UINT64_MAX : a + b;
 }
 
 std::uint64_t product(std::uint64_t a, std::uint64_t b) {
@@ -65,14 +53,14 @@ Fault zip_fault(const Contents& contents) {
   }
   if (!end) return std::string(kCut);
   std::uint64_t record = contents.size - tail.size() + *end;
-  std::uint64_t entries = number_at(tail, *end + 10, 2);
-  std::uint64_t length = number_at(tail, *end + 12, 4);
-  std::uint64_t offset = number_at(tail, *end + 16, 4);
+  std::uint64_t entries = little_endian(tail, *end + 10, 2);
+  std::uint64_t length = little_endian(tail, *end + 12, 4);
+  std::uint64_t offset = little_endian(tail, *end + 16, 4);
   const bool is_zip64 = entries == 0xFFFF || length == 0xFFFFFFFF || offset == 0xFFFFFFFF;
   if (is_zip64 && record >= kZip64Locator) {
     FVP_TRY(const std::string locator, contents.read(record - kZip64Locator, kZip64Locator));
     if (locator.size() == kZip64Locator && locator.starts_with("PK\x06\x07")) {
-      const std::uint64_t at = number_at(locator, 8, 8);
+      const std::uint64_t at = little_endian(locator, 8, 8);
       if (at > record - kZip64Locator)
         return std::string("is cut: its zip end record leads out of it");
       FVP_TRY(const std::string big, contents.read(at, kZip64End));
@@ -80,9 +68,9 @@ Fault zip_fault(const Contents& contents) {
         return std::string("is no whole zip archive: its end record is damaged");
       }
       record = at;
-      entries = number_at(big, 32, 8);
-      length = number_at(big, 40, 8);
-      offset = number_at(big, 48, 8);
+      entries = little_endian(big, 32, 8);
+      length = little_endian(big, 40, 8);
+      offset = little_endian(big, 48, 8);
     }
   }
   // The directory ends where the record begins; something may stand in front of the archive.
@@ -158,7 +146,7 @@ Fault safetensors_fault(const Contents& contents, std::string_view front) {
   constexpr std::uint64_t kLongestRead = 16U << 20U;  // of what is parsed here
   const std::string no_format = "is no safetensors file: it has no header";
   if (front.size() <= kLength || front[kLength] != '{') return no_format;
-  const std::uint64_t length = number_at(front, 0, kLength);
+  const std::uint64_t length = little_endian(front, 0, kLength);
   if (length > kLongest) return no_format;
   if (length > contents.size - kLength) {
     return cut_short("safetensors", kLength + length, contents.size);
@@ -169,7 +157,7 @@ Fault safetensors_fault(const Contents& contents, std::string_view front) {
   if (header.size() != length || !nlohmann::json::sax_parse(header, &offsets)) {
     return std::string("is no safetensors file: its header cannot be read");
   }
-  const std::uint64_t told = sum(kLength + length, offsets.end());
+  const std::uint64_t told = add_sizes(kLength + length, offsets.end());
   if (told > contents.size) return cut_short("safetensors", told, contents.size);
   if (told < contents.size) {
     return "is longer than its safetensors header tells: " + std::to_string(told) +
@@ -195,7 +183,7 @@ Fault hdf5_fault(const Contents& contents, std::uint64_t at) {
   const std::size_t addresses = version == 0 ? 24 : version == 1 ? 28 : 12;
   const std::size_t end_at = addresses + 2 * width;
   if (block.size() < end_at + width) return std::string("is cut short: it ends in its HDF5 header");
-  const std::uint64_t end = number_at(block, end_at, width);
+  const std::uint64_t end = little_endian(block, end_at, width);
   const bool undefined = end == (width == 8 ? UINT64_MAX : 0xFFFFFFFF);
   if (!undefined && end > contents.size) return cut_short("HDF5", end, contents.size);
   return std::string();
@@ -261,14 +249,14 @@ Fault npy_fault(const Contents& contents, std::string_view front) {
   const std::string in_header = "is cut short: it ends in its NumPy header";
   if (front.size() < 12) return in_header;
   const std::size_t width = front[6] == 1 ? 2 : 4;
-  const std::uint64_t begin = 8 + width + number_at(front, 8, width);
+  const std::uint64_t begin = 8 + width + little_endian(front, 8, width);
   if (begin > contents.size) return in_header;
   constexpr std::uint64_t kLongest = 64U << 10U;
   if (begin > kLongest) return std::string();
   FVP_TRY(const std::string header, contents.read(0, static_cast<std::size_t>(begin)));
   const auto bytes = npy_bytes(header);
   if (!bytes) return std::string();
-  const std::uint64_t told = sum(begin, *bytes);
+  const std::uint64_t told = add_sizes(begin, *bytes);
   return told > contents.size ? cut_short("NumPy", told, contents.size) : std::string();
 }
 

@@ -57,14 +57,8 @@ Glance glance(const std::string& path, const Asked& asked) {
   contents.size = file->info.size;
   contents.read = [&](std::uint64_t offset, std::size_t length) -> Result<std::string> {
     std::string bytes(length, '\0');
-    std::size_t there = 0;
-    while (there < length) {
-      FVP_TRY(const std::size_t count,
-              posix::read_at(file->fd, offset + there,
-                             std::as_writable_bytes(std::span(bytes)).subspan(there), path));
-      if (count == 0) break;
-      there += count;
-    }
+    FVP_TRY(const std::size_t there,
+            posix::read_fully_at(file->fd, offset, std::as_writable_bytes(std::span(bytes)), path));
     bytes.resize(there);
     return bytes;
   };

@@ -5,16 +5,13 @@
 #include <numeric>
 #include <vector>
 
+#include "base/ascii.h"
 #include "base/printable.h"
 
 namespace fvprefetch {
 namespace {
 
 constexpr std::size_t kLongest = 120;  // bytes of foreign text in one message
-
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
 
 bool is_continuation(char c) {
   return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;

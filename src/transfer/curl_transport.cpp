@@ -17,6 +17,7 @@
 #include <system_error>
 #include <vector>
 
+#include "base/ascii.h"
 #include "base/posix.h"
 #include "transfer/rate_bucket.h"
 
@@ -149,14 +150,6 @@ std::string_view trim(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
 }
 
-std::string lower(std::string_view text) {
-  std::string low(text);
-  for (char& c : low) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return low;
-}
-
 // Assembles a ResponseHead from the lines that libcurl hands over one by one.
 class HeadParser {
  public:
@@ -173,7 +166,8 @@ class HeadParser {
     } else if ((line.front() == ' ' || line.front() == '\t') && !head.headers.empty()) {
       head.headers.back().second.append(" ").append(trim(line));  // an old-style folded value
     } else if (const std::size_t colon = line.find(':'); colon != std::string_view::npos) {
-      head.headers.emplace_back(lower(trim(line.substr(0, colon))), trim(line.substr(colon + 1)));
+      head.headers.emplace_back(lower(std::string(trim(line.substr(0, colon)))),
+                                trim(line.substr(colon + 1)));
     }
     return Line::kMore;
   }

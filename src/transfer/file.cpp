@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/ascii.h"
 #include "base/digest.h"
 #include "base/posix.h"
 #include "base/url.h"
@@ -75,22 +76,8 @@ std::optional<ContentRange> content_range(std::string_view text) {
   return ContentRange{*first, *last, number(total)};
 }
 
-std::string origin_of(const std::string& address) {
-  const auto url = parse_url(address);
-  return url ? url->origin() : address;
-}
-
 bool is_all(const ContentRange& range) {
   return range.first == 0 && range.total == range.last + 1;
-}
-
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return lower(c); });
-  return text;
 }
 
 // A file of this name is in this coding by itself: stock servers send x.tar.gz with

@@ -13,11 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-std::string origin_of(const std::string& url) {
-  const auto parsed = parse_url(url);
-  return parsed ? parsed->origin() : std::string();
-}
-
 class ObedientTransport final : public Transport {
  public:
   ObedientTransport(Transport& inner, Clock& clock, Clock::TimePoint deadline, std::mt19937& random)

@@ -7,14 +7,14 @@
 #include <optional>
 #include <span>
 
+#include "base/ascii.h"
+#include "base/printable.h"
+#include "base/utf8.h"
+
 namespace fvprefetch {
 namespace {
 
 constexpr std::string_view kSpace = " \t\r\n\f\v";
-
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
 
 // `prefix` is lower case.
 bool begins_with(std::string_view text, std::string_view prefix) {
@@ -56,23 +56,10 @@ void append_utf8(std::string& text, std::uint32_t c) {
 
 // The next character of UTF-8, taken from `text`; nullopt where it is not UTF-8, or cut there.
 std::optional<std::uint32_t> next_utf8(std::string_view& text) {
-  const auto byte = [&text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  std::size_t length = 1;
-  std::uint32_t c = first;
-  if (first >= 0x80) {
-    length = first >= 0xF0 && first < 0xF8 ? 4 : first >= 0xE0 ? 3 : first >= 0xC2 ? 2 : 0;
-    if (length == 0 || first >= 0xF8 || text.size() < length) return std::nullopt;
-    c = first & (0xFFU >> (length + 1));
-    for (std::size_t i = 1; i < length; ++i) {
-      if ((byte(i) & 0xC0U) != 0x80U) return std::nullopt;
-      c = (c << 6U) | (byte(i) & 0x3FU);
-    }
-    constexpr std::array<std::uint32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};
-    if (c < kLeast[length] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) return std::nullopt;
-  }
-  text.remove_prefix(length);
-  return c;
+  const Utf8Character next = decode_utf8(text);
+  if (!next.valid || (next.character >= 0xD800 && next.character < 0xE000)) return std::nullopt;
+  text.remove_prefix(next.length);
+  return next.character;
 }
 
 // A letter of several bytes that ends too early.
@@ -340,12 +327,7 @@ std::string quoted(std::string_view text) {
     } else {
       if (blank) out += ' ';
       blank = false;
-      // C1 controls, marks that change the direction, separators and marks of byte order.
-      const bool shown = c && !is_control(*c) && *c != 0x1b && !(*c >= 0x80 && *c < 0xA0) &&
-                         *c != 0x61C && !(*c >= 0x200B && *c <= 0x200F) &&
-                         !(*c >= 0x2028 && *c <= 0x202E) && !(*c >= 0x2060 && *c <= 0x206F) &&
-                         *c != 0xFEFF && *c != 0xAD;
-      if (shown) {
+      if (c && is_printable(static_cast<char32_t>(*c))) {
         append_utf8(out, *c);
       } else {
         out += '?';
@@ -365,7 +347,8 @@ std::string telling_suffix(std::string_view path, std::string_view address) {
   if (!wanted_by(suffix)) suffix = suffix_of(without_query(address));
   std::string telling;
   if (wanted_by(suffix))
-    std::transform(suffix.begin(), suffix.end(), std::back_inserter(telling), lower);
+    std::transform(suffix.begin(), suffix.end(), std::back_inserter(telling),
+                   [](char c) { return lower(c); });
   return telling;
 }
 

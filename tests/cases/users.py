@@ -4,7 +4,6 @@ their primary group with them.
 
 import os
 import stat
-import subprocess
 
 import cases
 from cases import harness
@@ -41,17 +40,7 @@ class Users(cases.Cases):
 
     def start_as(self, user, *args, umask=0o022):
         """As start(), by `user`."""
-        process = subprocess.Popen(
-            [*self.words(user, umask), self.command(), *map(str, args)],
-            env=self.env, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-
-        def end():
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-        self.addCleanup(end)
-        return process
+        return self.start_command([*self.words(user, umask), self.command(), *args])
 
     def writable_for(self, user, *folders):
         """What of them `user` may write to, but for lock files, which all may lock."""

@@ -235,8 +235,11 @@ class EndToEnd(unittest.TestCase):
 
     def start(self, *args, env=None, **kwargs):
         """In the background; killed at the end of the test when still there."""
+        return self.start_command([self.command(), *args], env, **kwargs)
+
+    def start_command(self, argv, env=None, **kwargs):
         process = subprocess.Popen(
-            [self.command(), *map(str, args)],
+            [str(a) for a in argv],
             env={**self.env, **(env or {})},
             cwd=self.dir,
             stdout=subprocess.PIPE,

@@ -65,6 +65,18 @@ class EngineTest : public ::testing::Test {
 
   void make_engine() { engine.emplace(*transport, clock, options, random); }
 
+  // Two downloads, of kA and then of `other`, which is asked for while the first one comes.
+  void add_one_that_takes_a_while_and(const std::string& other) {
+    Answer slow(200);
+    for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
+    wire.on(kA, slow);
+    make_engine();
+    engine->add(download());
+    Download second = download({other});
+    second.partial += "2";
+    engine->add(std::move(second));
+  }
+
   // Works until one download is finished.
   Finished finish() {
     for (int turns = 0; turns < 1000; ++turns) {
@@ -299,14 +311,7 @@ TEST_F(EngineTest, AsksAHostThatHasEnoughForFewerAtOnce) {
     if (!std::exchange(refused, true)) return Answer(403);
     return Answer::whole(kText);
   });
-  Answer slow(200);
-  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
-  wire.on(kA, slow);
-  make_engine();
-  engine->add(download());
-  Download second = download({other});
-  second.partial += "2";
-  engine->add(std::move(second));
+  add_one_that_takes_a_while_and(other);
   ASSERT_TRUE(IsOk(finish().result));
   ASSERT_EQ(wire.sent().size(), 2U);  // not asked again while the first one ran
   ASSERT_TRUE(IsOk(finish().result));
@@ -318,14 +323,7 @@ TEST_F(EngineTest, AsksAHostThatHasEnoughForFewerAtOnce) {
 TEST_F(EngineTest, TakesARefusalThatStaysForTheFilesOwn) {
   const std::string other = "https://a/other";
   wire.serve(other, [](const auto&) { return Answer(403); });
-  Answer slow(200);
-  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
-  wire.on(kA, slow);
-  make_engine();
-  engine->add(download());
-  Download second = download({other});
-  second.partial += "2";
-  engine->add(std::move(second));
+  add_one_that_takes_a_while_and(other);
   ASSERT_TRUE(IsOk(finish().result));
   EXPECT_TRUE(FailsWith(finish().result, ErrorCode::kAccess));
   EXPECT_EQ(wire.sent().size(), 5U);
