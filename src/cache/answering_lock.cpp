@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/try.h"
-#include "base/within.h"
 #include "cache/lock.h"
 
 namespace fvprefetch {
@@ -15,6 +14,9 @@ namespace {
 
 using Held = std::unique_ptr<HeldLock>;
 using std::chrono::milliseconds;
+
+// To say who holds it takes a look at the file system, too: not in shorter waits, nor more often.
+constexpr milliseconds kWorthDescribing{1'000};
 
 // Shared with the thread, which may outlive the lock.
 struct Shared {
@@ -30,6 +32,8 @@ struct Shared {
   std::optional<Result<Held>> result;  // under mutex
   std::uint64_t progress = 0;          // under mutex, as are the others
   std::string kind;
+  std::string holder;  // as last seen; empty: not seen yet
+  Clock::TimePoint describe_after = Clock::TimePoint::clock::now() + kWorthDescribing;  // real time
 };
 
 void call(const std::shared_ptr<Shared>& shared) noexcept {
@@ -42,7 +46,14 @@ void call(const std::shared_ptr<Shared>& shared) noexcept {
   const std::lock_guard using_lock(shared->using_lock);
   const std::uint64_t progress = shared->lock->holder_progress();
   std::string kind = shared->lock->kind();
+  const bool held_by_other = result && !*result;
+  const bool describe = held_by_other && Clock::TimePoint::clock::now() >= shared->describe_after;
+  std::string holder = describe ? shared->lock->describe_holder() : "";
   const std::unique_lock guard(shared->mutex);
+  if (describe) {
+    shared->holder = std::move(holder);
+    shared->describe_after = Clock::TimePoint::clock::now() + kWorthDescribing;
+  }
   shared->under_way = false;
   shared->progress = progress;
   shared->kind = std::move(kind);
@@ -79,7 +90,7 @@ class AnsweringLock final : public Lock {
     if (direct_) return shared_->lock->try_acquire();
     if (!is_under_way() && shared_->calls->answers_at_once(shared_->directory)) {
       const std::unique_lock using_lock(shared_->using_lock, std::try_to_lock);
-      if (using_lock) {  // else one that describes is still at it
+      if (using_lock) {  // else the thread has not ended yet
         direct_ = true;
         return shared_->lock->try_acquire();
       }
@@ -116,14 +127,14 @@ class AnsweringLock final : public Lock {
 
   [[nodiscard]] std::string describe_holder() const override {
     if (direct_) return shared_->lock->describe_holder();
-    if (!is_under_way()) {
-      auto told = within(kToDescribe, [shared = shared_] {
-        const std::lock_guard using_lock(shared->using_lock);
-        return shared->lock->describe_holder();
-      });
-      if (told) return *std::move(told);
-    }
+    const std::lock_guard guard(shared_->mutex);
+    if (!shared_->holder.empty()) return shared_->holder;
     return "an unknown holder: the file system of " + shared_->directory + " does not answer";
+  }
+  [[nodiscard]] bool knows_holder() const override {
+    if (direct_) return shared_->lock->knows_holder();
+    const std::lock_guard guard(shared_->mutex);
+    return !shared_->holder.empty();
   }
   [[nodiscard]] std::uint64_t holder_progress() const override {
     if (direct_) return shared_->lock->holder_progress();
@@ -137,8 +148,6 @@ class AnsweringLock final : public Lock {
   }
 
  private:
-  static constexpr milliseconds kToDescribe{1'000};
-
   [[nodiscard]] bool is_under_way() const {
     const std::lock_guard guard(shared_->mutex);
     return shared_->under_way || shared_->result;

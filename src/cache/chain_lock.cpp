@@ -83,6 +83,9 @@ class Chain final : public Lock {
   [[nodiscard]] std::string describe_holder() const override {
     return parts_[next_ < parts_.size() ? next_ : 0].lock->describe_holder();
   }
+  [[nodiscard]] bool knows_holder() const override {
+    return parts_[next_ < parts_.size() ? next_ : 0].lock->knows_holder();
+  }
   [[nodiscard]] std::uint64_t holder_progress() const override {
     return next_ < parts_.size() ? parts_[next_].lock->holder_progress() : 0;
   }

@@ -9,6 +9,7 @@ namespace {
 
 // A wait that is over before a person would wonder is not worth a line.
 constexpr std::chrono::seconds kFirstSay{2};
+constexpr std::chrono::seconds kFirstSayOfNobody{10};
 constexpr std::chrono::microseconds kShortestInterval{1'000};
 constexpr std::chrono::microseconds kLongestInterval{1'000'000};
 // Whoever waits finds out at the latest after this part of the wait more.
@@ -32,7 +33,7 @@ LockWait::LockWait(Limits limits, Clock::TimePoint now)
       next_say_(now + kFirstSay),
       random_(std::random_device{}()) {}
 
-LockWait::Step LockWait::step(Clock::TimePoint now, std::uint64_t holder_bytes) {
+LockWait::Step LockWait::step(Clock::TimePoint now, std::uint64_t holder_bytes, bool knows_holder) {
   // Fewer bytes are progress as well: another holder, or an attempt begun anew.
   if (holder_bytes != holder_bytes_) last_progress_ = now;
   holder_bytes_ = holder_bytes;
@@ -43,7 +44,7 @@ LockWait::Step LockWait::step(Clock::TimePoint now, std::uint64_t holder_bytes) 
 
   Step step;
   step.timed_out = used >= allowed;
-  step.say = now >= next_say_;
+  step.say = now >= next_say_ && (knows_holder || now >= begin_ + kFirstSayOfNobody);
   if (step.say) next_say_ = now + limits_.say_every;
 
   const auto interval = std::clamp(

@@ -62,6 +62,8 @@ class Lock {
   [[nodiscard]] virtual Result<std::unique_ptr<HeldLock>> try_acquire() = 0;
   /// Who holds it, as far as can be told from here; never empty ("another program (...)").
   [[nodiscard]] virtual std::string describe_holder() const = 0;
+  /// False while no try has shown yet who that could be; describe_holder() says why. Never blocks.
+  [[nodiscard]] virtual bool knows_holder() const { return true; }
   /// Changes while the holder gets on, as far as the lock tells.
   [[nodiscard]] virtual std::uint64_t holder_progress() const { return 0; }
   /// "flock", "lease"; of a chain the parts that work, "flock+lease", as far as that is known.
@@ -130,7 +132,9 @@ class LockWait {
   LockWait(Limits limits, Clock::TimePoint now);
   /// Call after each failed try, with what can be seen of the holder's download: any change is
   /// progress.
-  [[nodiscard]] Step step(Clock::TimePoint now, std::uint64_t holder_bytes);
+  /// While nobody `knows_holder`, the first line is worth waiting for a little longer.
+  [[nodiscard]] Step step(Clock::TimePoint now, std::uint64_t holder_bytes,
+                          bool knows_holder = true);
   [[nodiscard]] std::chrono::milliseconds waited(Clock::TimePoint now) const;
 
  private:

@@ -122,7 +122,8 @@ Result<std::unique_ptr<HeldLock>> Depot::keep_others_out(const StopCheck& must_s
       return held;
     }
     if (auto stop = must_stop ? must_stop() : std::nullopt) return fail(*std::move(stop));
-    const LockWait::Step step = wait.step(session_->clock().now(), lock->holder_progress());
+    const LockWait::Step step =
+        wait.step(session_->clock().now(), lock->holder_progress(), lock->knows_holder());
     if (step.timed_out) {
       return fail(ErrorCode::kLockTimeout, "waited for " + lock->describe_holder() +
                                                ", which copies to " + cargo_.place.eval_cache);

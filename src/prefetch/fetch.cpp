@@ -332,7 +332,8 @@ class FetchLoop {
       if (std::exchange(guard.progress, progress) != progress) ++progress_seen_;
     }
     const LockWait::Step step =
-        guard.wait->step(now, guard.tells ? guard.progress : progress_seen_ + files_done_);
+        guard.wait->step(now, guard.tells ? guard.progress : progress_seen_ + files_done_,
+                         guard.lock->knows_holder());
     guard.next_try = step.next_try;
     if (!(step.say && guard.tells) && !step.timed_out) return;
     const std::string holder = guard.lock->describe_holder();

@@ -171,7 +171,7 @@ Status StepMeeting::wait() {
     wait_.emplace(limits, now);
   }
   const std::uint64_t progress = lease_->holder_progress();
-  const LockWait::Step step = wait_->step(now, progress);
+  const LockWait::Step step = wait_->step(now, progress, !is_led() || lease_->knows_holder());
   if (step.say || step.timed_out) {
     const std::chrono::milliseconds waited = wait_->waited(now);
     if (!is_led() && !step.timed_out) {

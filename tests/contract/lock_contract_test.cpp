@@ -22,6 +22,7 @@
 #include <list>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -543,6 +544,27 @@ TEST(Answering, CallThatHangsDoesNotHoldUpItsCaller) {
   EXPECT_NE(lock->describe_holder().find("/nowhere"), std::string::npos) << lock->describe_holder();
   hang->end();
   EXPECT_NE(*acquire(*lock), nullptr);
+}
+
+TEST(Answering, WhoHeldItWhenLastSeenIsSaidOfACallThatHangs) {
+  const auto hang = std::make_shared<Hang>();
+  const auto answers = std::make_shared<std::atomic<bool>>(true);
+  const auto calls = std::make_shared<FlockCalls>(
+      FlockCalls::Habits{.patience = milliseconds(1'000'000), .may_queue = false, .wake = nullptr});
+  const auto lock = make_answering(
+      std::make_unique<Scripted>([=] { return *answers ? false : (*hang)(); }), "/nowhere", calls);
+  EXPECT_FALSE(lock->knows_holder());
+  // A wait of more than a moment, whose tries say who holds it.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!lock->knows_holder() && std::chrono::steady_clock::now() < end) {
+    EXPECT_EQ(*lock->try_acquire(), nullptr);
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  *answers = false;
+  EXPECT_EQ(*lock->try_acquire(), nullptr);
+  EXPECT_TRUE(lock->knows_holder());
+  EXPECT_EQ(lock->describe_holder(), "another");
+  hang->end();
 }
 
 TEST(Answering, CallThatGoesOnHangingIsALockThatDoesNotWork) {

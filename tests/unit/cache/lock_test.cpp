@@ -49,11 +49,14 @@ class Wait {
  public:
   explicit Wait(LockWait::Limits limits = {}) : wait_(limits, clock_.now()) {}
 
-  LockWait::Step step(std::uint64_t bytes = 0) { return wait_.step(clock_.now(), bytes); }
+  LockWait::Step step(std::uint64_t bytes = 0, bool knows_holder = true) {
+    return wait_.step(clock_.now(), bytes, knows_holder);
+  }
   LockWait::Step step_after(FakeClock::TimePoint::duration by, std::uint64_t bytes = 0) {
     clock_.advance(by);
     return step(bytes);
   }
+  void advance(FakeClock::TimePoint::duration by) { clock_.advance(by); }
   [[nodiscard]] std::chrono::milliseconds waited() const { return wait_.waited(clock_.now()); }
   [[nodiscard]] FakeClock::TimePoint now() const { return clock_.now(); }
 
@@ -108,6 +111,23 @@ TEST(LockWait, SaysItAfterTwoSecondsAndThenOnceAMinute) {
   EXPECT_FALSE(wait.step().say);
   EXPECT_FALSE(wait.step_after(59s).say);
   EXPECT_TRUE(wait.step_after(1s).say);
+}
+
+TEST(LockWait, SaysItLaterWhileNobodyKnowsTheHolder) {
+  Wait wait;
+  wait.advance(2s);
+  EXPECT_FALSE(wait.step(0, false).say);
+  EXPECT_TRUE(wait.step(0, true).say);
+}
+
+TEST(LockWait, SaysAfterTenSecondsThatTheHolderIsNotKnown) {
+  Wait wait;
+  wait.advance(9'999ms);
+  EXPECT_FALSE(wait.step(0, false).say);
+  wait.advance(1ms);
+  EXPECT_TRUE(wait.step(0, false).say);
+  wait.advance(59s);
+  EXPECT_FALSE(wait.step(0, true).say);
 }
 
 TEST(LockWait, SaysItAsOftenAsItIsTold) {
