@@ -19,6 +19,12 @@ PROMISED = 5  # seconds
 RANKS = 2
 GIVES_UP = 30  # seconds until a rank that goes on is killed: it has failed already, and must not go on for minutes
 ANSWER_BYTES_PER_SECOND = 5
+SEES_OLD = f"""
+export SLURM_NODEID={harness.RANK}
+if [ $SLURM_NODEID != 0 ]; then mount --bind "$1" "$2" || exit 99; fi
+shift 2
+exec "$@"
+"""
 
 
 class Signals(harness.EndToEnd):
@@ -31,12 +37,14 @@ class Signals(harness.EndToEnd):
         self.repository = [{"name": "model", "source": "org/model"}]
         self.job = None
 
-    def begin(self, *args, env=None, stdin=subprocess.DEVNULL):
+    def begin(self, *args, env=None, stdin=subprocess.DEVNULL, before=()):
+        """`before`: what to put before a rank's command, and its wrapper's."""
         codes, wrapper = self.recording()
         self.codes = codes
         log = open(codes / "stderr", "w")
         self.addCleanup(log.close)
-        self.job = subprocess.Popen([harness.MPIEXEC, "-n", str(RANKS), *wrapper, self.command(), *map(str, args)],
+        self.job = subprocess.Popen([harness.MPIEXEC, "-n", str(RANKS), *map(str, before), *wrapper,
+                                     self.command(), *map(str, args)],
                                     env={**self.env, **(env or {})}, cwd=self.dir, stdin=stdin, stdout=log, stderr=log)
         self.addCleanup(self.end)
         for rank in range(RANKS):
@@ -216,14 +224,14 @@ class Signals(harness.EndToEnd):
 
     def test_visibility(self):
         def begin():
-            # The links of a snapshot are relative, and lead nowhere from elsewhere.
-            elsewhere = self.dir / "elsewhere/deeper/still/snapshots"
-            elsewhere.mkdir(parents=True)
-            repository = self.hf_cache / "models--org--model"
-            repository.mkdir(parents=True)
-            (repository / "snapshots").symlink_to(elsewhere)
-            self.begin(self.manifest(self.repository), "--visible-timeout", "5m")
-            self.until("the snapshot", lambda: any((p / "config.json").is_symlink() for p in elsewhere.iterdir()))
+            # Rank 1 sees an old state of this one folder, as with a file system that caches names.
+            now = self.hf_cache / "models--org--model/snapshots"
+            old = self.dir / "old"
+            now.mkdir(parents=True)
+            old.mkdir()
+            self.begin(self.manifest(self.repository), "--visible-timeout", "5m",
+                       before=["unshare", "-m", "bash", "-c", SEES_OLD, "bash", old, now])
+            self.until("the snapshot", lambda: any((p / "config.json").is_symlink() for p in now.iterdir()))
 
         self.check("waiting for visibility", begin)
 
