@@ -238,7 +238,7 @@ class ZipCheck {
   // Its text is the member's data. One that is too long is refused where links are made.
   Status check_link(const Member& member, std::uint64_t data) {
     if (member.size >= PATH_MAX) return {};
-    constexpr std::uint64_t kMostPacked = 2 * PATH_MAX;
+    constexpr std::uint64_t kMostPacked = std::uint64_t{2} * PATH_MAX;
     constexpr std::uint32_t kStored = 0;
     constexpr std::uint32_t kDeflated = 8;
     const bool known = member.method == kStored || member.method == kDeflated;
