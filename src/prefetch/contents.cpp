@@ -144,7 +144,7 @@ Fault safetensors_fault(const Contents& contents, std::string_view front) {
   constexpr std::size_t kLength = 8;
   constexpr std::uint64_t kLongest = 100'000'000;     // the format's own limit
   constexpr std::uint64_t kLongestRead = 16U << 20U;  // of what is parsed here
-  const std::string no_format = "is no safetensors file: it has no header";
+  std::string no_format = "is no safetensors file: it has no header";
   if (front.size() <= kLength || front[kLength] != '{') return no_format;
   const std::uint64_t length = little_endian(front, 0, kLength);
   if (length > kLongest) return no_format;
@@ -246,7 +246,7 @@ std::optional<std::uint64_t> npy_bytes(std::string_view header) {
 
 Fault npy_fault(const Contents& contents, std::string_view front) {
   if (!front.starts_with("\x93NUMPY")) return std::string("is no NumPy array");
-  const std::string in_header = "is cut short: it ends in its NumPy header";
+  std::string in_header = "is cut short: it ends in its NumPy header";
   if (front.size() < 12) return in_header;
   const std::size_t width = front[6] == 1 ? 2 : 4;
   const std::uint64_t begin = 8 + width + little_endian(front, 8, width);

@@ -184,7 +184,7 @@ Looked look(std::string role, std::string path, Store store, NodeTask task) {
 // `path` may ask the file system, too.
 template <typename Path>
 void examine_directory(ExaminedNode& node, const ExamineOptions& how, const std::string& role,
-                       Store store, Path path) {
+                       Store store, const Path& path) {
   auto looked =
       within(how.patience, [=, task = how.task] { return look(role, path(), store, task); });
   if (!looked) {

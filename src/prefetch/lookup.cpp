@@ -457,9 +457,6 @@ std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo&
   return fits ? receipt : std::nullopt;
 }
 
-namespace {
-
-/// What is looked at where no digest has to be made: nullopt when it is gone meanwhile.
 std::optional<std::string> url_fault(const UrlSource& source, const std::string& path) {
   Asked asked = asked_as(source.file.path, source.file.urls.front());
   // A checkpoint of a URL has at least a byte; what is asked for as text may have none.
@@ -468,6 +465,8 @@ std::optional<std::string> url_fault(const UrlSource& source, const std::string&
   if (seen.gone) return std::nullopt;
   return std::move(seen.fault);
 }
+
+namespace {
 
 /// By its bytes; nullopt: as judge_once().
 Result<std::optional<UrlVerdict>> judge_by_digest(const UrlSource& source, const UrlStore& store,
@@ -660,7 +659,7 @@ Result<Survey> ask_hub(const Source& source, const Survey& known, Session& sessi
   // Looked at first: who has a substitute need not be patient with a Hub that is away.
   const Result<Survey> cached = fall_back(hub, session, hashing);
   // No answer of the Hub would change that.
-  if (!cached && cached.error().code == ErrorCode::kPermission) return cached;
+  if (!cached && cached.error().code == ErrorCode::kPermission) return fail(cached.error());
   session.be_patient(!cached);
   Result<Survey> survey = ask(source, known, session, hashing);
   session.be_patient(true);

@@ -449,6 +449,7 @@ class Run : public FetchListener {
     if (const Status kept = keep(item); !kept) return fail_entry(index, kept.error());
     EntryReport& entry = item.report;
     warn_of_pointers(item);
+    warn_of_fault(item);
     entry.state = item.fetched_any ? EntryState::kFetched : EntryState::kHit;
     if (item.resumed_any) entry.state = EntryState::kResumed;
     entry.path = item.survey.path;
@@ -474,6 +475,17 @@ class Run : public FetchListener {
       item.report.warnings.push_back(warning_of_pointer(path));
       session_.emit(Warned{item.report.name, item.report.warnings.back()});
     }
+  }
+
+  /// What a server has is what was asked for, and may be broken there.
+  void warn_of_fault(Item& item) {
+    const auto* url = std::get_if<UrlSource>(&item.source);
+    if (url == nullptr || !item.fetched_any || url->is_archive() || url->file.digest) return;
+    const std::string fault = url_fault(*url, url->path()).value_or("");
+    if (fault.empty()) return;
+    item.report.warnings.push_back("the file at " + url->path() + " " + fault +
+                                   "; that is what the server has");
+    session_.emit(Warned{item.report.name, item.report.warnings.back()});
   }
 
   static std::string verified_by(const Item& item) {

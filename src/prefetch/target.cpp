@@ -209,6 +209,17 @@ std::uint64_t UrlTarget::partial_bytes() const {
 }
 
 Status UrlTarget::publish(Downloaded file, const std::string& partial) {
+  // Whatever ended the answer may have ended it too early.
+  if (!file.size_was_told && !source_.file.digest) {
+    const std::string fault = url_fault(source_, partial).value_or("");
+    if (!fault.empty()) {
+      (void)posix::remove_file(partial);  // best effort: it is private
+      return fail(ErrorCode::kIntegrity,
+                  redact(source_.file.urls.front()) + " sent " + std::to_string(file.size) +
+                      " bytes without telling how many there are, and what came " + fault,
+                  "try again; if it is right all the same, give its size or sha256 in a manifest");
+    }
+  }
   FVP_TRY(const posix::FileInfo published, store_.publish(std::move(file.fd), partial));
   return reveal(published, file.sha256);
 }

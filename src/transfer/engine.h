@@ -75,6 +75,7 @@ struct Downloaded {
   std::uint64_t requests = 0;
   std::uint64_t bytes_received = 0;  ///< over all attempts
   std::uint64_t resumed = 0;         ///< bytes that an earlier download had brought
+  bool size_was_told = true;         ///< else the end of the answer was taken for that of the file
   bool has_journal = false;          ///< one lies there, and tells of this file
 };
 

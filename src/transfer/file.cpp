@@ -501,6 +501,7 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
       // Only the end of a whole answer is the end of the file: a range may be shorter than asked.
       if (!stream.ranged_) {
         if (stream.piece_.end != kNoEnd) return wrong_size(stream.piece_.begin);
+        size_was_told_ = spec().size || total();
         partial_.set_total(stream.piece_.begin);
         return {};
       }
@@ -657,6 +658,7 @@ Downloaded File::hand_out() {
   downloaded.requests = requests_;
   downloaded.bytes_received = bytes_received_;
   downloaded.resumed = partial_.adopted();
+  downloaded.size_was_told = size_was_told_;
   downloaded.has_journal = partial_.recorded();
   return downloaded;
 }

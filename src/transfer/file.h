@@ -198,6 +198,7 @@ class File {
   ShareSizes shares_{4U << 20U, 1U << 20U};  // of each of several streams
   std::string led_to_;  // where address() leads, as long as nothing has failed there
   std::string sha256_;
+  bool size_was_told_ = true;
   std::string beginning_;       // the first bytes of the file, up to kSniffBytes
   std::string content_type_;    // of the answer that they came with
   std::uint64_t furthest_ = 0;  // bytes that were there when a stream's retries began anew

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import tarfile
+import zipfile
 
 import cases
 
@@ -172,6 +173,34 @@ class Impostors(cases.Cases):
         entry = {"name": "w.pth", "source": self.serve(b"Not found") + "/w.pth", "mirrors": [self.serve(weights) + "/w.pth"]}
         done = self.fvp(self.manifest([entry]))
         self.case("no checkpoint", "words from the first address only", "exit 0, whole", self.seen(done, self.eval_cache / "models/w.pth", weights))
+
+    def test_a_body_whose_end_nobody_told(self):
+        # Formats that say how long they are show whether the connection ended too early.
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr("archive/data.pkl", b"\x80\x02." * 500)
+        whole = data.getvalue()
+        plain = b"\x80\x02" + os.urandom(3000) + b"\0"
+        for how, told in (("ended with the connection", {"length": ""}), ("chunked", {"chunked": True})):
+            for case, body, name in (("cut zip", whole[:-100], "cut.pth"), ("cut to nothing", b"", "none.pth"),
+                                     ("cut safetensors", (500).to_bytes(8, "little") + b'{"a', "cut.safetensors")):
+                url = self.site(lambda asked: cases.Answer(200, {}, body, **told)).url
+                word = "is empty" if not body else "cut short"
+                self.refused("untold end", f"{case}, {how}", url + "/w", how[0] + name, word.removeprefix("is "))
+            for case, body, name in (("zip", whole, "whole.pth"), ("pickle", plain, "plain.pth")):
+                url = self.site(lambda asked: cases.Answer(200, {}, body, **told)).url
+                self.taken("untold end", f"whole {case}, {how}", url + "/w", how[0] + name, body)
+            # Who gives the size has told the end.
+            url = self.site(lambda asked: cases.Answer(200, {}, whole[:-100], **told)).url
+            name = how[0] + "size.pth"
+            done = self.fvp(self.manifest([{"name": name, "source": url + "/w", "size": len(whole) - 100}]))
+            self.case("untold end", f"cut zip with its size, {how}", "exit 0, whole",
+                      self.seen(done, self.eval_cache / "models" / name, whole[:-100]))
+        url = self.serve(whole[:-100])
+        self.taken("untold end", "cut zip that the server has", url + "/w", "has.pth", whole[:-100])
+        done, _ = self.ensure(url + "/w", "has2.pth")
+        self.case("untold end", "cut zip that the server has, warning", True,
+                  "warning" in done.stderr and "cut short" in done.stderr)
 
     def test_an_archive_that_is_one(self):
         entry = {"name": "code", "source": self.serve(archive(), HTML) + "/zip/refs/heads/main", "dest": "torch/hub/code", "unpack": True}
