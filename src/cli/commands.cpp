@@ -436,10 +436,10 @@ int inspect(const Invocation& call, Alone& alone) {
   }
   if (!manifest) return tell_plan(Plan{{}, manifest.error()}, call, console);
   const bool planning = call.command == Command::kPlan;
-  auto done = alone.run([manifest = *manifest, &options, planning]() -> Result<Plan> {
+  const auto done = alone.run([manifest = *manifest, &options, planning]() -> Result<Plan> {
     return planning ? plan(manifest, options) : status(manifest, options);
   });
-  return tell_plan(done ? *std::move(done) : Plan{{}, done.error()}, call, console);
+  return tell_plan(done ? *done : Plan{{}, done.error()}, call, console);
 }
 
 // Where `lock` writes; "-" is stdout.

@@ -47,7 +47,7 @@ Result<std::string> find_mpi_module(const EnvironmentLookup& env, const std::str
   if (const auto named = env ? env("FVPREFETCH_MPI_MODULE") : std::nullopt;
       named && !named->empty()) {
     // dlopen() searches the library path for a name without a slash.
-    const std::string path = named->find('/') == std::string::npos ? "./" + *named : *named;
+    std::string path = named->find('/') == std::string::npos ? "./" + *named : *named;
     if (posix::exists(path)) return path;
     return fail(ErrorCode::kLauncher,
                 "FVPREFETCH_MPI_MODULE names " + *named + ", which is not there",

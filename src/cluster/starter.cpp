@@ -106,7 +106,7 @@ bool is_mpi_library(std::string_view path) {
     // libmpi.so.40, libmpi_cray.so.12 and libmpich-3.so, but not libmpiwrapper_of_something.so
     const std::string_view rest = name.substr(library.size());
     return rest.starts_with(".so") || rest.starts_with("_cray") || rest.starts_with("_gnu") ||
-           rest.starts_with("_intel") || rest.starts_with("_nvidia") || rest.starts_with("-");
+           rest.starts_with("_intel") || rest.starts_with("_nvidia") || rest.starts_with('-');
   });
 }
 

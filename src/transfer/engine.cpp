@@ -332,7 +332,8 @@ struct Engine::Impl {
       file.at_most(static_cast<int>(file.streams().size()) - 1);
       return drop(file, stream);
     }
-    if (again && ++stream.retries <= options_.retries &&
+    if (again) ++stream.retries;
+    if (again && stream.retries <= options_.retries &&
         hold(id, stream, retry::delay(stream.retries, outcome.error.retry_after, random_),
              outcome.error)) {
       return;
