@@ -463,10 +463,13 @@ class LeaseLock final : public AwaitedLease {
       return take();
     }
     free_since_.reset();
-    if ((*now)->peek.info.link) {
-      return fail(ErrorCode::kInternal,
-                  "the lease " + path_ + " is a symbolic link, which is not followed",
-                  "remove it, when no fvprefetch made it");
+    const posix::FileInfo& there = (*now)->peek.info;
+    if (!there.regular && !there.directory) {
+      return fail(
+          ErrorCode::kPermission,
+          "the lease " + path_ + " is " +
+              (there.link ? "a symbolic link, which is not followed" : "not a regular file"),
+          "move it away: fvprefetch makes only files and folders there");
     }
     note(*std::move(*now));
     if (!is_dead() && !is_orphan_of_ours()) return nullptr;

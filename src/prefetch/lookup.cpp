@@ -468,6 +468,14 @@ std::optional<std::string> url_fault(const UrlSource& source, const std::string&
 
 namespace {
 
+/// Of a download into this place, whatever lies there now.
+std::optional<Receipt> receipt_of_fetch(const UrlStore& store) {
+  std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
+  const bool tells =
+      receipt && receipt->files.size() == 1 && !receipt->files.front().sha256.empty();
+  return tells ? receipt : std::nullopt;
+}
+
 /// By its bytes; nullopt: as judge_once().
 Result<std::optional<UrlVerdict>> judge_by_digest(const UrlSource& source, const UrlStore& store,
                                                   const StopCheck& must_stop, UrlVerdict verdict) {
@@ -498,8 +506,19 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   const std::optional<Receipt> receipt = url_receipt(store, info);
   const bool seen_before = receipt && receipt->files.front().sha256.empty();
   const bool vouched_for = receipt && !seen_before;
-  if (vouched_for && receipt->source_key != source_key(source)) {
-    verdict.why = "came from " + other_source(*receipt, source);
+  // Copied or touched since it was fetched: its receipt vouches for no byte, and is kept, since
+  // `verify` compares the bytes with it.
+  const std::optional<Receipt> earlier = receipt ? std::nullopt : receipt_of_fetch(store);
+  const bool has_its_size = earlier && earlier->files.front().size == info.size;
+  const Receipt* const fetched = vouched_for ? &*receipt : has_its_size ? &*earlier : nullptr;
+  if (earlier && !has_its_size && !source.file.digest &&
+      earlier->source_key == source_key(source)) {
+    verdict.why = "has " + std::to_string(info.size) + " bytes, and " +
+                  std::to_string(earlier->files.front().size) + " were fetched";
+    return verdict;
+  }
+  if (fetched != nullptr && fetched->source_key != source_key(source)) {
+    verdict.why = "came from " + other_source(*fetched, source);
     if (source.name_is_guessed && !how.refresh && !source.file.digest) {
       return fail(ErrorCode::kUsage,
                   "the file at " + store.paths().path() + " " + verdict.why + ", and the name `" +
@@ -536,7 +555,7 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
       verdict.why = *fault;
       return verdict;
     }
-    verdict.wants_receipt = !must_hash;
+    verdict.wants_receipt = !must_hash && !has_its_size;
   }
   if (must_hash && how.hashing == Hashing::kAllowed) {
     return judge_by_digest(source, store, must_stop, std::move(verdict));

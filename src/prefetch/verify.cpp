@@ -317,7 +317,8 @@ class Verifier {
         reading.jobs.push_back(job->second);
       }
       if (reading.jobs.empty()) {
-        decide(*check, *info, {});
+        const Status readable = posix::check_readable(check->location);
+        readable ? decide(*check, *info, {}) : give_up(*check, readable.error());
       } else {
         readings.push_back(std::move(reading));
       }

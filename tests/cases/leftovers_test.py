@@ -80,6 +80,9 @@ RIGHT = [
 ]
 
 
+OTHER = b"\x80\x02other" * 1000  # of the right one's size
+
+
 class Leftovers(cases.Cases):
     def lay(self, name, data, folder="models"):
         path = self.eval_cache / folder / name
@@ -102,6 +105,52 @@ class Leftovers(cases.Cases):
     def json(self, *args):
         done = self.fvp(*args, "--json")
         return done, json.loads(done.stdout)
+
+    # --- files that were fetched, and changed since -----------------------------------------------
+
+    def test_what_happened_to_a_fetched_file_since(self):
+        manifest = self.manifest([{"name": "w.pth", "source": self.hub.file_url("right")}])
+        self.assert_ok(self.fvp(manifest))
+        file = self.eval_cache / "models/w.pth"
+        [receipt] = (self.eval_cache / ".fvprefetch/receipts").iterdir()
+        first = json.loads(receipt.read_text())
+        for case, change, fetch, verify in (
+            ("touched", lambda: os.utime(file, (1, 1)), "exit 0, hit, whole", 0),
+            ("copied", lambda: file.write_bytes(self.right), "exit 0, hit, whole", 0),
+            # Found by its digest alone, which only verify makes.
+            ("replaced, same size", lambda: file.write_bytes(OTHER), "exit 0, hit, other bytes", 8),
+            ("replaced, another size", lambda: file.write_bytes(OTHER * 2), "exit 0, fetched, whole", 0),
+        ):
+            change()
+            for run in ("first", "second"):
+                done, report = self.json(manifest)
+                again = "exit 0, hit, whole" if "fetched" in fetch and run == "second" else fetch
+                seen = self.seen(done, file, self.right).replace(",", f", {report['entries'][0]['state']},")
+                self.case("fetched before", f"{case}, {run} run", again, seen)
+            self.case("fetched before", f"{case}, verify", verify, self.fvp("verify", manifest).returncode)
+            now = json.loads(receipt.read_text())
+            same = [(one["source"], one["files"][0]["sha256"]) for one in (first, now)]
+            self.case("fetched before", f"{case}, receipt", same[0], same[1])
+
+    def test_another_source_of_the_same_name(self):
+        self.hub.put("other/right", OTHER)
+        self.assert_ok(self.fvp("ensure", self.hub.file_url("right")))
+        os.utime(self.eval_cache / "models/right", (1, 1))
+        for run in ("first", "second"):
+            done = self.fvp("ensure", self.hub.file_url("right"))
+            self.case("fetched before", f"touched, ensure, {run} run", 0, done.returncode)
+        done = self.fvp("ensure", self.hub.file_url("right").replace("/files/", "/other/"))
+        self.case("fetched before", "touched, ensure of another source", 2, done.returncode)
+
+    def test_verify_of_a_file_that_may_not_be_read(self):
+        file = self.lay("closed.pth", WEIGHTS)
+        file.chmod(0o600)
+        os.chmod(self.dir, 0o755)
+        nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", self.command()]
+        done = self.run_command([*nobody, "verify", self.manifest(self.entries([("closed.pth",)]))],
+                                {"HOME": "/nonexistent", "TMPDIR": "/nonexistent"})  # fmt: skip
+        self.case("verify", "closed file of another", "exit 10, root named",
+                  f"exit {done.returncode}, {'root' if 'root' in done.stderr else 'nobody'} named")
 
     # --- URL files -------------------------------------------------------------------------------
 
