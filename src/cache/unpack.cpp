@@ -23,6 +23,7 @@
 #include "cache/decompress.h"
 #include "cache/layout.h"
 #include "cache/zip_check.h"
+#include "cache/zip_end.h"
 
 namespace fvprefetch {
 namespace {
@@ -133,7 +134,10 @@ class Reader {
       // By the directory at its end: read from the front, a zip that is cut short looks whole.
       ::archive_read_support_format_zip_seekable(reader);
       FVP_TRY(const posix::FileInfo info, posix::stat(file_, name_));
-      size_ = static_cast<la_int64_t>(info.size);
+      const auto some = [this](auto at, auto length) { return read_some(at, length); };
+      FVP_TRY(const ZipEnd end, find_zip_end(info.size, some));
+      // Of a zip without its comment: it looks for the end in the last 16 KiB only.
+      size_ = static_cast<la_int64_t>(end.comment > 0 ? end.comment : info.size);
       ::archive_read_set_skip_callback(reader, &Reader::skip);
       ::archive_read_set_seek_callback(reader, &Reader::seek);
     }
@@ -245,10 +249,15 @@ class Reader {
                 "look at what its address sends; leave out `unpack` if it is the file itself");
   }
 
-  [[nodiscard]] bool begins_as_zip() const {
-    std::array<char, 4> begin{};
-    const auto length = posix::read_at(file_, 0, std::as_writable_bytes(std::span(begin)), name_);
-    return std::string_view(begin.data(), length.value_or(0)) == "PK\x03\x04";
+  [[nodiscard]] bool begins_as_zip() const { return read_some(0, 4).value_or("") == "PK\x03\x04"; }
+
+  // Fewer than `length` at the end.
+  [[nodiscard]] Result<std::string> read_some(std::uint64_t at, std::size_t length) const {
+    std::string bytes(length, '\0');
+    const auto room = std::as_writable_bytes(std::span(bytes));
+    FVP_TRY(const std::size_t there, posix::read_fully_at(file_, at, room, name_));
+    bytes.resize(there);
+    return bytes;
   }
 
   const std::string name_;
@@ -566,6 +575,10 @@ class Unpacker {
   }
 
   [[nodiscard]] tl::unexpected<Error> nothing_left() const {
+    if (options_.strip_components == 0) {
+      return fail(ErrorCode::kIntegrity, name_ + " has no file in it, only folders",
+                  "look at what its address sends");
+    }
     return fail(ErrorCode::kUsage,
                 "strip_components " + std::to_string(options_.strip_components) +
                     " leaves no file of " + name_,

@@ -17,14 +17,11 @@
 #include "base/printable.h"
 #include "base/try.h"
 #include "cache/unpack.h"
+#include "cache/zip_end.h"
 
 namespace fvprefetch {
 namespace {
 
-constexpr std::uint64_t kTail = 16U << 10U;  // where libarchive looks for the end of the directory
-constexpr std::size_t kEndSize = 22;
-constexpr std::size_t kLocatorSize = 20;
-constexpr std::size_t kEnd64Size = 56;
 constexpr std::size_t kListedSize = 46;  // of a member in the directory, without its name and so on
 constexpr std::size_t kHeadSize = 30;    // in front of its data, the same
 constexpr std::uint32_t kIn64 = std::numeric_limits<std::uint32_t>::max();  // "see the zip64 field"
@@ -41,12 +38,6 @@ std::uint32_t four(std::string_view bytes, std::size_t at) {
 std::uint64_t eight(std::string_view bytes, std::size_t at) {
   return little_endian(bytes, at, 8);
 }
-
-struct Directory {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::uint64_t in_front = 0;  ///< bytes that lie before the zip: a program that unpacks it
-};
 
 struct Member {
   std::string name;
@@ -76,7 +67,7 @@ class ZipCheck {
   Status run() {
     FVP_TRY(const posix::FileInfo info, posix::stat(file_, name_));
     size_ = info.size;
-    FVP_TRY(const Directory directory, find_directory());
+    FVP_TRY(const ZipEnd directory, find_directory());
     if (directory.in_front > 0) {
       FVP_TRY(const std::string_view first, read(0, 4));
       if (first == "PK\x03\x04") return refuse("there are two zips in it, one behind the other");
@@ -113,37 +104,28 @@ class ZipCheck {
     return std::string_view(buffer_.data(), length);
   }
 
-  // As libarchive: the last record of that kind, and of a zip64 the one that it points to.
-  Result<Directory> find_directory() {
-    const auto length = static_cast<std::size_t>(std::min(size_, kTail));
-    FVP_TRY(const std::string_view found, read(size_ - length, length));
-    const std::string tail(found);
-    const std::size_t at =
-        length < kEndSize ? std::string::npos : tail.rfind("PK\x05\x06", length - kEndSize);
-    if (at == std::string::npos) return refuse("the end of the zip, which lists it, is missing");
-    Directory directory;
-    directory.end = size_ - length + at;
-    std::uint64_t size = four(tail, at + 12);
-    std::uint64_t told = four(tail, at + 16);
-    const bool is_64 = at >= kLocatorSize && tail.substr(at - kLocatorSize, 4) == "PK\x06\x07";
-    if (is_64) {
-      directory.end = eight(tail, at - kLocatorSize + 8);
-      if (directory.end > size_ || size_ - directory.end < kEnd64Size) return no_directory();
-      FVP_TRY(const std::string_view end, read(directory.end, kEnd64Size));
-      if (!end.starts_with("PK\x06\x06")) return no_directory();
-      size = eight(end, 40);
-      told = eight(end, 48);
+  Result<ZipEnd> find_directory() {
+    const auto some = [this](std::uint64_t at, std::size_t length) -> Result<std::string> {
+      FVP_TRY(const std::string_view bytes, read(at, length));
+      return std::string(bytes);
+    };
+    FVP_TRY(const ZipEnd end, find_zip_end(size_, some));
+    switch (end.fault) {
+      case ZipEnd::Fault::kMissing:
+        return refuse("the end of the zip, which lists it, is missing");
+      case ZipEnd::Fault::kBehind:
+        return refuse("other bytes lie behind the end of the zip");
+      case ZipEnd::Fault::kUnreadable:
+        return no_directory();
+      case ZipEnd::Fault::kNone:
+        break;
     }
-    if (size > directory.end) return no_directory();
-    directory.begin = directory.end - size;
-    if (told > directory.begin) return no_directory();
-    directory.in_front = directory.begin - told;
-    return directory;
+    return end;
   }
 
   // The member that the directory lists at `at`, which is moved behind it; nullopt: there are no
   // more.
-  Result<std::optional<Member>> next(std::uint64_t& at, const Directory& directory) {
+  Result<std::optional<Member>> next(std::uint64_t& at, const ZipEnd& directory) {
     if (directory.end - at < kListedSize) return std::nullopt;  // too little for one
     FVP_TRY(const std::string_view fixed, read(at, kListedSize));
     if (fixed.starts_with("PK\x05\x05")) return std::nullopt;  // the directory's signature
@@ -223,6 +205,10 @@ class ZipCheck {
     if (name != member.name) return differs(member);
     const std::uint64_t data = member.begin + kHeadSize + name_length + extra_length;
     if (data > size_ || member.packed > size_ - data) return refuse(member, "is cut short");
+    if (later && four(head, 14) == 0 && member.packed > 0) {
+      FVP_TRY(const bool right, is_described(member, data + member.packed));
+      if (!right) return differs(member);
+    }
     if (member.of_unix && S_ISLNK(member.mode) && (member.flags & kEncrypted) == 0) {
       FVP_CHECK_OK(check_link(member, data));
     }
@@ -233,6 +219,29 @@ class ZipCheck {
   // nothing, since it was not known then.
   static bool agrees(std::uint32_t in_head, std::uint64_t listed, bool later) {
     return in_head == listed || in_head == kIn64 || (in_head == 0 && later);
+  }
+
+  // Whether what stands behind the data, at `at`, says the same as the directory: CRC-32 and sizes
+  // of 4 or 8 bytes, with or without a signature.
+  Result<bool> is_described(const Member& member, std::uint64_t at) {
+    constexpr std::uint64_t kLongest = 24;
+    const auto length = static_cast<std::size_t>(std::min(kLongest, size_ - at));
+    FVP_TRY(std::string_view text, read(at, length));
+    for (const std::size_t signature : {std::size_t{4}, std::size_t{0}}) {
+      if (signature > 0 && !text.starts_with("PK\x07\x08")) continue;
+      for (const std::size_t width : {std::size_t{4}, std::size_t{8}}) {
+        if (text.size() < signature + 4 + 2 * width) continue;
+        const auto low = [width](std::uint64_t value) {
+          return width == 8 ? value : value & kIn64;
+        };
+        if (four(text, signature) == member.crc &&
+            little_endian(text, signature + 4, width) == low(member.packed) &&
+            little_endian(text, signature + 4 + width, width) == low(member.size)) {
+          return true;
+        }
+      }
+    }
+    return false;
   }
 
   // Its text is the member's data. One that is too long is refused where links are made.
@@ -252,6 +261,9 @@ class ZipCheck {
         ::crc32(0, reinterpret_cast<const Bytef*>(text->data()), static_cast<uInt>(text->size())) !=
             member.crc) {
       return refuse(member, "is a link whose text is broken: its CRC-32 is another");
+    }
+    if (text->find('\0') != std::string::npos) {
+      return refuse(member, "is a link whose text has a NUL in it");
     }
     return {};
   }

@@ -16,9 +16,9 @@ namespace fvprefetch {
 
 /// Looks through the directory of the zip `file`, which is called `name` in messages, and at the
 /// head of each member. kIntegrity: a member is a device, a FIFO or a socket; its name, size or
-/// CRC-32 differs in the two places; it overlaps another; the text of a link is broken; another zip
-/// lies in front; the directory cannot be read. Reads some 100 bytes for each member and the text
-/// of each link. Blocks; `must_stop` may be empty.
+/// CRC-32 differs in the places that tell it; it overlaps another; the text of a link is broken;
+/// another zip lies in front, or anything behind the end; the directory cannot be read. Reads some
+/// 100 bytes for each member and the text of each link. Blocks; `must_stop` may be empty.
 [[nodiscard]] Status check_zip(const posix::Fd& file, const std::string& name,
                                const StopCheck& must_stop);
 

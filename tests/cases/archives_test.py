@@ -45,6 +45,28 @@ def zip_of(members=None, compression=zipfile.ZIP_DEFLATED, mode=stat.S_IFREG | 0
     return out.getvalue()
 
 
+class Pipe(io.BytesIO):
+    """A zip that is written to it has the sizes of each member behind its data."""
+
+    def seekable(self):
+        return False
+
+    def tell(self):
+        raise io.UnsupportedOperation
+
+
+def streamed_zip():
+    out = Pipe()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in MEMBERS.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def commented(data, comment):
+    return data[:-2] + struct.pack("<H", len(comment)) + comment
+
+
 def flipped(data, offset, bit=0):
     changed = bytearray(data)
     changed[offset] ^= 1 << bit
@@ -155,6 +177,15 @@ class Checksums(Archives):
             self.case("checksum", f"zip, {what}", "exit 8", seen)
 
 
+    def test_what_stands_behind_the_data_of_a_member_is_compared(self):
+        whole = streamed_zip()
+        self.case("checksum", "streamed zip", "exit 0, whole", self.unpacked(whole, "zip"))
+        at = whole.find(b"PK\x07\x08")
+        for what, offset in {"CRC-32": 4, "packed size": 8, "size": 12}.items():
+            seen = self.unpacked(flipped(whole, at + offset), "zip")
+            self.case("checksum", f"streamed zip, {what} behind the data", "exit 8", seen)
+
+
 class Cuts(Archives):
     def test_an_archive_that_is_cut_short_is_refused_wherever_the_cut_is(self):
         tar = tar_of()
@@ -218,6 +249,20 @@ class BehindTheEnd(Archives):
         }.items():
             self.case("behind the end", what, "exit 8", self.unpacked(data, what.split(",")[0]))
 
+    def test_bytes_behind_a_zip_are_no_comment(self):
+        whole = zip_of()
+        for what, data in {
+            "a few": whole + b"garbage",
+            "one": whole + b"x",
+            "a newline": whole + b"\n",
+            "20 KiB": whole + NOISE[:20_000],
+            "the comment cut": commented(whole, b"hello")[:-2],
+            "a byte more than the comment": commented(whole, b"hello") + b"x",
+        }.items():
+            self.case("behind the end", f"zip, {what}", "exit 8", self.unpacked(data, "zip"))
+        for length in (1, 5_000, 20_000, 65_535):
+            self.case("behind the end", f"zip, a comment of {length}", "exit 0, whole", self.unpacked(commented(whole, b"c" * length), "zip"))
+
     def test_zeros_behind_the_end_are_padding(self):
         tar = tar_of()
         for suffix, data in {"tar": tar + bytes(10_240), "tar.gz": gzip.compress(tar) + bytes(777)}.items():
@@ -238,6 +283,15 @@ class Kinds(Archives):
                 seen = self.unpacked(zip_of({"good": b"1", "x": data}, mode=kind | 0o644), "zip")
                 self.case("kind of a member", f"{what} in a zip, {len(data)} bytes", "exit 8", seen)
                 self.assertIn("is a device, a FIFO or a socket", self.done.stderr)
+
+    def test_an_archive_of_folders_only_is_refused(self):
+        self.case("kind of an archive", "zip of a folder", "exit 8", self.unpacked(zip_of({"d/": b""}, mode=stat.S_IFDIR | 0o755), "zip"))
+        self.case("kind of an archive", "tar of a folder", "exit 8", self.unpacked(tar_of({"d": b""}, type=tarfile.DIRTYPE), "tar"))
+
+    def test_a_link_in_a_zip_whose_text_has_a_nul_is_refused(self):
+        for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            seen = self.unpacked(zip_of({"l": b"x\0y"}, compression, stat.S_IFLNK | 0o777), "zip")
+            self.case("kind of a member", f"link with a NUL, method {compression}", "exit 8", seen)
 
     def test_what_is_no_file_is_refused_in_a_tar(self):
         for what, kind in {"FIFO": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE, "disk": tarfile.BLKTYPE}.items():
