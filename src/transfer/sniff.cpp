@@ -1,5 +1,7 @@
 #include "transfer/sniff.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -30,7 +32,7 @@ void skip_space(std::string_view& text) {
 // --- text or not ---------------------------------------------------------------------------------
 
 bool is_control(std::uint32_t c) {
-  constexpr std::string_view kInText = "\t\n\v\f\r\x1b";  // ESC: ISO-2022-JP
+  constexpr std::string_view kInText = "\b\t\n\v\f\r\x1b";  // ESC: ISO-2022
   if (c < 0x20) return kInText.find(static_cast<char>(c)) == std::string_view::npos;
   return c == 0x7f;
 }
@@ -114,9 +116,11 @@ constexpr std::array<Wide, 4> kWides = {{{{"\xFF\xFE\0\0", 4}, 4, true},
 // Without a byte order mark: every page and every error begins with ASCII, of which all bytes but
 // one of each unit are 0. So much of it that no header of numbers looks like that.
 bool begins_wide(std::string_view bytes, const Wide& wide) {
+  constexpr std::size_t kLeast = 4;
   constexpr std::size_t kUnits = 8;
-  if (bytes.size() < kUnits * wide.width) return false;
-  for (std::size_t i = 0; i < kUnits * wide.width; ++i) {
+  const std::size_t length = std::min(bytes.size(), kUnits * wide.width);
+  if (length < kLeast * wide.width || length % wide.width != 0) return false;
+  for (std::size_t i = 0; i < length; ++i) {
     const bool is_letter = i % wide.width == (wide.little ? 0 : wide.width - 1);
     const auto byte = static_cast<unsigned char>(bytes[i]);
     if (is_letter ? byte == 0 || byte >= 0x80 || is_control(byte) : byte != 0) return false;
@@ -124,29 +128,60 @@ bool begins_wide(std::string_view bytes, const Wide& wide) {
   return true;
 }
 
+std::string_view without_mark(std::string_view bytes) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (bytes.starts_with(kByteOrderMark)) bytes.remove_prefix(kByteOrderMark.size());
+  return bytes;
+}
+
+// Without what stands behind a text in room that was made for more, or from another system. Numbers
+// may begin with a few letters, too, and go on with zeros.
+std::string_view without_padding(std::string_view bytes) {
+  constexpr std::string_view kPadding("\0\1\4\x1a", 4);
+  constexpr std::size_t kFew = 8;
+  const std::size_t length = bytes.find_last_not_of(kPadding) + 1;  // npos + 1 is 0
+  const bool is_padded = length >= (bytes.size() - length > kFew ? kFew : 2);
+  return is_padded ? bytes.substr(0, length) : bytes;
+}
+
+// As which a charset of one byte for each letter, Latin-1 to KOI8-R, has a letter or a quote.
+bool is_8_bit_letter(unsigned char byte) {
+  return byte < 0x80 || byte >= 0xA0 || (byte >= 0x82 && byte <= 0x85) ||
+         (byte >= 0x91 && byte <= 0x97) || byte == 0x80 || byte == 0x99;
+}
+
+// Of bytes without control characters, of which weights have one in nine: are they words? A few
+// could be without by chance, or by the numbers that they are; words have blanks between them.
+bool is_in_a_charset(std::string_view bytes) {
+  constexpr std::size_t kLeast = 8;
+  constexpr std::size_t kEnough = 256;
+  constexpr std::size_t kLongestWord = 20;
+  const auto blanks = static_cast<std::size_t>(std::count_if(
+      bytes.begin(), bytes.end(), [](char c) { return kSpace.find(c) != kSpace.npos; }));
+  if (bytes.size() < kLeast || blanks * kLongestWord < bytes.size()) return false;
+  return bytes.size() >= kEnough || std::all_of(bytes.begin(), bytes.end(), is_8_bit_letter);
+}
+
 // The text without byte order mark, as UTF-8 where it was wider; nullopt for what is not text. Text
-// in another charset of bytes (Latin-1, Shift-JIS) stays as it is.
-std::optional<std::string> as_text(std::string_view bytes) {
+// in another charset of bytes (Latin-1, Shift-JIS) stays as it is. `called_text`: by its server.
+std::optional<std::string> as_text(std::string_view bytes, bool called_text) {
   for (const Wide& wide : kWides) {
     if (!bytes.starts_with(wide.mark)) continue;
     auto text = narrowed(bytes.substr(wide.mark.size()), wide.width, wide.little);
-    if (text && !text->empty()) return text;
+    if (text && (!text->empty() || bytes.size() == wide.mark.size())) return text;
   }
   for (const Wide& wide : kWides) {
     if (begins_wide(bytes, wide)) return narrowed(bytes, wide.width, wide.little);
   }
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  if (bytes.starts_with(kByteOrderMark)) bytes.remove_prefix(kByteOrderMark.size());
-  std::size_t ascii = 0;
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (is_control(byte)) return std::nullopt;
-    if (byte < 0x80) ++ascii;
+  bytes = without_padding(without_mark(bytes));
+  constexpr std::string_view kShifts = "\x0e\x0f";  // of ISO-2022-KR
+  if (std::any_of(bytes.begin(), bytes.end(), [&](char c) {
+        const bool is_shift = called_text && kShifts.find(c) != kShifts.npos;
+        return is_control(static_cast<unsigned char>(c)) && !is_shift;
+      })) {
+    return std::nullopt;
   }
-  // Of weights a byte in nine is a control character, so a few hundred without any are text;
-  // a few could be chance.
-  constexpr std::size_t kEnough = 256;
-  const bool is_text = is_utf8(bytes) || (bytes.size() >= kEnough && ascii >= bytes.size() / 4);
+  const bool is_text = called_text || is_utf8(bytes) || is_in_a_charset(bytes);
   return is_text ? std::optional<std::string>(bytes) : std::nullopt;
 }
 
@@ -222,8 +257,8 @@ bool is_text_pickle(std::string_view text) {
 // --- which text ----------------------------------------------------------------------------------
 
 bool is_pointer(std::string_view text) {
-  return text.starts_with("version https://git-lfs.github.com/spec/") ||
-         text.starts_with("version https://hawser.github.com/spec/");
+  return begins_with(text, "version https://git-lfs.") ||
+         begins_with(text, "version https://hawser.");
 }
 
 // Without comments, declarations and blanks in front.
@@ -248,23 +283,76 @@ bool is_element(std::string_view text, std::string_view name) {
          text.front() == '>' || text.front() == '/';
 }
 
+template <std::size_t size>
+bool is_element_of(std::string_view text, const std::array<std::string_view, size>& names) {
+  return std::any_of(names.begin(), names.end(),
+                     [text](std::string_view name) { return is_element(text, name); });
+}
+
 bool is_page(std::string_view text) {
-  const std::string_view element = first_element(text);
-  if (begins_with(element, "<!doctype html")) return true;
   constexpr auto kNames =
       std::to_array<std::string_view>({"html", "head", "body", "script", "meta", "title", "style",
                                        "link", "center", "h1", "noscript", "error"});
-  return std::any_of(kNames.begin(), kNames.end(),
-                     [element](std::string_view name) { return is_element(element, name); });
+  const std::string_view element = first_element(text);
+  return begins_with(element, "<!doctype html") || is_element_of(element, kNames);
 }
 
-// A tag anywhere.
+// A tag of HTML anywhere; files of words have other things in angle brackets (<unk>).
 bool has_tag(std::string_view text) {
+  constexpr auto kNames = std::to_array<std::string_view>(
+      {"html",  "head", "body", "script", "meta",  "title", "style", "link",   "center", "noscript",
+       "h1",    "h2",   "h3",   "p",      "div",   "span",  "pre",   "br",     "hr",     "a",
+       "b",     "i",    "tt",   "img",    "svg",   "form",  "input", "button", "iframe", "frameset",
+       "table", "tr",   "td",   "ul",     "ol",    "li",    "nav",   "main",   "header", "section",
+       "font",  "em",   "code", "strong", "label", "area",  "object"});
   for (std::size_t at = text.find('<'); at != std::string_view::npos; at = text.find('<', at + 1)) {
-    const char next = at + 1 < text.size() ? lower(text[at + 1]) : ' ';
-    if ((next >= 'a' && next <= 'z') || next == '/' || next == '!') return true;
+    const std::string_view here = text.substr(at);
+    if (here.starts_with("<!--") || begins_with(here, "<!doctype")) return true;
+    if (is_element_of(here, kNames)) return true;
   }
   return false;
+}
+
+// What no file of weights begins with, whatever comes behind it.
+bool begins_as_xml(std::string_view text) {
+  constexpr auto kNames = std::to_array<std::string_view>(
+      {"h2", "h3", "p", "div", "span", "pre", "br", "svg", "form", "iframe", "table"});
+  return begins_with(text, "<?xml") || begins_with(text, "<!doctype") || text.starts_with("<!--") ||
+         is_element_of(text, kNames);
+}
+bool begins_as_json_error(std::string_view text) {
+  constexpr auto kNames = std::to_array<std::string_view>(
+      {"error", "errors", "message", "detail", "code", "status", "success"});
+  if (!text.starts_with('{')) return false;
+  text.remove_prefix(1);
+  skip_space(text);
+  if (!text.starts_with('"')) return false;
+  text = text.substr(1, text.find('"', 1) - 1);
+  return std::any_of(kNames.begin(), kNames.end(), [text](std::string_view name) {
+    return text.size() == name.size() && begins_with(text, name);
+  });
+}
+
+// --- what is compressed --------------------------------------------------------------------------
+
+bool is_gzip(std::string_view bytes) {
+  return bytes.starts_with("\x1f\x8b\x08");
+}
+
+// The beginning of what is in it; empty where that cannot be read.
+std::string unpacked(std::string_view bytes) {
+  constexpr int kGzip = 15 + 16;
+  std::array<char, kSniffBytes> out{};
+  z_stream stream{};
+  if (::inflateInit2(&stream, kGzip) != Z_OK) return {};
+  // zlib takes pointers to what it does not write.
+  stream.next_in = const_cast<Bytef*>(reinterpret_cast<const Bytef*>(bytes.data()));
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  ::inflate(&stream, Z_SYNC_FLUSH);  // it may end in the middle
+  ::inflateEnd(&stream);
+  return {out.data(), out.size() - stream.avail_out};
 }
 
 // The essence of a Content-Type, lower case.
@@ -275,6 +363,11 @@ std::string media_type(std::string_view content_type) {
     if (kSpace.find(c) == std::string_view::npos) type += lower(c);
   }
   return type;
+}
+
+bool is_text_type(std::string_view type) {
+  return type.starts_with("text/") || type == "application/json" || type == "application/xml" ||
+         type.ends_with("+json") || type.ends_with("+xml");
 }
 
 std::string_view suffix_of(std::string_view path) {
@@ -294,22 +387,45 @@ bool is_one_of(std::string_view suffix, std::span<const std::string_view> known)
 }
 
 std::optional<Wanted> wanted_by(std::string_view suffix) {
-  constexpr auto kPages = std::to_array<std::string_view>(
-      {".html", ".htm", ".xhtml", ".md", ".markdown", ".txt", ".xml", ".svg"});
+  constexpr auto kPages =
+      std::to_array<std::string_view>({".html", ".htm", ".xhtml", ".md", ".markdown", ".txt",
+                                       ".xml", ".svg", ".vue", ".svelte", ".php", ".tpl", ".jsp"});
   // What is written in one of these formats is never text (pickles are looked at).
   constexpr auto kWeights = std::to_array<std::string_view>(
-      {".pth",     ".pt",        ".pt2",     ".ptl",  ".th",     ".bin",         ".safetensors",
-       ".ckpt",    ".onnx",      ".ort",     ".npz",  ".npy",    ".gguf",        ".ggml",
-       ".h5",      ".hdf5",      ".keras",   ".pkl",  ".pickle", ".joblib",      ".msgpack",
-       ".pb",      ".tflite",    ".mlmodel", ".nemo", ".mar",    ".pdparams",    ".pdopt",
-       ".weights", ".onnx_data", ".engine",  ".trt",  ".jit",    ".mat",         ".caffemodel",
-       ".tar",     ".tgz",       ".tbz",     ".tbz2", ".txz",    ".tzst",        ".zip",
-       ".gz",      ".bz2",       ".xz",      ".zst",  ".lz4",    ".7z",          ".rar",
-       ".whl",     ".parquet",   ".arrow",   ".npk",  ".flax",   ".torchscript", ".png",
-       ".jpg",     ".jpeg",      ".mp4",     ".avi",  ".webm",   ".wav",         ".flac"});
+      {".pth",     ".pt",        ".pt2",       ".ptl",         ".pte",        ".th",
+       ".bin",     ".t7",        ".ftz",       ".safetensors", ".sft",        ".distcp",
+       ".lora",    ".ckpt",      ".onnx",      ".ort",         ".npz",        ".npy",
+       ".gguf",    ".ggml",      ".llamafile", ".h5",          ".hdf5",       ".keras",
+       ".pkl",     ".pickle",    ".joblib",    ".msgpack",     ".mpk",        ".pb",
+       ".tflite",  ".task",      ".litertlm",  ".tfrecord",    ".mlmodel",    ".nemo",
+       ".mar",     ".params",    ".pdparams",  ".pdopt",       ".pdiparams",  ".pdmodel",
+       ".weights", ".onnx_data", ".engine",    ".trt",         ".plan",       ".mnn",
+       ".rknn",    ".om",        ".jit",       ".mat",         ".caffemodel", ".tar",
+       ".tgz",     ".tbz",       ".tbz2",      ".txz",         ".tzst",       ".zip",
+       ".gz",      ".bz2",       ".xz",        ".lzma",        ".z",          ".zst",
+       ".lz4",     ".7z",        ".rar",       ".whl",         ".parquet",    ".arrow",
+       ".feather", ".npk",       ".flax",      ".torchscript", ".png",        ".jpg",
+       ".jpeg",    ".gif",       ".webp",      ".mp4",         ".avi",        ".webm",
+       ".mkv",     ".mov",       ".wav",       ".mp3",         ".ogg",        ".flac"});
   if (is_one_of(suffix, kPages)) return Wanted::kPage;
-  if (is_one_of(suffix, kWeights)) return Wanted::kWeights;
+  if (is_one_of(suffix, kWeights) || begins_with(suffix, ".data-0")) return Wanted::kWeights;
   return std::nullopt;
+}
+
+// By the name, of which the suffix tells most.
+std::optional<Wanted> wanted_of(std::string_view name) {
+  constexpr auto kText = std::to_array<std::string_view>(
+      {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml", ".vec", ".vocab", ".bpe"});
+  constexpr auto kGzip = std::to_array<std::string_view>({".gz"});
+  constexpr auto kIndex = std::to_array<std::string_view>({".index"});  // of TensorFlow
+  constexpr auto kCheckpoint = std::to_array<std::string_view>({".ckpt"});
+  const std::string_view suffix = suffix_of(name);
+  const std::string_view inner = suffix_of(name.substr(0, name.size() - suffix.size()));
+  if (is_one_of(suffix, kIndex) && is_one_of(inner, kCheckpoint)) return Wanted::kWeights;
+  if (is_one_of(suffix, kGzip) && (is_one_of(inner, kText) || wanted_by(inner) == Wanted::kPage)) {
+    return Wanted::kPackedText;
+  }
+  return wanted_by(suffix);
 }
 
 // So much of the text as fits a line, blanks as one, without what would not be printed as it is.
@@ -343,36 +459,41 @@ std::string quoted(std::string_view text) {
 }  // namespace
 
 std::string telling_suffix(std::string_view path, std::string_view address) {
-  std::string_view suffix = suffix_of(path);
-  if (!wanted_by(suffix)) suffix = suffix_of(without_query(address));
+  const std::string_view name = wanted_of(path) ? path : without_query(address);
+  const std::string_view suffix = wanted_of(name) ? suffix_of(name) : std::string_view();
   std::string telling;
-  if (wanted_by(suffix))
-    std::transform(suffix.begin(), suffix.end(), std::back_inserter(telling),
-                   [](char c) { return lower(c); });
+  std::transform(suffix.begin(), suffix.end(), std::back_inserter(telling),
+                 [](char c) { return lower(c); });
   return telling;
 }
 
 Wanted wanted_as(std::string_view path, std::string_view address) {
-  return wanted_by(telling_suffix(path, address)).value_or(Wanted::kAnything);
+  const auto wanted = wanted_of(path);
+  return wanted ? *wanted : wanted_of(without_query(address)).value_or(Wanted::kAnything);
 }
 
 Impostor sniff(std::string_view beginning, std::string_view content_type) {
   if (beginning.empty()) return Impostor::kEmpty;
-  const std::optional<std::string> decoded = as_text(beginning);
-  if (!decoded) return Impostor::kNone;
-  std::string_view text = *decoded;
+  if (is_gzip(beginning)) {
+    const std::string inside = unpacked(beginning);
+    const Impostor packed = is_gzip(inside) ? Impostor::kNone : sniff(inside);
+    const bool any = packed != Impostor::kNone && packed != Impostor::kEmpty;
+    return any && packed != Impostor::kText ? Impostor::kPacked : Impostor::kNone;
+  }
+  const std::string type = media_type(content_type);
+  const std::optional<std::string> decoded = as_text(beginning, is_text_type(type));
+  std::string_view text = decoded ? *decoded : without_mark(beginning);
   skip_space(text);
   if (is_pointer(text)) return Impostor::kLfsPointer;
   if (is_page(text)) return Impostor::kPage;
+  if (begins_as_json_error(text)) return Impostor::kJson;
+  if (!decoded) return begins_as_xml(text) ? Impostor::kXml : Impostor::kNone;
   if (is_text_pickle(*decoded)) return Impostor::kNone;
-  const std::string type = media_type(content_type);
+  if (text.starts_with('{') || text.starts_with('[')) return Impostor::kJson;
   const bool is_html = type == "text/html" || type == "application/xhtml+xml";
   if (is_html && has_tag(text)) return Impostor::kPage;
   if (text.starts_with('<')) return Impostor::kXml;
-  if (text.starts_with('{') || text.starts_with('[') || type == "application/json") {
-    return Impostor::kJson;
-  }
-  return Impostor::kText;
+  return type == "application/json" ? Impostor::kJson : Impostor::kText;
 }
 
 bool may_be(Impostor impostor, Wanted wanted) {
@@ -383,11 +504,13 @@ bool may_be(Impostor impostor, Wanted wanted) {
       return false;  // whatever the name: vocabularies (.txt) lie in LFS as well
     case Impostor::kPage:
       return wanted == Wanted::kPage;
+    case Impostor::kPacked:
+      return wanted == Wanted::kPackedText;
     case Impostor::kEmpty:
     case Impostor::kXml:
     case Impostor::kJson:
     case Impostor::kText:
-      return wanted != Wanted::kWeights;
+      return wanted != Wanted::kWeights && wanted != Wanted::kPackedText;
   }
   return true;
 }
@@ -413,8 +536,13 @@ std::string describe(Impostor impostor, std::string_view beginning) {
     case Impostor::kText:
       what = "plain text";
       break;
+    case Impostor::kPacked: {
+      const std::string inside = unpacked(beginning);
+      return "the gzip of " + describe(sniff(inside), inside);
+    }
   }
-  const std::string text = as_text(beginning).value_or(std::string());
+  const std::string_view plain = beginning.substr(0, beginning.find('\0'));
+  const std::string text = as_text(beginning, false).value_or(std::string(without_mark(plain)));
   if (impostor == Impostor::kPage && is_element(first_element(text), "error")) {
     what = "the error of an object store";
   }
@@ -441,6 +569,7 @@ std::string_view hint(Impostor impostor, std::string_view address) {
     case Impostor::kXml:
     case Impostor::kJson:
     case Impostor::kText:
+    case Impostor::kPacked:
       return "weights are never text: its words may say what the server wants (another address, a "
              "login, some patience); if this is the file all the same, pin it by `sha256`";
   }

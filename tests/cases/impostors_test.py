@@ -51,10 +51,38 @@ IMPOSTORS = [
     ("pointer of Git LFS", "text/plain", POINTER, "LFS"),
     ("pointer of Git LFS behind a mark", BINARY, b"\xef\xbb\xbf" + POINTER.replace(b"\n", b"\r\n"), "LFS"),
     ("control characters in the words", "text/plain", b"\x1b[31mred\x1b[0m words", "?[31mred"),
+    ("page and a NUL", HTML, PAGE + b"\0", "HTML"),
+    ("page in room for more", BINARY, PAGE + bytes(5000), "HTML"),
+    ("page with control characters", HTML, b"<html>\x01</html>\x08", "HTML"),
+    ("page and a NUL behind its doctype", None, b"<!DOCTYPE html>\0<html>", "HTML"),
+    ("words and a NUL", BINARY, b"Access denied\0", "Access denied"),
+    ("words and Ctrl-Z", BINARY, b"Access denied\r\n\x1a", "Access denied"),
+    ("words with a backspace", BINARY, b"Access denied\x08.", "Access denied"),
+    ("JSON and a NUL", "application/json", b'{"error": "x"}\0', "JSON"),
+    ("error of S3 and a NUL", "application/xml", S3_ERROR + b"\0", "AccessDenied"),
+    ("pointer in room for more", BINARY, POINTER + bytes(3000), "LFS"),
+    ("short page in Latin-1", "text/html; charset=latin-1", "<html>Zugriff für Sie gesperrt</html>".encode("latin-1"), "HTML"),
+    ("short words in Latin-1", BINARY, "Accès refusé".encode("latin-1"), "plain text"),
+    ("quotes of cp1252", BINARY, b"You don\x92t have access", "plain text"),
+    ("long page in cp1251", BINARY, ("<html><body>" + "Доступ запрещён " * 60).encode("cp1251"), "HTML"),
+    ("long words in cp1251", BINARY, ("Доступ запрещён для вас, войдите. " * 60).encode("cp1251"), "plain text"),
+    ("words in KOI8-R", "text/plain; charset=koi8-r", "Доступ запрещён".encode("koi8-r"), "plain text"),
+    ("words in GBK", "text/plain; charset=gbk", "请先登录".encode("gbk"), "plain text"),
+    ("words in Big5", "text/plain", "請先登錄".encode("big5"), "plain text"),
+    ("words in EUC-KR", "text/plain", "로그인".encode("euc-kr"), "plain text"),
+    ("words in UTF-16 without a mark", "text/plain; charset=utf-16le", "请先登录".encode("utf-16-le"), "plain text"),
+    ("one word in UTF-16", BINARY, "Denied".encode("utf-16-le"), "Denied"),
+    ("short page in Shift-JIS", BINARY, "<html>ログイン</html>".encode("shift-jis"), "HTML"),
+    ("short page in ISO-2022-KR", "text/html", "<html>로그인</html>".encode("iso-2022-kr"), "HTML"),
+    ("JSON in Latin-1", BINARY, '{"error": "Accès refusé"}'.encode("latin-1"), "JSON"),
+    ("XML in Latin-1", BINARY, "<?xml version='1.0'?><a>refusé</a>".encode("latin-1"), "XML"),
     ("nothing", BINARY, b"", "empty"),
 ]
 
-SUFFIXES = [".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".npz", ".npy", ".gguf", ".h5", ".tar", ".tgz", ".tar.gz", ".zip", ".PTH"]
+SUFFIXES = [".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".onnx", ".npz", ".npy", ".gguf", ".h5", ".tar", ".tgz", ".tar.gz", ".zip", ".PTH",
+            ".ftz", ".t7", ".params", ".pdiparams", ".pdmodel", ".pte", ".mnn", ".rknn", ".om", ".sft", ".distcp", ".task", ".litertlm", ".llamafile",
+            ".lora", ".mpk", ".feather", ".tfrecord", ".lzma", ".Z", ".gif", ".webp", ".mkv", ".mov", ".mp3", ".ogg", ".plan",
+            ".ckpt.data-00000-of-00001", ".ckpt.index"]
 
 
 def archive():
@@ -91,6 +119,17 @@ class Impostors(cases.Cases):
         self.all_refused("suffix", [(suffix, "w" + suffix, "text/plain", b"Not found", "Not found") for suffix in SUFFIXES])
         self.refused("suffix", "of the address", self.serve(b"Not found") + "/w.pth?download=1", "w", "Not found")
 
+    def test_what_is_compressed_is_looked_into(self):
+        rows = []
+        for i, suffix in enumerate((".gz", ".tgz", ".tar.gz", ".pth", ".pth.gz")):
+            for case, body, word in (("page", PAGE, "gzip of an HTML page"), ("error of S3", S3_ERROR, "AccessDenied"), ("JSON", b'{"error": "no"}', "gzip of JSON")):
+                rows.append((f"{case} as {suffix}", f"{i}{case[0]}{suffix}", "text/html", gzip.compress(body), word))
+        self.all_refused("compressed", rows)
+        url = self.site(lambda asked: cases.Answer(200, {"Content-Type": "text/html", "Content-Encoding": "gzip"}, gzip.compress(PAGE))).url
+        self.refused("compressed", "a page that is labelled", url + "/w.tar.gz", "label.tar.gz", "gzip of an HTML page")
+        for name, body in (("vocab.json.gz", b'{"a": 1}'), ("words.txt.gz", b"words"), ("w.pth.gz", b"\x80\x02" + os.urandom(5000))):
+            self.taken("compressed", name, self.serve(gzip.compress(body)) + "/" + name, name, gzip.compress(body))
+
     def all_refused(self, kind, rows):
         """Together, since each is asked for once more after a moment."""
         answers = {f"/{number}": row for number, row in enumerate(rows)}
@@ -121,6 +160,9 @@ class Impostors(cases.Cases):
         for name, body in (("a.txt", b"words"), ("a.json", b'{"a": 1}'), ("a.yaml", b"a: 1\n"), ("a.md", b"<!-- x -->\n# A"),
                            ("a.html", PAGE), ("a.csv", b"a,b\n"), ("LICENSE", b"words"), ("a.xml", S3_ERROR), ("labels.txt", b"")):
             self.taken("text that is wanted", name, self.serve(body, HTML) + "/" + name, name, body)
+        for name, body in (("c.json", b'{"chat_template": "<p>{{ text }}</p>"}'), ("tokens", b"words of <unk> and <s>\n"), ("app.vue", b"<script></script>"),
+                           ("a.php", b"<html>"), ("a.svelte", b"<script>")):
+            self.taken("text that is wanted", name + " called HTML", self.serve(body, HTML) + "/" + name, name, body)
         index = "model.safetensors.index.json"
         self.taken("text that is wanted", index, self.serve(b"{}") + "/" + index, index, b"{}")
         self.refused("text that is not wanted", "page as .json", self.serve(PAGE, HTML) + "/a.json", "b.json", "HTML")
@@ -136,6 +178,16 @@ class Impostors(cases.Cases):
         self.taken("right weights", "short pickle of protocol 0", self.serve(text) + "/w.pth", "c.pth", text)
         word2vec = b"2 3\nking " + b"\x00\x00\x80?" * 3 + b"\nqueen " + b"\x00\x00\x80?" * 3
         self.taken("right weights", "text in front of numbers", self.serve(word2vec) + "/w.bin", "d.bin", word2vec)
+        for i, kind in enumerate((HTML, "text/plain", "application/json", BINARY)):
+            for j, size in enumerate((64, 256, 1024, 4096)):
+                body = b"\x00" + os.urandom(size)
+                self.taken("right weights", f"{size} bytes called {kind}", self.serve(body, kind) + "/w.bin", f"r{i}{j}.bin", body)
+        body = bytes(b for b in os.urandom(20_000) if b > 0x20 and b != 0x7F)
+        self.taken("right weights", "numbers without control characters", self.serve(body) + "/w.bin", "numbers.bin", body)
+        for data in ({"a": [1.5, None, "é"]}, [b"\xff\0"], "x", 5, {"n": 2**200}):
+            text = pickle.dumps(data, protocol=0)
+            self.taken("right weights", f"pickle of protocol 0, {data}", self.serve(text, "text/plain") + "/w.pkl", "p.pkl", text)
+            (self.eval_cache / "models/p.pkl").unlink()
         self.taken("right weights", "one byte", self.serve(b"\x01") + "/w.pth", "e.pth", b"\x01")
         self.taken("right weights", "gzip", self.serve(gzip.compress(b"words")) + "/w.pth.gz", "f.pth.gz", gzip.compress(b"words"))
 

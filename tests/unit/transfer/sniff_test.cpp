@@ -64,6 +64,11 @@ INSTANTIATE_TEST_SUITE_P(
         SniffRow{"Utf16WithoutAMark", widened("<!doctype html>", 2, true), Impostor::kPage},
         SniffRow{"Utf16BigWithoutAMark", widened("<!doctype html>", 2, false), Impostor::kPage},
         SniffRow{"Utf32", "\xFF\xFE\0\0"s + widened("<html>", 4, true), Impostor::kPage},
+        SniffRow{"WithANul", "<!DOCTYPE html>\0<html>"s, Impostor::kPage},
+        SniffRow{"InRoomForMore", "<html>" + std::string(1000, '\0'), Impostor::kPage},
+        SniffRow{"WithControlCharacters", "\xEF\xBB\xBF<HTML>\x01\x08</html>", Impostor::kPage},
+        SniffRow{"Cp1251", "<html><body>\xC4\xEE\xF1\xF2\xF3\xEF</body>", Impostor::kPage},
+        SniffRow{"ErrorWithANul", "<?xml version='1.0'?><Error>\0"s, Impostor::kPage},
         SniffRow{"Latin1", "<html><p>" + std::string(200, 'e') + std::string(80, '\xE9'),
                  Impostor::kPage}),
     testing::row_name<SniffRow>);
@@ -90,6 +95,26 @@ INSTANTIATE_TEST_SUITE_P(
         SniffRow{"LfsPointerWithAMark",
                  "\xEF\xBB\xBFversion https://git-lfs.github.com/spec/v1\r\noid sha256:ab",
                  Impostor::kLfsPointer},
+        SniffRow{"LfsPointerInRoomForMore",
+                 "VERSION https://git-lfs.github.com/spec/v1\noid" + std::string(900, '\0'),
+                 Impostor::kLfsPointer},
+        SniffRow{"OtherXmlWithANul", "<?xml version=\"1.0\"?><svg>\0"s, Impostor::kXml},
+        SniffRow{"JsonErrorWithANul", "{\"error\": \"x\"}\x01\0\x02"s, Impostor::kJson},
+        SniffRow{"JsonByTheTypeOfAPage", R"({"chat_template": "<|im|><p>"})", Impostor::kJson,
+                 kHtml},
+        SniffRow{"TokensByTheTypeOfAPage", "<unk>\n<s>\n", Impostor::kXml, kHtml},
+        SniffRow{"WordsAndANul", "Access denied\0"s, Impostor::kText},
+        SniffRow{"WordsAndCtrlZ", "Denied\r\n\x1a", Impostor::kText},
+        SniffRow{"WordsWithABackspace", "Denied_\x08\n", Impostor::kText},
+        SniffRow{"WordsInRoomForMore", "Access denied" + std::string(900, '\0'), Impostor::kText},
+        SniffRow{"ShortUtf16", widened("Denied", 2, true), Impostor::kText},
+        SniffRow{"OnlyAMark", "\xFF\xFE", Impostor::kText},
+        SniffRow{"Latin1Words", "Acc\xE8s refus\xE9", Impostor::kText},
+        SniffRow{"Cp1252Quotes", "You don\x92t have access", Impostor::kText},
+        SniffRow{"Koi8Words", "\xE4\xCF\xD3\xD4\xD5\xD0 \xDA\xC1\xD0\xD2\xC5\xDD", Impostor::kText},
+        SniffRow{"GbkByItsType", "\xC7\xEB\xCF\xC8\xB5\xC7", Impostor::kText, "text/plain"},
+        SniffRow{"GbkPageByItsType", "<p>\xC7\xEB\xCF\xC8", Impostor::kPage, "text/html"},
+        SniffRow{"Iso2022KrByItsType", "\x1B$)C\x0E!!\x0F", Impostor::kText, "text/plain"},
         SniffRow{"OtherVersionLine", "version 2\n", Impostor::kText}),
     testing::row_name<SniffRow>);
 
@@ -114,6 +139,20 @@ INSTANTIATE_TEST_SUITE_P(
         SniffRow{"AFewHighBytes", "ab\xFF\xE9\xA0", Impostor::kNone},
         SniffRow{"ManyHighBytes", std::string(1000, '\xFF'), Impostor::kNone},
         SniffRow{"SmallNumbersOf16Bits", "\x61\0\x62\0\x01\0\x63\0\x64\0\x65\0\x66\0\x67\0"s,
+                 Impostor::kNone},
+        SniffRow{"LettersAndZeros", "abcd" + std::string(1000, '\0'), Impostor::kNone},
+        SniffRow{"HighBytesByAType", "\x80\x02\xFF\xE9"s, Impostor::kNone, "text/plain"},
+        SniffRow{"NumbersWithoutControls",
+                 [] {
+                   std::string bytes;
+                   unsigned state = 1;
+                   while (bytes.size() < kSniffBytes) {
+                     state = state * 1103515245U + 12345U;
+                     const char c = static_cast<char>(state >> 16U);
+                     if (static_cast<unsigned char>(c) > 0x20 && c != 0x7f) bytes += c;
+                   }
+                   return bytes;
+                 }(),
                  Impostor::kNone},
         SniffRow{"Zeros", std::string(1000, '\0'), Impostor::kNone}),
     testing::row_name<SniffRow>);
@@ -153,6 +192,15 @@ INSTANTIATE_TEST_SUITE_P(
         NameRow{"JsonAsAnIndex", Impostor::kJson, "pytorch_model.bin.index.json", true},
         NameRow{"JsonAsWeights", Impostor::kJson, "w.gguf", false},
         NameRow{"XmlAsArchive", Impostor::kXml, "code.tar.gz", false},
+        NameRow{"TextAsTensorFlow", Impostor::kText, "m.ckpt.data-00000-of-00001", false},
+        NameRow{"TextAsTensorFlowsIndex", Impostor::kText, "model.ckpt.index", false},
+        NameRow{"TextAsAnIndex", Impostor::kText, "words.index", true},
+        NameRow{"TextAsFastText", Impostor::kText, "lid.176.ftz", false},
+        NameRow{"PageAsVue", Impostor::kPage, "app.vue", true},
+        NameRow{"PackedPageAsTar", Impostor::kPacked, "code.tar.gz", false},
+        NameRow{"PackedPageAsWeights", Impostor::kPacked, "w.pth", false},
+        NameRow{"PackedJsonAsJson", Impostor::kPacked, "vocab.json.gz", true},
+        NameRow{"PageAsPackedJson", Impostor::kPage, "vocab.json.gz", false},
         NameRow{"NothingAsWeights", Impostor::kEmpty, "w.ckpt", false},
         NameRow{"NothingAsAModule", Impostor::kEmpty, "__init__.py", true},
         NameRow{"ByTheAddress", Impostor::kText, "amt", false, "https://h/w.pth?download=1"},
