@@ -8,6 +8,7 @@
 
 #include "base/little_endian.h"
 #include "base/try.h"
+#include "cache/zip_end.h"
 #include "prefetch/space.h"
 
 namespace fvprefetch {
@@ -24,61 +25,27 @@ std::uint64_t product(std::uint64_t a, std::uint64_t b) {
   return a != 0 && b > UINT64_MAX / a ? UINT64_MAX : a * b;
 }
 
+bool is_zero(std::string_view bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](char c) { return c == 0; });
+}
+
 // --- zip (torch since 1.6, NumPy's .npz, Keras)
 // ---------------------------------------------------
 
-constexpr std::size_t kZipEnd = 22;
-constexpr std::size_t kZip64End = 56;
-constexpr std::size_t kZip64Locator = 20;
-
-/// Offset of the last end record that is whole, in `tail`.
-std::optional<std::size_t> find_zip_end(std::string_view tail) {
-  if (tail.size() < kZipEnd) return std::nullopt;
-  const std::size_t found = tail.rfind("PK\x05\x06", tail.size() - kZipEnd);
-  return found == std::string_view::npos ? std::nullopt : std::optional(found);
-}
-
 Fault zip_fault(const Contents& contents) {
-  constexpr std::size_t kUsual = 1024;                // torch writes no comment
-  constexpr std::size_t kLongest = kZipEnd + 0xFFFF;  // with the longest comment
-  constexpr std::string_view kCut = "is cut short: it is a zip archive without its end record";
-  std::string tail;
-  std::optional<std::size_t> end;
-  for (const std::size_t most : {kUsual, kLongest}) {
-    const auto length = static_cast<std::size_t>(std::min<std::uint64_t>(most, contents.size));
-    FVP_TRY(tail, contents.read(contents.size - length, length));
-    if (tail.size() != length) return std::string(kCut);  // it shrinks as we look
-    end = find_zip_end(tail);
-    if (end || length == contents.size) break;
+  FVP_TRY(const ZipEnd end, find_zip_end(contents.size, contents.read));
+  switch (end.fault) {
+    case ZipEnd::Fault::kMissing:
+      return std::string("is cut short: it is a zip archive without its end record");
+    case ZipEnd::Fault::kBehind:
+      return std::string("is no whole zip archive: its end record is not its end");
+    case ZipEnd::Fault::kUnreadable:
+      return std::string("is no whole zip archive: it is shorter than its end record tells");
+    case ZipEnd::Fault::kNone:
+      break;
   }
-  if (!end) return std::string(kCut);
-  std::uint64_t record = contents.size - tail.size() + *end;
-  std::uint64_t entries = little_endian(tail, *end + 10, 2);
-  std::uint64_t length = little_endian(tail, *end + 12, 4);
-  std::uint64_t offset = little_endian(tail, *end + 16, 4);
-  const bool is_zip64 = entries == 0xFFFF || length == 0xFFFFFFFF || offset == 0xFFFFFFFF;
-  if (is_zip64 && record >= kZip64Locator) {
-    FVP_TRY(const std::string locator, contents.read(record - kZip64Locator, kZip64Locator));
-    if (locator.size() == kZip64Locator && locator.starts_with("PK\x06\x07")) {
-      const std::uint64_t at = little_endian(locator, 8, 8);
-      if (at > record - kZip64Locator)
-        return std::string("is cut: its zip end record leads out of it");
-      FVP_TRY(const std::string big, contents.read(at, kZip64End));
-      if (big.size() != kZip64End || !big.starts_with("PK\x06\x06")) {
-        return std::string("is no whole zip archive: its end record is damaged");
-      }
-      record = at;
-      entries = little_endian(big, 32, 8);
-      length = little_endian(big, 40, 8);
-      offset = little_endian(big, 48, 8);
-    }
-  }
-  // The directory ends where the record begins; something may stand in front of the archive.
-  if (length > record || offset > record - length) {
-    return std::string("is no whole zip archive: it is shorter than its directory tells");
-  }
-  if (entries == 0) return std::string();
-  FVP_TRY(const std::string first, contents.read(record - length, 4));
+  if (end.entries == 0) return std::string();
+  FVP_TRY(const std::string first, contents.read(end.begin, 4));
   if (first != "PK\x01\x02") {
     return std::string("is no whole zip archive: its directory is not where it should be");
   }
@@ -216,35 +183,67 @@ std::optional<std::uint64_t> digits(std::string_view& text) {
   return value;
 }
 
-/// Bytes of an array with this header; nullopt where it is not one of plain numbers or strings.
-std::optional<std::uint64_t> npy_bytes(std::string_view header) {
-  const auto after = [header](std::string_view key) {
-    const std::size_t at = header.find(key);
-    return at == std::string_view::npos ? std::string_view() : header.substr(at + key.size());
-  };
-  std::string_view type = after("'descr': '");
+/// Bytes of one element of this type ("<f4", "<M8[ns]"), which is taken from `type`.
+std::optional<std::uint64_t> npy_element(std::string_view& type) {
   if (type.empty()) return std::nullopt;
   if (std::string_view("<>|=").find(type.front()) != std::string_view::npos) type.remove_prefix(1);
-  if (type.empty() || std::string_view("biufcSUV?").find(type.front()) == std::string_view::npos) {
+  if (type.empty() ||
+      std::string_view("biufcSUVMm?").find(type.front()) == std::string_view::npos) {
     return std::nullopt;
   }
   const std::uint64_t unit = type.front() == 'U' ? 4 : 1;
   type.remove_prefix(1);
   const auto width = digits(type);
+  if (type.starts_with('[')) type.remove_prefix(std::min(type.find('\''), type.size()));
   if (!width || !type.starts_with('\'')) return std::nullopt;
+  type.remove_prefix(1);
+  return product(unit, *width);
+}
+
+/// Of a structure: [('a', '<f4'), ('b', '<i8')], from behind its first bracket on.
+std::optional<std::uint64_t> npy_structure(std::string_view text) {
+  std::uint64_t bytes = 0;
+  while (text.starts_with("('")) {
+    const std::size_t type = text.find("', '", 2);
+    if (type == std::string_view::npos) return std::nullopt;
+    text.remove_prefix(type + 4);
+    const auto element = npy_element(text);
+    if (!element || !text.starts_with(')')) return std::nullopt;  // an array in it
+    bytes = add_sizes(bytes, *element);
+    text.remove_prefix(1);
+    while (text.starts_with(',') || text.starts_with(' ')) text.remove_prefix(1);
+  }
+  return text.starts_with(']') ? std::optional(bytes) : std::nullopt;
+}
+
+/// Bytes of an array with this header; nullopt where it is not one of plain numbers or strings.
+std::optional<std::uint64_t> npy_bytes(std::string header) {
+  std::replace(header.begin(), header.end(), '"', '\'');
+  const auto after = [&header](std::string_view key) {
+    const std::size_t at = header.find(key);
+    return at == std::string::npos ? std::string_view()
+                                   : std::string_view(header).substr(at + key.size());
+  };
+  std::string_view type = after("'descr': '");
+  std::optional<std::uint64_t> bytes =
+      type.empty() ? npy_structure(after("'descr': [")) : npy_element(type);
   std::string_view shape = after("'shape': (");
-  if (shape.empty()) return std::nullopt;
-  std::uint64_t bytes = product(unit, *width);
+  if (!bytes || shape.empty()) return std::nullopt;
   while (!shape.starts_with(')')) {
     const auto length = digits(shape);
     if (!length) return std::nullopt;
-    bytes = product(bytes, *length);
+    bytes = product(*bytes, *length);
+    if (shape.starts_with('L')) shape.remove_prefix(1);  // Python 2
     while (shape.starts_with(',') || shape.starts_with(' ')) shape.remove_prefix(1);
   }
   return bytes;
 }
 
 Fault npy_fault(const Contents& contents, std::string_view front) {
+  // ndarray.dump() writes a pickle, and who loads it takes one.
+  const bool is_pickle =
+      front.starts_with('\x80') && front.size() > 1 && static_cast<unsigned char>(front[1]) <= 5;
+  if (is_pickle) return std::string();
   if (!front.starts_with("\x93NUMPY")) return std::string("is no NumPy array");
   std::string in_header = "is cut short: it ends in its NumPy header";
   if (front.size() < 12) return in_header;
@@ -258,6 +257,175 @@ Fault npy_fault(const Contents& contents, std::string_view front) {
   if (!bytes) return std::string();
   const std::uint64_t told = add_sizes(begin, *bytes);
   return told > contents.size ? cut_short("NumPy", told, contents.size) : std::string();
+}
+
+// --- GGUF ----------------------------------------------------------------------------------------
+
+/// Bytes of so many elements of a type, where it is known; each block of so many has so many bytes.
+std::uint64_t gguf_bytes(std::uint64_t type, std::uint64_t elements) {
+  struct Block {
+    std::uint64_t elements;
+    std::uint64_t bytes;
+  };
+  constexpr auto kBlocks = std::to_array<Block>(
+      {{1, 4},    {1, 2},    {32, 18},  {32, 20},   {1, 0},     {1, 0},     {32, 22},   {32, 24},
+       {32, 34},  {32, 36},  {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210}, {256, 292},
+       {256, 66}, {256, 74}, {256, 98}, {256, 50},  {32, 18},   {256, 110}, {256, 82},  {256, 136},
+       {1, 1},    {1, 2},    {1, 4},    {1, 8},     {1, 8},     {256, 56},  {1, 2}});
+  if (type >= kBlocks.size()) return 0;
+  const Block& block = kBlocks[static_cast<std::size_t>(type)];
+  return product(elements / block.elements, block.bytes);
+}
+
+/// The header, number after number. What leads out of the bytes that there are is asked for by
+/// `ended`; from then on all is 0.
+class GgufHeader {
+ public:
+  explicit GgufHeader(std::string_view bytes) : bytes_(bytes) {}
+
+  [[nodiscard]] bool ended() const { return ended_; }
+  [[nodiscard]] std::uint64_t position() const { return position_; }
+
+  std::uint64_t number(std::size_t width) {
+    const std::uint64_t at = position_;
+    skip(width);
+    return ended_ ? 0 : little_endian(bytes_, static_cast<std::size_t>(at), width);
+  }
+  void skip(std::uint64_t length) {
+    ended_ = ended_ || length > bytes_.size() - position_;
+    if (!ended_) position_ += length;
+  }
+  std::string_view string() {
+    const std::uint64_t length = number(8);
+    const std::uint64_t at = position_;
+    skip(length);
+    return ended_ ? std::string_view()
+                  : bytes_.substr(static_cast<std::size_t>(at), static_cast<std::size_t>(length));
+  }
+  /// False where the type is not known.
+  bool skip_value(std::uint64_t type) {
+    constexpr std::uint64_t kString = 8;
+    constexpr std::uint64_t kArray = 9;
+    if (type == kString) return (void)string(), true;
+    if (type != kArray) {
+      skip(width_of(type));
+      return width_of(type) > 0;
+    }
+    const std::uint64_t of = number(4);
+    const std::uint64_t count = number(8);
+    if (of == kString) {
+      for (std::uint64_t i = 0; i < count && !ended_; ++i) (void)string();
+      return true;
+    }
+    skip(product(count, width_of(of)));
+    return width_of(of) > 0;
+  }
+  static std::size_t width_of(std::uint64_t type) {
+    constexpr auto kWidths = std::to_array<std::size_t>({1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8});
+    return type < kWidths.size() ? kWidths[static_cast<std::size_t>(type)] : 0;
+  }
+
+ private:
+  std::string_view bytes_;
+  std::uint64_t position_ = 0;
+  bool ended_ = false;
+};
+
+/// Where the file has to end; nullopt: the header is of a kind that is not known. `header` is at
+/// its end too early where the bytes do.
+std::optional<std::uint64_t> gguf_end(GgufHeader& header) {
+  header.skip(4);
+  const std::uint64_t version = header.number(4);
+  if (version != 2 && version != 3) return std::nullopt;
+  const std::uint64_t tensors = header.number(8);
+  const std::uint64_t keys = header.number(8);
+  std::uint64_t alignment = 32;
+  for (std::uint64_t i = 0; i < keys && !header.ended(); ++i) {
+    const bool is_alignment = header.string() == "general.alignment";
+    const std::uint64_t type = header.number(4);
+    constexpr std::uint64_t kUint32 = 4;
+    if (is_alignment && type == kUint32) {
+      alignment = header.number(4);
+    } else if (!header.skip_value(type) && !header.ended()) {
+      return std::nullopt;
+    }
+  }
+  std::uint64_t end = 0;
+  for (std::uint64_t i = 0; i < tensors && !header.ended(); ++i) {
+    (void)header.string();
+    const std::uint64_t dimensions = header.number(4);
+    constexpr std::uint64_t kMost = 8;
+    if (dimensions > kMost) return std::nullopt;
+    std::uint64_t elements = 1;
+    for (std::uint64_t d = 0; d < dimensions; ++d) elements = product(elements, header.number(8));
+    const std::uint64_t type = header.number(4);
+    const std::uint64_t offset = header.number(8);
+    if (!header.ended()) end = std::max(end, add_sizes(offset, gguf_bytes(type, elements)));
+  }
+  if (alignment == 0 || tensors == 0) return header.position();
+  const std::uint64_t begin = (header.position() + alignment - 1) / alignment * alignment;
+  return add_sizes(begin, end);
+}
+
+Fault gguf_fault(const Contents& contents) {
+  for (const std::size_t most : {std::size_t{64} << 10U, std::size_t{16} << 20U}) {
+    FVP_TRY(const std::string bytes, contents.read(0, most));
+    GgufHeader header(bytes);
+    const auto end = gguf_end(header);
+    if (!end) return std::string();
+    if (header.ended() && bytes.size() == contents.size) {
+      return std::string("is cut short: it ends in its GGUF header");
+    }
+    if (header.ended()) continue;
+    return *end > contents.size ? cut_short("GGUF", *end, contents.size) : std::string();
+  }
+  return std::string();
+}
+
+// --- tar (torch before 0.2, and what is to be unpacked) ------------------------------------------
+
+constexpr std::size_t kTarBlock = 512;
+
+/// The number in a field of octal digits; nullopt where it is none.
+std::optional<std::uint64_t> octal(std::string_view field) {
+  std::uint64_t value = 0;
+  field.remove_prefix(std::min(field.find_first_not_of(' '), field.size()));
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value, 8);
+  return error == std::errc() ? std::optional(value) : std::nullopt;
+}
+
+/// The size of the member whose head this is; nullopt where it is none.
+std::optional<std::uint64_t> tar_member(std::string_view head) {
+  constexpr std::size_t kSum = 148;
+  if (head.size() != kTarBlock) return std::nullopt;
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < head.size(); ++i) {
+    sum += i >= kSum && i < kSum + 8 ? ' ' : static_cast<unsigned char>(head[i]);
+  }
+  if (octal(head.substr(kSum, 8)) != sum) return std::nullopt;
+  constexpr std::string_view kWithoutData = "123456S";  // of sparse ones it is not known
+  if (kWithoutData.find(head[156]) != std::string_view::npos) return 0;
+  return octal(head.substr(124, 12));
+}
+
+Fault tar_fault(const Contents& contents) {
+  constexpr int kMost = 100;
+  std::uint64_t at = 0;
+  for (int members = 0; members < kMost && at < contents.size; ++members) {
+    FVP_TRY(const std::string head, contents.read(at, kTarBlock));
+    if (head.size() < kTarBlock && !is_zero(head)) {
+      return std::string("is cut short: it ends in the head of a member of this tar");
+    }
+    const auto size = tar_member(head);
+    if (!size) break;  // the zeros at the end, or what is not known
+    const std::uint64_t end = add_sizes(at + kTarBlock, *size);
+    if (end > contents.size) {
+      return "is cut short: a member of this tar ends at " + std::to_string(end) + ", it has " +
+             std::to_string(contents.size) + " bytes";
+    }
+    at = (end + kTarBlock - 1) / kTarBlock * kTarBlock;
+  }
+  return std::string();
 }
 
 // --- any -----------------------------------------------------------------------------------------
@@ -282,15 +450,13 @@ constexpr auto kMagics = std::to_array<Magic>({{".gguf", "GGUF", "GGUF file"},
                                                 "xz file"},
                                                {".7z", "7z\xBC\xAF", "7z archive"}});
 
-bool is_zero(std::string_view bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](char c) { return c == 0; });
-}
-
 /// Room that was made for a download that has not come.
 Fault zeros_fault(const Contents& contents, const Asked& asked, std::string_view front) {
   if (!is_zero(front)) return std::string();
   // Plain numbers may begin with zeros; formats with a header do not.
-  const bool plain = asked.wanted != Wanted::kWeights || asked.suffix == ".bin" ||
+  const bool is_hdf5 = asked.suffix == ".h5" || asked.suffix == ".hdf5";
+  if (is_hdf5) return std::string();  // a block of the user's may stand in front
+  const bool plain = asked.wanted == Wanted::kAnything || asked.suffix == ".bin" ||
                      asked.suffix == ".weights" || asked.suffix == ".onnx_data";
   if (!plain) return std::string("begins with zeros where a header ought to be");
   const std::uint64_t last = contents.size - std::min<std::uint64_t>(contents.size, kSniffBytes);
@@ -306,14 +472,16 @@ Fault format_fault(const Contents& contents, const Asked& asked, std::string_vie
   const std::string& suffix = asked.suffix;
   if (suffix == ".safetensors") return safetensors_fault(contents, front);
   if (suffix == ".npy") return npy_fault(contents, front);
+  const auto hdf5 = find_hdf5(front);
+  if (hdf5) return hdf5_fault(contents, *hdf5);
   const bool is_zip = front.starts_with("PK\x03\x04") || front.starts_with("PK\x05\x06");
   if (!is_zip && (suffix == ".npz" || suffix == ".keras")) {
     return std::string("is no zip archive, which such a file is");
   }
   // A program may stand in front of an archive that unpacks itself.
   if (is_zip || suffix == ".zip") return zip_fault(contents);
-  const auto hdf5 = find_hdf5(front);
-  if (hdf5) return hdf5_fault(contents, *hdf5);
+  if (front.starts_with("GGUF")) return gguf_fault(contents);
+  if (tar_member(front.substr(0, kTarBlock))) return tar_fault(contents);
   if (suffix == ".h5" || suffix == ".hdf5") return named_hdf5_fault(contents);
   for (const Magic& magic : kMagics) {
     if (suffix == magic.suffix && !front.starts_with(magic.begins)) {
@@ -329,7 +497,19 @@ Asked asked_as(std::string_view path, std::string_view address) {
   Asked asked;
   asked.wanted = wanted_as(path, address);
   asked.suffix = telling_suffix(path, address);
-  asked.may_be_empty = asked.wanted != Wanted::kWeights;
+  asked.may_be_empty = asked.wanted == Wanted::kAnything || asked.wanted == Wanted::kPage;
+  return asked;
+}
+
+Asked asked_of(const UrlSource& source) {
+  Asked asked = asked_as(source.file.path, source.file.urls.front());
+  asked.may_be_empty = source.file.size == 0 || asked.wanted == Wanted::kPage;
+  return asked;
+}
+
+Asked asked_of(const PathSource& source) {
+  Asked asked = asked_as(source.path);
+  asked.may_be_empty = asked.wanted == Wanted::kPage;
   return asked;
 }
 

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "fvprefetch/error.h"
+#include "source/resolve.h"
 #include "transfer/sniff.h"
 
 namespace fvprefetch {
@@ -29,10 +30,15 @@ struct Asked {
 };
 /// By its path in a repository, or its name in the cache and the address that it came from.
 [[nodiscard]] Asked asked_as(std::string_view path, std::string_view address = {});
+/// As a checkpoint that an entry names: it has at least a byte, whatever its suffix, unless it is
+/// asked for as text or as empty.
+[[nodiscard]] Asked asked_of(const UrlSource& source);
+[[nodiscard]] Asked asked_of(const PathSource& source);
 
 /// What is wrong with it, as what is said of the file: "is empty", "is an HTML page, which begins
-/// `<html>`", "is cut short: ..."; empty when nothing shows. At most five reads of up to 64 KiB,
-/// and one of a header of up to 16 MiB; an error is one of `read`.
+/// `<html>`", "is cut short: ..."; empty when nothing shows. At most six reads of up to 64 KiB, one
+/// of a header of up to 16 MiB, and of a tar one block for each of the first hundred members; an
+/// error is one of `read`.
 [[nodiscard]] Result<std::string> fault_of(const Contents& contents, const Asked& asked);
 
 }  // namespace fvprefetch

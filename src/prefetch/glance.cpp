@@ -1,5 +1,6 @@
 #include "prefetch/glance.h"
 
+#include <array>
 #include <span>
 
 #include "base/posix.h"
@@ -8,9 +9,12 @@
 namespace fvprefetch {
 namespace {
 
-/// The control file that a download manager keeps beside a file as long as it is not whole.
+/// The file that a download manager keeps beside another as long as that is not whole.
 std::string unfinished_by(const std::string& path) {
-  for (const char* suffix : {".aria2", ".st"}) {  // aria2c, axel
+  constexpr auto kSuffixes = std::to_array<const char*>(
+      {".aria2", ".st", ".part", ".partial", ".crdownload", ".download", ".opdownload",
+       ".lftp-pget-status", ".dtapart", ".filepart", ".incomplete", ".!qB", ".xltd"});
+  for (const char* suffix : kSuffixes) {
     const std::string control = path + suffix;
     const auto info = posix::lstat(control);
     if (info && *info && (*info)->regular) {
@@ -21,32 +25,7 @@ std::string unfinished_by(const std::string& path) {
   return {};
 }
 
-constexpr std::size_t kMostFiles = 100;
-
-void look_into_folder(const std::string& folder, int levels, std::size_t& looked,
-                      std::vector<std::string>& faults) {
-  const auto names = posix::list(folder);
-  if (!names) return;
-  for (const std::string& name : *names) {
-    if (looked >= kMostFiles) return;
-    const std::string path = folder + "/" + name;
-    const auto info = posix::stat(path);
-    if (!info || !*info) continue;
-    if ((*info)->directory && levels > 1 && name != ".git") {
-      look_into_folder(path, levels - 1, looked, faults);
-    }
-    const Asked asked = asked_as(name);
-    if (!(*info)->regular || asked.wanted != Wanted::kWeights) continue;
-    ++looked;
-    if (const std::string fault = glance(path, asked).fault; !fault.empty()) {
-      faults.push_back(path + " " + fault);
-    }
-  }
-}
-
-}  // namespace
-
-Glance glance(const std::string& path, const Asked& asked) {
+Glance look_into_file(const std::string& path, const Asked& asked) {
   Glance seen;
   const auto file = posix::open_with_info(path);
   if (!file) {
@@ -63,8 +42,85 @@ Glance glance(const std::string& path, const Asked& asked) {
     return bytes;
   };
   if (auto fault = fault_of(contents, asked)) seen.fault = *std::move(fault);
-  if (seen.fault.empty()) seen.fault = unfinished_by(path);
   return seen;
+}
+
+/// A look into a folder and those in it, of bounded length whatever there is.
+class FolderLook {
+ public:
+  explicit FolderLook(const StopCheck& must_stop) : must_stop_(must_stop) {}
+
+  std::vector<std::string> run(const std::string& folder) {
+    look_into(folder, kLevels);
+    if (!any_file_ && !ended_ && names_ <= kMostNames) {
+      const std::string what = names_ == 0 ? " is empty" : " has no file in it";
+      faults_.insert(faults_.begin(), "the folder " + folder + what);
+    }
+    return std::move(faults_);
+  }
+
+ private:
+  static constexpr int kLevels = 8;
+  static constexpr std::size_t kMostNames = 10'000;
+  static constexpr std::size_t kMostFiles = 100;  ///< that are opened
+  static constexpr std::size_t kMostFaults = 20;
+
+  void look_into(const std::string& folder, int levels) {
+    const auto names = posix::list(folder);
+    if (!names) {
+      any_file_ = true;  // nobody knows
+      return;
+    }
+    for (const std::string& name : *names) {
+      ended_ = ended_ || faults_.size() >= kMostFaults || (must_stop_ && must_stop_());
+      if (ended_ || ++names_ > kMostNames) return;
+      const std::string path = folder + "/" + name;
+      const auto info = posix::stat(path);
+      if (info && !*info) faults_.push_back(path + " is a link that leads to no file");
+      if (!info || !*info) {
+        any_file_ = true;
+      } else if ((*info)->directory) {
+        if (levels == 1) any_file_ = true;
+        if (levels > 1 && name != ".git") look_into(path, levels - 1);
+      } else {
+        any_file_ = true;
+        look_at(path, asked_as(name), **info);
+      }
+    }
+  }
+
+  void look_at(const std::string& path, const Asked& asked, const posix::FileInfo& info) {
+    if (!info.regular) return;
+    const bool is_weights = asked.wanted == Wanted::kWeights;
+    // A pointer is small, whatever it is called.
+    if ((!is_weights && info.size > kSniffBytes) || looked_ >= kMostFiles) return;
+    if (is_weights) {
+      ++looked_;
+      const std::string fault = glance(path, asked).fault;
+      if (!fault.empty()) faults_.push_back(path + " " + fault);
+    } else if (info.size > 0 && is_pointer(path)) {
+      faults_.push_back(path + " is a Git LFS pointer");
+    }
+  }
+
+  const StopCheck& must_stop_;
+  std::vector<std::string> faults_;
+  std::size_t names_ = 0;
+  std::size_t looked_ = 0;
+  bool any_file_ = false;
+  bool ended_ = false;
+};
+
+}  // namespace
+
+Glance glance(const std::string& path, const Asked& asked) {
+  Glance seen = look_into_file(path, asked);
+  if (!seen.gone && seen.fault.empty()) seen.fault = unfinished_by(path);
+  return seen;
+}
+
+std::string contents_fault(const std::string& path, const Asked& asked) {
+  return look_into_file(path, asked).fault;
 }
 
 bool is_pointer(const std::string& path) {
@@ -72,25 +128,17 @@ bool is_pointer(const std::string& path) {
   return text && *text && sniff(**text) == Impostor::kLfsPointer;
 }
 
-std::vector<std::string> faults_at_path(const std::string& path) {
-  std::vector<std::string> faults;
-  const auto info = posix::stat(path);
-  if (!info || !*info) return faults;
-  if ((*info)->regular) {
-    Asked asked = asked_as(path);
-    asked.may_be_empty = false;  // it is given as a checkpoint
-    if (const std::string fault = glance(path, asked).fault; !fault.empty()) {
-      faults.push_back(path + " " + fault);
-    }
-  } else if ((*info)->directory) {
-    if (const auto names = posix::list(path); names && names->empty()) {
-      faults.push_back("the folder " + path + " is empty");
-    }
-    std::size_t looked = 0;
-    constexpr int kLevels = 3;
-    look_into_folder(path, kLevels, looked, faults);
-  }
-  return faults;
+std::vector<std::string> faults_at_path(const PathSource& source, const StopCheck& must_stop) {
+  const auto info = posix::stat(source.path);
+  if (!info || !*info) return {};
+  if ((*info)->directory) return faults_in_folder(source.path, must_stop);
+  if (!(*info)->regular) return {};
+  const std::string fault = glance(source.path, asked_of(source)).fault;
+  return fault.empty() ? std::vector<std::string>() : std::vector{source.path + " " + fault};
+}
+
+std::vector<std::string> faults_in_folder(const std::string& folder, const StopCheck& must_stop) {
+  return FolderLook(must_stop).run(folder);
 }
 
 }  // namespace fvprefetch

@@ -381,7 +381,7 @@ Result<Survey> look_path(const PathSource& source, const Session& session, Hashi
   Survey survey;
   survey.path = source.path;
   survey.verified_by = "present";
-  survey.warnings = faults_at_path(source.path);
+  survey.warnings = faults_at_path(source, session.stop_check());
   FVP_TRY(const auto info, posix::stat(source.path));
   FVP_CHECK_OK(posix::check_readable(source.path));
   if (info && info->regular) {
@@ -458,10 +458,7 @@ std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo&
 }
 
 std::optional<std::string> url_fault(const UrlSource& source, const std::string& path) {
-  Asked asked = asked_as(source.file.path, source.file.urls.front());
-  // A checkpoint of a URL has at least a byte; what is asked for as text may have none.
-  asked.may_be_empty = source.file.size == 0 || asked.wanted == Wanted::kPage;
-  Glance seen = glance(path, asked);
+  Glance seen = glance(path, asked_of(source));
   if (seen.gone) return std::nullopt;
   return std::move(seen.fault);
 }
@@ -623,7 +620,16 @@ Result<Survey> look(const Source& source, const Session& session, Hashing hashin
     return look_path(*path, session, hashing);
   const auto* url = std::get_if<UrlSource>(&source);
   if (url != nullptr && url->is_archive()) {
-    return look_archive(*url, session, session.options().refresh && !session.offline());
+    FVP_TRY(Survey found,
+            look_archive(*url, session, session.options().refresh && !session.offline()));
+    // Nothing tells what is to be there: somebody else unpacked it, or made the folder alone.
+    const bool unknown = found.verified_by == "present" || found.verified_by == "unverified";
+    if (unknown && found.need == Survey::Need::kNothing) {
+      for (std::string& fault : faults_in_folder(url->path(), session.stop_check())) {
+        found.warnings.push_back(std::move(fault) + "; --refresh replaces the folder");
+      }
+    }
+    return found;
   }
   Result<Survey> survey = url != nullptr
                               ? look_url(*url, session, hashing)

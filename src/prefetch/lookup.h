@@ -120,12 +120,12 @@ struct UrlVerdict {
   bool wants_receipt = false;
   bool unchecked = false;  ///< as in Survey
 };
-/// How closely it is looked at.
 /// What can be seen to be wrong with the file at `path`, as by glance(), were it that of `source`;
 /// nullopt when it is gone.
 [[nodiscard]] std::optional<std::string> url_fault(const UrlSource& source,
                                                    const std::string& path);
 
+/// How closely it is looked at.
 struct UrlLook {
   bool refresh = false;  ///< what nothing vouches for is not taken
   bool hash = false;     ///< where a digest is known, the file's is made (verify_foreign)

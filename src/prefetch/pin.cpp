@@ -206,8 +206,7 @@ class Locking {
 
   /// Why a file without a digest is not taken for what its source has; "" for no reason.
   std::string doubt_of(const UrlSource& source, const posix::FileInfo& info) {
-    const Asked asked = asked_as(source.file.path, source.file.urls.front());
-    const std::string fault = glance(source.path(), asked).fault;
+    const std::string fault = glance(source.path(), asked_of(source)).fault;
     if (!fault.empty()) return "the file in the cache " + fault;
     const auto size = size_at(source);
     if (!size || *size == info.size) return {};

@@ -481,7 +481,8 @@ class Run : public FetchListener {
   void warn_of_fault(Item& item) {
     const auto* url = std::get_if<UrlSource>(&item.source);
     if (url == nullptr || !item.fetched_any || url->is_archive() || url->file.digest) return;
-    const std::string fault = url_fault(*url, url->path()).value_or("");
+    // What lies beside it is of another download.
+    const std::string fault = contents_fault(url->path(), asked_of(*url));
     if (fault.empty()) return;
     item.report.warnings.push_back("the file at " + url->path() + " " + fault +
                                    "; that is what the server has");

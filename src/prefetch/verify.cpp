@@ -126,7 +126,7 @@ class Verifier {
     found_.entries[index].listed_by = "manifest";
     Check check;
     check.location = source.path;
-    check.asked = asked_as(source.path);
+    check.asked = asked_of(source);
     if (!source.sha256.empty()) {
       check.digests.push_back({Digest::Kind::kSha256, source.sha256});
     }
@@ -201,8 +201,7 @@ class Verifier {
     entry.listed_by = "manifest";
     Check check;
     check.location = source.path();
-    check.asked = asked_as(source.file.path, source.file.urls.front());
-    check.asked.may_be_empty = source.file.size == 0 || check.asked.wanted == Wanted::kPage;
+    check.asked = asked_of(source);
     if (source.file.size) check.sizes.push_back(*source.file.size);
     std::string note;
     if (source.file.digest) {

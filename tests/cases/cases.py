@@ -53,6 +53,7 @@ class Site:
 
     def __init__(self, answer):
         self.asked = []
+        self.head = None  # (status, headers) that HEAD of a path is answered with; None: not known here
         lock = threading.Lock()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,6 +84,16 @@ class Site:
                 told.sent()
                 if told.cut is not None or told.length is not None:
                     handler.close_connection = True
+
+            def do_HEAD(handler):  # noqa: N805
+                if self.head is None:
+                    return handler.send_error(501)
+                status, headers = self.head(handler.path)
+                handler.send_response_only(status)
+                for name, value in headers.items():
+                    handler.send_header(name, value)
+                handler.end_headers()
+                handler.close_connection = True
 
             def log_message(handler, *_):  # noqa: N805
                 pass

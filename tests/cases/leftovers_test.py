@@ -1,10 +1,13 @@
 """What lies in the caches already, put there by others, or left half-done: opened once, and told, fetched again, or a hit."""
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
+import struct
+import tarfile
 import zipfile
 
 import cases
@@ -28,6 +31,45 @@ def torch_zip():
     return data.getvalue()
 
 
+def pytorch_zip():
+    """As PyTorch's own writer makes it: zip64 records always, and an end record that tells everything all the same."""
+    data = torch_zip()
+    at = data.rfind(b"PK\5\6")
+    entries, _, length, offset = struct.unpack_from("<HHII", data, at + 8)
+    end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 0x31E, 45, 0, 0, entries, entries, length, offset)
+    return data[:at] + end + struct.pack("<4sIQI", b"PK\6\7", 0, at, 1) + data[at:]
+
+
+def commented_zip(length):
+    data = io.BytesIO(torch_zip())
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.comment = b"c" * length
+    return data.getvalue()
+
+
+def gguf(elements, data):
+    def text(value):
+        return struct.pack("<Q", len(value)) + value
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text(b"general.name") + struct.pack("<I", 8) + text(b"model")
+    head += text(b"w") + struct.pack("<IQIQ", 1, elements, 0, 0)
+    return head + bytes(-len(head) % 32) + b"\x01" * data
+
+
+def old_torch_tar():
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name in ("sys_info", "pickle", "storages"):
+            info = tarfile.TarInfo(name)
+            info.size = 2000
+            archive.addfile(info, io.BytesIO(b"\x80\x02" * 1000))
+    return data.getvalue()
+
+
+def npy(header, data):
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + b"\x01" * data
+
+
 def hdf5(end, size):
     head = b"\x89HDF\r\n\x1a\n" + bytes([0, 0, 0, 0, 0, 8, 8, 0]) + bytes(8)
     head += (0).to_bytes(8, "little") + b"\xff" * 8 + end.to_bytes(8, "little") + bytes(8)
@@ -42,6 +84,19 @@ WRONG = [
     ("refusal.pth", REFUSAL, "AccessDenied"),
     ("json.bin", b'{"error": "not found"}', "JSON"),
     ("words.ckpt", b"Not found", "Not found"),
+    ("page-nul.pth", PAGE + b"\0", "HTML page"),
+    ("page-zeros.pth", PAGE + bytes(5000), "HTML page"),
+    ("page-control.pth", b"<html>\x01\x08</html>", "HTML page"),
+    ("page-latin-1.pth", "<!DOCTYPE html><title>Accès refusé</title>".encode("latin-1"), "HTML page"),
+    ("pointer-zeros.safetensors", POINTER + bytes(5000), "Git LFS pointer"),
+    ("refusal-nul.pth", REFUSAL + b"\0", "AccessDenied"),
+    ("words-nul.pth", b"Access denied\0", "Access denied"),
+    ("words-ctrl-z.pth", b"Access denied\r\n\x1a", "Access denied"),
+    ("words-latin-1.pth", "Accès refusé".encode("latin-1"), "plain text"),
+    ("words.ftz", b"Not found", "Not found"),
+    ("words.ckpt.data-00000-of-00001", b"Not found", "Not found"),
+    ("page.tgz", gzip.compress(PAGE), "gzip of an HTML page"),
+    ("json.gz", gzip.compress(b'{"error": "no"}'), "gzip of JSON"),
     ("empty.pth", b"", "is empty"),
     ("empty", b"", "is empty"),
     ("zeros.pth", bytes(20_000), "zeros"),
@@ -54,13 +109,22 @@ WRONG = [
     ("other.safetensors", WEIGHTS, "safetensors"),
     ("cut.pth", torch_zip()[:-100], "cut short"),
     ("half.pt", torch_zip()[:700], "cut short"),
+    ("cut-torch.pth", pytorch_zip()[:-100], "cut short"),
+    ("behind.pth", torch_zip() + b"more", "not its end"),
+    ("comment.zip", commented_zip(5000)[:-1], "cut short"),
+    ("cut.gguf", gguf(1000, 3999), "cut short"),
+    ("header.gguf", gguf(1000, 0)[:60], "GGUF header"),
+    ("cut-tar.pt", old_torch_tar()[:3000], "cut short"),
+    ("cut-tar.tar", old_torch_tar()[:6000], "cut short"),
+    ("times.npy", npy(b"{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (10,), }", 79), "cut short"),
+    ("structure.npy", npy(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'shape': (10,), }", 119), "cut short"),
     ("cut.npz", torch_zip()[:-30], "cut short"),
     ("cut.zip", torch_zip()[:-1], "cut short"),
     ("other.npz", WEIGHTS, "no zip"),
     ("other.gguf", WEIGHTS, "no GGUF"),
     ("cut.h5", hdf5(9000, 5000), "cut short"),
     ("other.h5", WEIGHTS, "no HDF5"),
-    ("other.npy", WEIGHTS, "NumPy"),
+    ("other.npy", b"\x01" + WEIGHTS, "NumPy"),
     ("other.tgz", WEIGHTS, "no gzip"),
 ]
 
@@ -70,7 +134,16 @@ RIGHT = [
     ("whole.safetensors", safetensors()),
     ("whole.npz", torch_zip()),
     ("whole.h5", hdf5(5000, 5000)),
-    ("whole.gguf", b"GGUF\x03\0\0\0" + WEIGHTS),
+    ("torch.pth", pytorch_zip()),
+    ("torch.bin", pytorch_zip()),
+    ("comment.pth", commented_zip(65535)),
+    ("whole.gguf", gguf(1000, 4000)),
+    ("old.pt", old_torch_tar()),
+    ("old.keras", hdf5(5000, 5000)),
+    ("dumped.npy", WEIGHTS),
+    ("structure.npy", npy(b"{'descr': [('a', '<f4'), ('b', '<i8')], 'shape': (10,), }", 120)),
+    ("vocab.json.gz", gzip.compress(b'{"a": 1}')),
+    ("app.vue", b"<script>"),
     ("numbers.bin", bytes(2000) + WEIGHTS),
     ("labels.txt", b"words"),
     ("none.txt", b""),
@@ -226,7 +299,7 @@ class Leftovers(cases.Cases):
         self.assertFalse((self.eval_cache / ".fvprefetch").exists())
 
     def test_a_download_that_another_tool_has_not_ended(self):
-        for suffix in (".aria2", ".st"):
+        for suffix in (".aria2", ".st", ".part", ".crdownload", ".lftp-pget-status"):
             name = f"a{suffix[1:]}.pth"
             self.lay(name, WEIGHTS)
             self.lay(name + suffix, b"\0\1")
@@ -236,6 +309,24 @@ class Leftovers(cases.Cases):
             done = self.fvp(manifest)
             told = ", told" if suffix in done.stderr else f", not told: {done.stderr}"
             self.case("control file", suffix, "exit 0, whole, told", self.seen(done, self.eval_cache / "models" / name, self.right) + told)
+
+    def test_a_control_file_says_nothing_of_what_we_fetched(self):
+        self.lay("w.pth.aria2", b"\0\1")
+        done = self.fvp(self.manifest(self.entries([("w.pth",)])))
+        self.case("control file", "of a file that was fetched", "exit 0, whole, no warning",
+                  self.seen(done, self.eval_cache / "models/w.pth", self.right) + (f", {done.stderr}" if "warning" in done.stderr else ", no warning"))
+
+    def test_a_folder_of_an_archive_that_nothing_vouches_for(self):
+        for case, names, word in (("folders", {"x/": b""}, "no file in it"), ("pointer", {"a.bin": POINTER, "b.py": b"x"}, "LFS pointer"),
+                                  ("page", {"a.pth": PAGE}, "HTML page"), ("nothing", {"a.pth": b""}, "is empty"), ("code", {"a.py": b"x"}, None)):
+            folder = self.eval_cache / "models" / case
+            for name, data in names.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir() if name.endswith("/") else path.write_bytes(data)
+            done = self.fvp(self.manifest([{"name": case, "source": self.hub.file_url("right"), "dest": f"models/{case}", "unpack": True}]))
+            warned = "warning" in done.stderr and (word or "") in done.stderr
+            self.case("unpacked folder", case, f"exit 0, {'warned' if word else 'silent'}", f"exit {done.returncode}, {'warned' if warned else 'silent'}")
 
     def test_the_size_of_the_manifest_and_of_nothing(self):
         self.lay("none.pth", b"")
@@ -279,7 +370,7 @@ class Leftovers(cases.Cases):
     # --- lock ------------------------------------------------------------------------------------
 
     def test_lock_pins_nothing_that_somebody_left(self):
-        rows = [("empty.pth", b"", "empty"), ("short.pth", self.right[:2000], "the server has"), ("pointer.pth", POINTER, "LFS"),
+        rows = [("page.pth", PAGE + b"\0", "HTML"), ("zeros.pth", POINTER + bytes(900), "LFS"), ("empty.pth", b"", "empty"), ("short.pth", self.right[:2000], "the server has"), ("pointer.pth", POINTER, "LFS"),
                 ("empty", b"", "empty"), ("cut.safetensors", safetensors()[:-1], "cut short")]
         for name, data, word in rows:
             path = self.lay(name, data)
@@ -300,6 +391,28 @@ class Leftovers(cases.Cases):
         manifest = self.manifest(self.entries([("own.pth",)]), "own.json")
         self.case("lock", "a file of the server's size", "exit 0", f"exit {self.fvp('lock', manifest).returncode}")
 
+    def test_lock_learns_the_size_where_head_tells_none(self):
+        body = self.right
+        self.lay("w.pth", body[:-5])
+        for case, head in {"405": (405, {}), "403": (403, {}), "501": (501, {}), "no length": (200, {}), "length 0": (200, {"Content-Length": "0"}),
+                           "encoded": (200, {"Content-Length": "77", "Content-Encoding": "gzip"})}.items():
+            for ranges in (True, False):
+                def answer(asked, ranges=ranges):
+                    if asked.range() and ranges:
+                        return cases.Answer(206, {"Content-Range": f"bytes 0-0/{len(body)}"}, body[:1])
+                    return cases.Answer(200, {}, body)
+
+                site = self.site(answer)
+                site.head = lambda path, head=head: head
+                manifest = self.manifest([{"name": "w.pth", "source": site.url + "/w.pth"}])
+                with self.subTest(case):
+                    self.lay("w.pth", body[:-5])
+                    done = self.fvp("lock", manifest)
+                    told = "told" if "the server has" in done.stderr else f"not told: {done.stderr}"
+                    self.case("lock", f"short file, HEAD {case}, ranges {ranges}", "exit 12, told", f"exit {done.returncode}, {told}")
+                    self.lay("w.pth", body)
+                    self.case("lock", f"right file, HEAD {case}, ranges {ranges}", "exit 0", f"exit {self.fvp('lock', manifest).returncode}")
+
     # --- paths of the user's own -----------------------------------------------------------------
 
     def test_paths_are_taken_with_a_warning(self):
@@ -311,8 +424,16 @@ class Leftovers(cases.Cases):
         (self.dir / "clone/org/model/model.safetensors").write_bytes(POINTER)
         (self.dir / "clone/org/model/config.json").write_bytes(b"{}")
         (self.dir / "nothing").mkdir()
+        (self.dir / "clone/a/b/c/d").mkdir(parents=True)
+        (self.dir / "clone/a/b/c/d/vocab.json").write_bytes(POINTER)
+        (self.dir / "dangling").mkdir()
+        (self.dir / "dangling/w.pth").symlink_to("nowhere")
+        (self.dir / "bare/.git").mkdir(parents=True)
+        (self.dir / "bare/.git/HEAD").write_bytes(b"ref")
+        (self.dir / "folders/a/b").mkdir(parents=True)
         for path, word in (("mine/pointer.safetensors", "Git LFS pointer"), ("mine/empty.pth", "empty"), ("mine/cut.pth", "cut short"),
-                           ("clone/org/model", "model.safetensors is a Git LFS pointer"), ("clone", "Git LFS pointer"), ("nothing", "is empty")):
+                           ("clone/org/model", "model.safetensors is a Git LFS pointer"), ("clone", "Git LFS pointer"), ("nothing", "is empty"),
+                           ("clone/a", "vocab.json is a Git LFS pointer"), ("dangling", "leads to no file"), ("bare", "no file in it"), ("folders", "no file in it")):
             done = self.fvp("ensure", self.dir / path)
             told = "told" if word in done.stderr else f"not told: {done.stderr}"
             self.case("path", path, f"exit 0, told, {self.dir / path}", f"exit {done.returncode}, {told}, {done.stdout.strip()}")
@@ -366,7 +487,8 @@ class HubLeftovers(cases.Cases):
         self.case("foreign blob", "a refusal is named", True, "78 bytes" in done.stderr and "AccessDenied" in done.stderr)
 
     def test_of_the_right_size_and_without_content(self):
-        for case, data in (("zeros", bytes(len(WEIGHTS))), ("page", PAGE + b" " * (len(WEIGHTS) - len(PAGE)))):
+        for case, data in (("zeros", bytes(len(WEIGHTS))), ("page", PAGE + b" " * (len(WEIGHTS) - len(PAGE))),
+                           ("page and zeros", PAGE.ljust(len(WEIGHTS), b"\0")), ("pointer and zeros", POINTER.ljust(len(WEIGHTS), b"\0"))):
             self.spoil("w.pth", data)
             self.check("foreign blob", f"{case} of the right size", "w.pth", "ensure", "org/model")
             shutil.rmtree(self.repo / ".fvprefetch")

@@ -66,6 +66,36 @@ std::string zip64(std::uint64_t length, std::uint64_t offset, std::uint64_t reco
          number(1, 4) + "PK\x05\x06" + number(0, 4) + number(0xFFFF, 2) + number(0xFFFF, 2) +
          number(0xFFFFFFFF, 4) + number(0xFFFFFFFF, 4) + number(0, 2);
 }
+/// Both end records, of which the second tells everything, too.
+std::string pytorch_zip() {
+  const std::string whole = zip64(46, 54, 100);
+  const std::string plain = zip();
+  return whole.substr(0, whole.size() - 22) + plain.substr(plain.size() - 22);
+}
+/// One tensor of so many 16-bit numbers, the name of which is as long as said.
+std::string gguf(std::uint64_t elements, std::uint64_t name, std::size_t data) {
+  std::string file = "GGUF" + number(3, 4) + number(1, 8) + number(2, 8);
+  file += number(1, 8) + "a" + number(8, 4) + number(2, 8) + "bc";  // a string
+  file +=
+      number(1, 8) + "b" + number(9, 4) + number(4, 4) + number(2, 8) + number(0, 8);  // numbers
+  file += number(name, 8) + "w0" + number(1, 4) + number(elements, 8) + number(1, 4) + number(0, 8);
+  file.resize((file.size() + 31) / 32 * 32 + data, '\x01');
+  return file;
+}
+std::string tar(std::size_t size) {
+  std::string head(512, '\0');
+  head.replace(0, 4, "name");
+  head.replace(124, 11, "00000001000");  // 512
+  head.replace(148, 8, "        ");
+  head[156] = '0';
+  unsigned sum = 0;
+  for (const char c : head) sum += static_cast<unsigned char>(c);
+  std::string digits;
+  for (int i = 0; i < 6; ++i, sum /= 8) digits.insert(0, 1, static_cast<char>('0' + sum % 8));
+  head.replace(148, 8, digits + "\0 "s);
+  head.resize(size, '\x01');
+  return head;
+}
 std::string hdf5(std::uint64_t end, std::size_t size) {
   std::string file = "\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0"s + std::string(8, '\0') +
                      number(0, 8) + number(UINT64_MAX, 8) + number(end, 8) + number(0, 8);
@@ -123,6 +153,7 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"Page", "a.pth", "<html>", "an HTML page, which begins `<html>`"},
         Row{"PageAsJson", "config.json", "<html>", "HTML"},
         Row{"PageAsPage", "index.html", "<html>", ""},
+        Row{"PageInRoomForMore", "a.pth", "<html>" + std::string(5000, '\0'), "HTML"},
         Row{"Text", "a.ckpt", "not found", "plain text"},
         Row{"TextAsText", "a.txt", "not found", ""},
         Row{"Zeros", "a.pth", std::string(5000, '\0'), "zeros"},
@@ -132,8 +163,18 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"OnlyZerosAsPlainNumbers", "a.bin", std::string(9000, '\0'), "zeros"},
         Row{"OnlyZerosWithoutASuffix", "a", std::string(9000, '\0'), "zeros"},
         Row{"LegacyTorch", "a.pth", "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."s, ""},
-        Row{"Gguf", "a.gguf", "GGUF\x03\0\0\0"s + random_like(100), ""},
+        Row{"Gguf", "a.gguf", gguf(50, 2, 100), ""},
+        Row{"GgufCut", "a.gguf", gguf(51, 2, 100), "cut short"},
+        Row{"GgufOverflows", "a.gguf", gguf(UINT64_MAX, 2, 100), "cut short"},
+        Row{"GgufInItsHeader", "a.gguf", gguf(50, 2, 100).substr(0, 60), "GGUF header"},
+        Row{"GgufNameBeyond", "a.gguf", gguf(50, UINT64_MAX, 100), "GGUF header"},
+        Row{"GgufOfTheFuture", "a.gguf", "GGUF\x04\0\0\0"s + random_like(100), ""},
+        Row{"Tar", "a.pt", tar(1024), ""}, Row{"TarAndMore", "a.tar", tar(9216), ""},
+        Row{"TarCut", "a.pt", tar(1023), "cut short"},
+        Row{"TarCutInAHead", "a.pt", tar(1500), "cut short"},
+        Row{"TarCutInItsData", "a.tar", tar(512), "cut short"},
         Row{"NoGguf", "a.gguf", random_like(100), "no GGUF"},
+        Row{"TensorFlow", "a.ckpt.data-00000-of-00001", "not found", "plain text"},
         Row{"Gzip", "a.tgz", "\x1f\x8b\x08\0"s + random_like(100), ""},
         Row{"NoGzip", "a.tar.gz", random_like(100), "no gzip"}),
     testing::row_name<Row>);
@@ -161,10 +202,16 @@ INSTANTIATE_TEST_SUITE_P(
                 number(1, 2) + number(46, 4) + number(10, 4) + number(0, 2),
             "not where"},
         Row{"Zip64", "a.pth", zip64(46, 54, 100), ""},
+        Row{"Zip64AsPyTorchWritesIt", "a.pth", pytorch_zip(), ""},
+        Row{"Zip64AsPyTorchWritesItCut", "a.pth", pytorch_zip().substr(0, 150), "cut short"},
+        Row{"Behind", "a.pth", zip() + "behind", "not its end"},
+        Row{"BehindALongComment", "a.pth", zip(std::string(20'000, 'c')) + "x", "not its end"},
+        Row{"CommentCut", "a.pth", zip("comment").substr(0, zip().size() + 3), "cut short"},
+        Row{"CommentWithARecord", "a.pth", zip("PK\x05\x06" + std::string(60, 'c')), ""},
         Row{"Zip64LengthOverflows", "a.pth", zip64(UINT64_MAX, UINT64_MAX, 100), "shorter"},
         Row{"Zip64SumOverflows", "a.pth", zip64(50, UINT64_MAX - 10, 100), "shorter"},
-        Row{"Zip64RecordBeyond", "a.pth", zip64(46, 54, UINT64_MAX), "out of it"},
-        Row{"Zip64NoRecordThere", "a.pth", zip64(46, 54, 3), "damaged"}),
+        Row{"Zip64RecordBeyond", "a.pth", zip64(46, 54, UINT64_MAX), "shorter"},
+        Row{"Zip64NoRecordThere", "a.pth", zip64(46, 54, 3), "shorter"}),
     testing::row_name<Row>);
 
 INSTANTIATE_TEST_SUITE_P(
@@ -211,6 +258,18 @@ INSTANTIATE_TEST_SUITE_P(
             ""},
         Row{"NpyCut", "a.npy",
             npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 23), "cut short"},
+        Row{"NpyTimes", "a.npy", npy("{'descr': '<M8[ns]', 'shape': (2L,), }", 15), "cut short"},
+        Row{"NpyStructure", "a.npy",
+            npy("{'descr': [('a', '<f4'), ('b', '|S3')], 'shape': (2,), }", 13), "cut short"},
+        Row{"NpyStructureWhole", "a.npy",
+            npy("{'descr': [('a', '<f4'), ('b', '|S3')], 'shape': (2,), }", 14), ""},
+        Row{"NpyStructureOfArrays", "a.npy",
+            npy("{'descr': [('a', '<f4', (9,))], 'shape': (2,), }", 1), ""},
+        Row{"NpyOtherQuotes", "a.npy", npy(R"({"descr": "<f4", "shape": (2,), })", 7), "cut short"},
+        Row{"NpyDumped", "a.npy", "\x80\x03" + random_like(99), ""},
+        Row{"KerasAsHdf5", "a.keras", hdf5(2000, 2000), ""},
+        Row{"KerasAsHdf5Cut", "a.keras", hdf5(2001, 2000), "cut short"},
+        Row{"Hdf5BehindZeros", "a.h5", std::string(1024, '\0') + hdf5(2000, 2000), ""},
         Row{"NpyScalar", "a.npy", npy("{'descr': '<f8', 'shape': (), }", 8), ""},
         Row{"NpyObjects", "a.npy", npy("{'descr': '|O', 'shape': (9,), }", 3), ""},
         Row{"NpyOverflows", "a.npy",
