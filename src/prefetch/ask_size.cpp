@@ -1,24 +1,57 @@
 #include "prefetch/ask_size.h"
 
+#include <charconv>
+
 #include "base/try.h"
 #include "transfer/fetcher.h"
 #include "transfer/retry.h"
 
 namespace fvprefetch {
 
+namespace {
+
+// What an answer tells of the whole. A length of 0 is that of an answer that has no body, or of a
+// file that nobody wants.
+std::optional<std::uint64_t> size_told(const ResponseHead& head) {
+  if (!head.header("content-encoding").empty()) return std::nullopt;
+  std::optional<std::uint64_t> size;
+  if (head.status == 200) size = head.content_length();
+  if (head.status == 206) {
+    const std::string range = head.header("content-range");  // bytes 0-0/1000
+    const char* const end = range.data() + range.size();
+    std::uint64_t total = 0;
+    const std::size_t slash = range.find('/');
+    if (slash == std::string::npos) return std::nullopt;
+    const auto [stopped, error] = std::from_chars(range.data() + slash + 1, end, total);
+    if (error == std::errc() && stopped == end) size = total;
+  }
+  return size == 0 ? std::nullopt : size;
+}
+
+bool is_gone(const ResponseHead& head) {
+  return head.status == 404 || head.status == 410;
+}
+
+}  // namespace
+
 Result<std::optional<std::uint64_t>> ask_size(Session& session, const std::string& url) {
   Request request;
   request.method = Request::Method::kHead;
   request.url = url;
-  FVP_TRY(const Response response, session.fetcher().fetch(request));
-  const int status = response.head.status;
-  // A signed address may be good for GET only, so that 403 says nothing about a fetch.
-  if (status == 404 || status == 410) {
-    Completion completion;
-    completion.head = response.head;
-    return fail(retry::to_error(completion));
+  FVP_TRY(Response response, session.fetcher().fetch(request));
+  std::optional<std::uint64_t> size = size_told(response.head);
+  if (!size && !is_gone(response.head)) {
+    // Many servers, and addresses that are signed, know of GET only.
+    request.method = Request::Method::kGet;
+    request.headers.emplace_back("Range", "bytes=0-0");
+    request.head_only = true;
+    FVP_TRY(response, session.fetcher().fetch(request));
+    size = size_told(response.head);
   }
-  return status == 200 ? response.head.content_length() : std::nullopt;
+  if (!is_gone(response.head)) return size;
+  Completion completion;
+  completion.head = response.head;
+  return fail(retry::to_error(completion));
 }
 
 }  // namespace fvprefetch
