@@ -1,8 +1,8 @@
 #include "prefetch/ask_size.h"
 
 #include <charconv>
+#include <utility>
 
-#include "base/try.h"
 #include "transfer/fetcher.h"
 #include "transfer/retry.h"
 
@@ -38,19 +38,21 @@ Result<std::optional<std::uint64_t>> ask_size(Session& session, const std::strin
   Request request;
   request.method = Request::Method::kHead;
   request.url = url;
-  FVP_TRY(Response response, session.fetcher().fetch(request));
-  std::optional<std::uint64_t> size = size_told(response.head);
-  if (!size && !is_gone(response.head)) {
+  Result<Response> response = session.fetcher().fetch(request);
+  std::optional<std::uint64_t> size = response ? size_told(response->head) : std::nullopt;
+  const bool unreachable = !response && response.error().reason == kUnreachable;
+  if (!size && !unreachable && !(response && is_gone(response->head))) {
     // Many servers, and addresses that are signed, know of GET only.
     request.method = Request::Method::kGet;
     request.headers.emplace_back("Range", "bytes=0-0");
     request.head_only = true;
-    FVP_TRY(response, session.fetcher().fetch(request));
-    size = size_told(response.head);
+    response = session.fetcher().fetch(request);
+    if (response) size = size_told(response->head);
   }
-  if (!is_gone(response.head)) return size;
+  if (!response) return fail(std::move(response).error());
+  if (!is_gone(response->head)) return size;
   Completion completion;
-  completion.head = response.head;
+  completion.head = response->head;
   return fail(retry::to_error(completion));
 }
 

@@ -450,12 +450,16 @@ constexpr auto kMagics = std::to_array<Magic>({{".gguf", "GGUF", "GGUF file"},
                                                 "xz file"},
                                                {".7z", "7z\xBC\xAF", "7z archive"}});
 
+/// A block of the user's, of words or of zeros, may stand in front.
+bool is_hdf5(const Asked& asked) {
+  return asked.suffix == ".h5" || asked.suffix == ".hdf5";
+}
+
 /// Room that was made for a download that has not come.
 Fault zeros_fault(const Contents& contents, const Asked& asked, std::string_view front) {
   if (!is_zero(front)) return std::string();
   // Plain numbers may begin with zeros; formats with a header do not.
-  const bool is_hdf5 = asked.suffix == ".h5" || asked.suffix == ".hdf5";
-  if (is_hdf5) return std::string();  // a block of the user's may stand in front
+  if (is_hdf5(asked)) return std::string();
   const bool plain = asked.wanted == Wanted::kAnything || asked.suffix == ".bin" ||
                      asked.suffix == ".weights" || asked.suffix == ".onnx_data";
   if (!plain) return std::string("begins with zeros where a header ought to be");
@@ -482,7 +486,7 @@ Fault format_fault(const Contents& contents, const Asked& asked, std::string_vie
   if (is_zip || suffix == ".zip") return zip_fault(contents);
   if (front.starts_with("GGUF")) return gguf_fault(contents);
   if (tar_member(front.substr(0, kTarBlock))) return tar_fault(contents);
-  if (suffix == ".h5" || suffix == ".hdf5") return named_hdf5_fault(contents);
+  if (is_hdf5(asked)) return named_hdf5_fault(contents);
   for (const Magic& magic : kMagics) {
     if (suffix == magic.suffix && !front.starts_with(magic.begins)) {
       return "is no " + std::string(magic.what);
@@ -509,7 +513,7 @@ Asked asked_of(const UrlSource& source) {
 
 Asked asked_of(const PathSource& source) {
   Asked asked = asked_as(source.path);
-  asked.may_be_empty = asked.wanted == Wanted::kPage;
+  asked.may_be_empty = false;  // nobody gives a path for nothing
   return asked;
 }
 
@@ -517,7 +521,13 @@ Result<std::string> fault_of(const Contents& contents, const Asked& asked) {
   if (contents.size == 0) return asked.may_be_empty ? std::string() : std::string("is empty");
   FVP_TRY(const std::string front, contents.read(0, kSniffBytes));
   const Impostor impostor = sniff(front);
-  if (!may_be(impostor, asked.wanted)) return "is " + describe(impostor, front);
+  if (!may_be(impostor, asked.wanted)) {
+    if (is_hdf5(asked)) {
+      FVP_TRY(const std::string other, named_hdf5_fault(contents));
+      if (other.empty()) return other;
+    }
+    return "is " + describe(impostor, front);
+  }
   if (asked.wanted == Wanted::kPage) return std::string();
   FVP_TRY(std::string zeros, zeros_fault(contents, asked, front));
   if (!zeros.empty()) return zeros;

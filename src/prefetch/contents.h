@@ -30,8 +30,8 @@ struct Asked {
 };
 /// By its path in a repository, or its name in the cache and the address that it came from.
 [[nodiscard]] Asked asked_as(std::string_view path, std::string_view address = {});
-/// As a checkpoint that an entry names: it has at least a byte, whatever its suffix, unless it is
-/// asked for as text or as empty.
+/// As a checkpoint that an entry names: it has at least a byte, whatever its suffix; one of a URL
+/// may have none where it is asked for as text or as empty.
 [[nodiscard]] Asked asked_of(const UrlSource& source);
 [[nodiscard]] Asked asked_of(const PathSource& source);
 

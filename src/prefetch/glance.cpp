@@ -91,14 +91,12 @@ class FolderLook {
 
   void look_at(const std::string& path, const Asked& asked, const posix::FileInfo& info) {
     if (!info.regular) return;
-    const bool is_weights = asked.wanted == Wanted::kWeights;
-    // A pointer is small, whatever it is called.
-    if ((!is_weights && info.size > kSniffBytes) || looked_ >= kMostFiles) return;
-    if (is_weights) {
+    if (asked.wanted == Wanted::kWeights && looked_ < kMostFiles) {
       ++looked_;
       const std::string fault = glance(path, asked).fault;
       if (!fault.empty()) faults_.push_back(path + " " + fault);
-    } else if (info.size > 0 && is_pointer(path)) {
+    } else if (info.size > 0 && info.size <= kSniffBytes && is_pointer(path)) {
+      // It is small, whatever it is called.
       faults_.push_back(path + " is a Git LFS pointer");
     }
   }

@@ -394,7 +394,7 @@ class Leftovers(cases.Cases):
     def test_lock_learns_the_size_where_head_tells_none(self):
         body = self.right
         self.lay("w.pth", body[:-5])
-        for case, head in {"405": (405, {}), "403": (403, {}), "501": (501, {}), "no length": (200, {}), "length 0": (200, {"Content-Length": "0"}),
+        for case, head in {"405": (405, {}), "403": (403, {}), "501": (501, {}), "500": (500, {}), "429": (429, {}), "no length": (200, {}), "length 0": (200, {"Content-Length": "0"}),
                            "encoded": (200, {"Content-Length": "77", "Content-Encoding": "gzip"})}.items():
             for ranges in (True, False):
                 def answer(asked, ranges=ranges):
@@ -407,11 +407,11 @@ class Leftovers(cases.Cases):
                 manifest = self.manifest([{"name": "w.pth", "source": site.url + "/w.pth"}])
                 with self.subTest(case):
                     self.lay("w.pth", body[:-5])
-                    done = self.fvp("lock", manifest)
+                    done = self.fvp("lock", manifest, "--retries", "0")
                     told = "told" if "the server has" in done.stderr else f"not told: {done.stderr}"
                     self.case("lock", f"short file, HEAD {case}, ranges {ranges}", "exit 12, told", f"exit {done.returncode}, {told}")
                     self.lay("w.pth", body)
-                    self.case("lock", f"right file, HEAD {case}, ranges {ranges}", "exit 0", f"exit {self.fvp('lock', manifest).returncode}")
+                    self.case("lock", f"right file, HEAD {case}, ranges {ranges}", "exit 0", f"exit {self.fvp('lock', manifest, '--retries', '0').returncode}")
 
     # --- paths of the user's own -----------------------------------------------------------------
 
@@ -431,9 +431,14 @@ class Leftovers(cases.Cases):
         (self.dir / "bare/.git").mkdir(parents=True)
         (self.dir / "bare/.git/HEAD").write_bytes(b"ref")
         (self.dir / "folders/a/b").mkdir(parents=True)
+        (mine / "none.txt").write_bytes(b"")
+        (self.dir / "many").mkdir()
+        for i in range(150):
+            (self.dir / f"many/a{i}.pth").write_bytes(WEIGHTS[:2000])
+        (self.dir / "many/z.pth").write_bytes(POINTER)
         for path, word in (("mine/pointer.safetensors", "Git LFS pointer"), ("mine/empty.pth", "empty"), ("mine/cut.pth", "cut short"),
                            ("clone/org/model", "model.safetensors is a Git LFS pointer"), ("clone", "Git LFS pointer"), ("nothing", "is empty"),
-                           ("clone/a", "vocab.json is a Git LFS pointer"), ("dangling", "leads to no file"), ("bare", "no file in it"), ("folders", "no file in it")):
+                           ("clone/a", "vocab.json is a Git LFS pointer"), ("dangling", "leads to no file"), ("mine/none.txt", "is empty"), ("many", "z.pth is a Git LFS pointer"), ("bare", "no file in it"), ("folders", "no file in it")):
             done = self.fvp("ensure", self.dir / path)
             told = "told" if word in done.stderr else f"not told: {done.stderr}"
             self.case("path", path, f"exit 0, told, {self.dir / path}", f"exit {done.returncode}, {told}, {done.stdout.strip()}")

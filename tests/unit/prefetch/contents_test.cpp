@@ -269,6 +269,8 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"NpyDumped", "a.npy", "\x80\x03" + random_like(99), ""},
         Row{"KerasAsHdf5", "a.keras", hdf5(2000, 2000), ""},
         Row{"KerasAsHdf5Cut", "a.keras", hdf5(2001, 2000), "cut short"},
+        Row{"Hdf5BehindWords", "a.h5", std::string(1024, 'U') + hdf5(2000, 2000), ""},
+        Row{"Hdf5IsWords", "a.h5", std::string(3000, 'U'), "plain text"},
         Row{"Hdf5BehindZeros", "a.h5", std::string(1024, '\0') + hdf5(2000, 2000), ""},
         Row{"NpyScalar", "a.npy", npy("{'descr': '<f8', 'shape': (), }", 8), ""},
         Row{"NpyObjects", "a.npy", npy("{'descr': '|O', 'shape': (9,), }", 3), ""},
