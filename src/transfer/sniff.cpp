@@ -32,7 +32,7 @@ void skip_space(std::string_view& text) {
 // --- text or not ---------------------------------------------------------------------------------
 
 bool is_control(std::uint32_t c) {
-  constexpr std::string_view kInText = "\b\t\n\v\f\r\x1b";  // ESC: ISO-2022
+  constexpr std::string_view kInText = "\t\n\v\f\r\x1b";  // ESC: ISO-2022
   if (c < 0x20) return kInText.find(static_cast<char>(c)) == std::string_view::npos;
   return c == 0x7f;
 }
@@ -174,10 +174,13 @@ std::optional<std::string> as_text(std::string_view bytes, bool called_text) {
     if (begins_wide(bytes, wide)) return narrowed(bytes, wide.width, wide.little);
   }
   bytes = without_padding(without_mark(bytes));
-  constexpr std::string_view kShifts = "\x0e\x0f";  // of ISO-2022-KR
-  if (std::any_of(bytes.begin(), bytes.end(), [&](char c) {
-        const bool is_shift = called_text && kShifts.find(c) != kShifts.npos;
-        return is_control(static_cast<unsigned char>(c)) && !is_shift;
+  // One or two backspaces and, of ISO-2022-KR, shifts are in some texts.
+  constexpr std::size_t kMostBackspaces = 2;
+  const auto backspaces = static_cast<std::size_t>(std::count(bytes.begin(), bytes.end(), '\b'));
+  std::string_view may_have = called_text ? "\b\x0e\x0f" : "\b";
+  if (backspaces > kMostBackspaces) may_have.remove_prefix(1);
+  if (std::any_of(bytes.begin(), bytes.end(), [may_have](char c) {
+        return is_control(static_cast<unsigned char>(c)) && may_have.find(c) == may_have.npos;
       })) {
     return std::nullopt;
   }

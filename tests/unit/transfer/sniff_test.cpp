@@ -140,6 +140,7 @@ INSTANTIATE_TEST_SUITE_P(
         SniffRow{"ManyHighBytes", std::string(1000, '\xFF'), Impostor::kNone},
         SniffRow{"SmallNumbersOf16Bits", "\x61\0\x62\0\x01\0\x63\0\x64\0\x65\0\x66\0\x67\0"s,
                  Impostor::kNone},
+        SniffRow{"Backspaces", "\bbytes\bbytes\bbytes", Impostor::kNone, "text/plain"},
         SniffRow{"LettersAndZeros", "abcd" + std::string(1000, '\0'), Impostor::kNone},
         SniffRow{"HighBytesByAType", "\x80\x02\xFF\xE9"s, Impostor::kNone, "text/plain"},
         SniffRow{"NumbersWithoutControls",
