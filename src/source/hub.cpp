@@ -5,6 +5,7 @@
 #include "base/try.h"
 #include "source/entry_rules.h"
 #include "source/wording.h"
+#include "transfer/retry.h"
 
 #include <nlohmann/json.hpp>
 
@@ -497,6 +498,10 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
 
   std::string status = std::to_string(head.status);
   if (!error_message.empty()) status += ": " + printable(error_message);
+  if (retry::is_rate_limit(head)) {
+    return say(ErrorCode::kRateLimited, "the Hub asks to come back later (" + status + ")",
+               sent_token ? "" : "requests with a token have a higher limit: " + set_token);
+  }
   switch (head.status) {
     case 403:
       return say(
@@ -506,9 +511,6 @@ Error Client::explain(const Repo& repo, const std::string& what, const Response&
     case 410:
       return say(ErrorCode::kNotFound, "the Hub does not have it (" + status + ")",
                  "check the name at " + page + meant_type);
-    case 429:
-      return say(ErrorCode::kRateLimited, "the Hub asks to come back later (" + status + ")",
-                 sent_token ? "" : "requests with a token have a higher limit: " + set_token);
     default:
       return say(ErrorCode::kNetwork, "the Hub answered " + status, "");
   }

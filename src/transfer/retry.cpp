@@ -6,6 +6,8 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/url.h"
 
@@ -47,43 +49,84 @@ seconds bounded(seconds wait) {
   return std::clamp(wait, seconds(0), kLongestWait);
 }
 
-// `"api";r=0;t=55`, possibly several with commas between: the longest `t` among those with r=0.
-std::optional<seconds> rate_limit_wait(std::string_view header) {
-  std::optional<seconds> longest;
+// Seconds; of "1.5" the next whole one.
+std::optional<seconds> whole_seconds(std::string_view text) {
+  const std::size_t point = text.find('.');
+  const auto whole = number(text.substr(0, point));
+  if (!whole || point == std::string_view::npos) {
+    return whole ? std::optional(bounded(seconds(*whole))) : std::nullopt;
+  }
+  if (!number(text.substr(point + 1))) return std::nullopt;
+  return bounded(seconds(*whole) + seconds(1));
+}
+
+// What a RateLimit header says of the limits of which nothing is left.
+struct Exhausted {
+  bool any = false;
+  std::optional<seconds> wait;  // the longest
+};
+
+// `"api";r=0;t=55`, possibly several with commas between, or the older draft's single limit:
+// `limit=10, remaining=0, reset=55`.
+Exhausted exhausted(std::string_view header) {
+  Exhausted found;
+  const bool old = header.find("remaining=") != std::string_view::npos;
   while (!header.empty()) {
-    std::string_view policy = take(header, ',');
+    std::string_view policy = old ? std::exchange(header, {}) : take(header, ',');
     std::optional<int> remaining;
     std::optional<int> reset;
     while (!policy.empty()) {
-      const std::string_view parameter = take(policy, ';');
-      if (parameter.starts_with("r=")) remaining = number(parameter.substr(2));
-      if (parameter.starts_with("t=")) reset = number(parameter.substr(2));
+      const std::string_view parameter = take(policy, old ? ',' : ';');
+      const std::string_view value = parameter.substr(parameter.find('=') + 1);
+      if (parameter.starts_with("r=") || parameter.starts_with("remaining=")) {
+        remaining = number(value);
+      }
+      if (parameter.starts_with("t=") || parameter.starts_with("reset=")) reset = number(value);
     }
-    if (remaining != 0 || !reset) continue;
-    longest = std::max(longest.value_or(seconds(0)), bounded(seconds(*reset)));
+    if (remaining != 0) continue;
+    found.any = true;
+    if (reset) found.wait = std::max(found.wait.value_or(seconds(0)), bounded(seconds(*reset)));
   }
-  return longest;
+  return found;
 }
 
-// Of the older headers for the same: "X-RateLimit-Remaining: 0", and the draft's without "X-".
+// Of the older headers for the same: "X-RateLimit-Remaining: 0", also of several limits ("0, 0").
 bool nothing_remains(const ResponseHead& head) {
-  return number(trim(head.header("x-ratelimit-remaining"))) == 0 ||
-         number(trim(head.header("ratelimit-remaining"))) == 0;
+  for (const char* const name :
+       {"x-ratelimit-remaining", "x-rate-limit-remaining", "ratelimit-remaining"}) {
+    const std::string text = head.headers_of(name);
+    for (std::string_view left = text; !left.empty();) {
+      if (number(take(left, ',')) == 0) return true;
+    }
+  }
+  return false;
 }
 
-// "Sun, 06 Nov 1994 08:49:37 GMT"; the two older forms of RFC 9110 are not in use any more.
-// By hand, since strptime reads names of months in the language of the locale.
+// The three forms of RFC 9110: "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"
+// and "Sun Nov  6 08:49:37 1994". By hand, since strptime reads months in the locale's language.
 std::optional<std::chrono::sys_seconds> http_date(std::string_view text) {
   constexpr std::array<std::string_view, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                                         "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  if (text.size() != 29 || text.substr(25) != " GMT" || text[3] != ',') return std::nullopt;
-  const auto month = std::find(kMonths.begin(), kMonths.end(), text.substr(8, 3));
-  const auto day = number(text.substr(5, 2));
-  const auto year = number(text.substr(12, 4));
-  const auto hour = number(text.substr(17, 2));
-  const auto minute = number(text.substr(20, 2));
-  const auto second = number(text.substr(23, 2));
+  // Its words: day of the week, then day, month, year and time in the order of the form.
+  std::vector<std::string_view> words;
+  while (!text.empty()) {
+    const std::size_t end = text.find_first_of(" ,-");
+    if (end != 0) words.push_back(text.substr(0, end));
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  }
+  const bool asctime = words.size() == 5;
+  if (!asctime && (words.size() != 6 || words[5] != "GMT")) return std::nullopt;
+  const auto month = std::find(kMonths.begin(), kMonths.end(), words[asctime ? 1 : 2]);
+  const auto day = number(words[asctime ? 2 : 1]);
+  auto year = number(words[asctime ? 4 : 3]);
+  const std::string_view time = words[asctime ? 3 : 4];
+  if (time.size() != 8) return std::nullopt;
+  const auto hour = number(time.substr(0, 2));
+  const auto minute = number(time.substr(3, 2));
+  const auto second = number(time.substr(6, 2));
   if (month == kMonths.end() || !day || !year || !hour || !minute || !second) return std::nullopt;
+  if (*year > 9999 || *day > 31) return std::nullopt;
+  if (*year < 100) *year += *year < 70 ? 2000 : 1900;
   const std::chrono::year_month_day date{
       std::chrono::year(*year),
       std::chrono::month(static_cast<unsigned>(month - kMonths.begin() + 1)),
@@ -98,7 +141,7 @@ std::optional<std::chrono::sys_seconds> http_date(std::string_view text) {
 std::optional<seconds> reset_wait(const ResponseHead& head,
                                   std::optional<std::chrono::sys_seconds> now) {
   constexpr seconds kTimes = std::chrono::hours(24 * 365);  // nobody is sent away for that long
-  for (const char* const name : {"ratelimit-reset", "x-ratelimit-reset"}) {
+  for (const char* const name : {"ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset"}) {
     const auto reset = number(trim(head.header(name)));
     if (!reset || *reset == std::numeric_limits<int>::max()) continue;
     if (seconds(*reset) < kTimes) return bounded(seconds(*reset));
@@ -124,6 +167,7 @@ std::string status_text(int status) {
       Row{408, "Request Timeout"},
       Row{410, "Gone"},
       Row{416, "Range Not Satisfiable"},
+      Row{420, "Enhance Your Calm"},
       Row{425, "Too Early"},
       Row{429, "Too Many Requests"},
       Row{451, "Unavailable For Legal Reasons"},
@@ -226,19 +270,22 @@ Verdict classify(const Attempt& attempt) {
 
 bool is_rate_limit(const ResponseHead& head) {
   if (head.status == 429) return true;
-  return head.status == 403 && (wait_asked(head) || nothing_remains(head));
+  return (head.status == 403 || head.status == 420) &&
+         (!trim(head.header("retry-after")).empty() ||
+          exhausted(head.headers_of("ratelimit")).any || nothing_remains(head));
 }
 
 std::optional<seconds> wait_asked(const ResponseHead& head) {
-  if (const auto wait = rate_limit_wait(head.header("ratelimit"))) return wait;
+  if (const auto wait = exhausted(head.headers_of("ratelimit")).wait) return wait;
 
   const std::string text = head.header("retry-after");
   const std::string_view asked = trim(text);
-  if (const auto after = number(asked)) return bounded(seconds(*after));
-  // Two times of one clock, the server's: ours may be hours off.
+  if (const auto after = whole_seconds(asked)) return after;
+  // Two times of one clock, the server's, where it tells both: ours may be hours off.
   const auto at = http_date(asked);
   const auto now = http_date(head.header("date"));
-  if (at && now) return bounded(*at - *now);
+  const auto ours = std::chrono::time_point_cast<seconds>(std::chrono::system_clock::now());
+  if (at) return bounded(*at - now.value_or(ours));
   return nothing_remains(head) ? reset_wait(head, now) : std::nullopt;
 }
 

@@ -29,13 +29,14 @@ struct Attempt {
 /// refused.
 [[nodiscard]] Verdict classify(const Attempt& attempt);
 
-/// The answer means "not so many, not now": 429, or a 403 that says when it will be over
-/// (Retry-After) or that nothing is left of a limit, as GitHub and data archives answer.
+/// The answer means "not so many, not now": 429, or a 403 or 420 that has a Retry-After (whatever
+/// it says) or says that nothing is left of a limit, as GitHub and data archives answer.
 [[nodiscard]] bool is_rate_limit(const ResponseHead& head);
 
 /// The seconds that `head` asks us to wait: `RateLimit: ...;r=0;t=55`, else `Retry-After` (seconds
-/// or HTTP date against its own Date header), else RateLimit-Reset or X-RateLimit-Reset when
-/// nothing remains (seconds, or a Unix time against the Date header); nullopt when it does not.
+/// or HTTP date against its own Date header, or else our clock), else RateLimit-Reset or
+/// X-RateLimit-Reset when nothing remains (seconds, or a Unix time against the Date header);
+/// nullopt when it does not.
 [[nodiscard]] std::optional<std::chrono::seconds> wait_asked(const ResponseHead& head);
 
 /// The delay before attempt number `retry` (1 = first retry): 0.5 s doubled each time up to 30 s,

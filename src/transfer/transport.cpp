@@ -18,6 +18,14 @@ std::string ResponseHead::header(std::string_view name) const {
   return found == headers.end() ? std::string() : found->second;
 }
 
+std::string ResponseHead::headers_of(std::string_view name) const {
+  std::string list;
+  for (const auto& [each, value] : headers) {
+    if (each == name) list += (list.empty() ? "" : ", ") + value;
+  }
+  return list;
+}
+
 std::optional<std::uint64_t> ResponseHead::content_length() const {
   // Chunked: the length that stands there as well is to be ignored (RFC 9112, 6.3).
   if (!header("transfer-encoding").empty()) return std::nullopt;

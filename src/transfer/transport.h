@@ -55,6 +55,9 @@ struct Request {
   /// Few bytes are expected: may go over one connection with others, where the server has HTTP/2.
   /// (Large bodies would share that connection's window, and be cut together.)
   bool small = false;
+  /// Longer than this is not waited until a rate limit of its host ends: it is answered at once, as
+  /// it was last. (There is another address to go to.)
+  std::chrono::seconds patience = std::chrono::hours(24 * 365);
   /// No byte for this long, or fewer than kSlowest over it, ends the transfer (kStalled).
   std::chrono::milliseconds stall_timeout{60'000};
 };
@@ -65,8 +68,15 @@ struct ResponseHead {
   std::string url;  ///< that answered (after redirects), or was asked when none did
   std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
 
+  /// The redirects that led there have set cookies: its address alone may be answered otherwise.
+  bool by_cookies = false;
+  /// The body ends when the connection does: an end that comes too early is not seen.
+  bool ends_with_connection = false;
+
   /// First header of that (lower-case) name, or "".
   [[nodiscard]] std::string header(std::string_view name) const;
+  /// All of that name, as the one list that they are.
+  [[nodiscard]] std::string headers_of(std::string_view name) const;
   /// Content-Length when it is told: bytes of the body as it comes, encoded or not.
   [[nodiscard]] std::optional<std::uint64_t> content_length() const;
 };

@@ -570,6 +570,13 @@ INSTANTIATE_TEST_SUITE_P(
                    ErrorCode::kRateLimited,
                    "the Hub asks to come back later (429)",
                    "HF_TOKEN"},
+        ExplainRow{"RateLimitedBy403",
+                   "",
+                   403,
+                   {{"retry-after", "soon"}},
+                   ErrorCode::kRateLimited,
+                   "the Hub asks to come back later (403)",
+                   "HF_TOKEN"},
         ExplainRow{"ServerError", "", 503, {}, ErrorCode::kNetwork, "the Hub answered 503", ""}),
     [](const auto& row) { return row.param.name; });
 

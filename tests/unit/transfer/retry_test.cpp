@@ -84,6 +84,12 @@ TEST(IsRateLimit, IsARefusalThatSaysWhenItEnds) {
   EXPECT_TRUE(answered(403, {{"retry-after", "2"}}));
   EXPECT_TRUE(answered(403, {{"x-ratelimit-remaining", "0"}}));
   EXPECT_TRUE(answered(403, {{"ratelimit", R"("api";r=0;t=5)"}}));
+  EXPECT_TRUE(answered(403, {{"retry-after", "soon"}}));
+  EXPECT_TRUE(answered(403, {{"ratelimit", R"("api";r=0)"}}));
+  EXPECT_TRUE(answered(403, {{"x-ratelimit-remaining", "0, 0"}}));
+  EXPECT_TRUE(answered(403, {{"x-rate-limit-remaining", "0"}}));
+  EXPECT_TRUE(answered(420, {{"retry-after", "2"}}));
+  EXPECT_FALSE(answered(420, {}));
   EXPECT_FALSE(answered(403, {}));
   EXPECT_FALSE(answered(403, {{"x-ratelimit-remaining", "12"}, {"x-ratelimit-reset", "9"}}));
   EXPECT_FALSE(answered(404, {{"retry-after", "2"}}));
@@ -117,7 +123,8 @@ INSTANTIATE_TEST_SUITE_P(
         WaitRow{"SecondsWithBlanks", {{"retry-after", " 7 "}}, seconds(7)},
         WaitRow{"ZeroSeconds", {{"retry-after", "0"}}, seconds(0)},
         WaitRow{"NegativeIsNothing", {{"retry-after", "-7"}}, std::nullopt},
-        WaitRow{"FractionIsNothing", {{"retry-after", "7.5"}}, std::nullopt},
+        WaitRow{"FractionIsRoundedUp", {{"retry-after", "7.5"}}, seconds(8)},
+        WaitRow{"FractionOfWords", {{"retry-after", "7.x"}}, std::nullopt},
         WaitRow{"WordIsNothing", {{"retry-after", "soon"}}, std::nullopt},
         WaitRow{"HugeIsAWeek", {{"retry-after", "99999999999999999999"}}, seconds(7 * 86400)},
         WaitRow{"DateAgainstTheServersOwn",
@@ -130,7 +137,16 @@ INSTANTIATE_TEST_SUITE_P(
         WaitRow{"DateInThePast",
                 {{"retry-after", kDate}, {"date", "Sun, 06 Nov 1994 09:00:00 GMT"}},
                 seconds(0)},
-        WaitRow{"DateWithoutADateHeader", {{"retry-after", kDate}}, std::nullopt},
+        WaitRow{"DateThatOurClockHasPassed", {{"retry-after", kDate}}, seconds(0)},
+        WaitRow{"DateFarFromOurClock",
+                {{"retry-after", "Wed, 01 Jan 2098 00:00:00 GMT"}},
+                seconds(7 * 86400)},
+        WaitRow{"DateOfRfc850",
+                {{"retry-after", "Sunday, 06-Nov-94 08:50:07 GMT"}, {"date", kDate}},
+                seconds(30)},
+        WaitRow{"DateOfAsctime",
+                {{"retry-after", "Sun Nov  6 08:50:07 1994"}, {"date", kDate}},
+                seconds(30)},
         WaitRow{"NoSuchMonth",
                 {{"retry-after", "Sun, 06 Nox 1994 08:49:37 GMT"}, {"date", kDate}},
                 std::nullopt},
@@ -141,6 +157,10 @@ INSTANTIATE_TEST_SUITE_P(
         WaitRow{"RateLimitWithBlanks", {{"ratelimit", R"("api" ; r=0 ; t=55)"}}, seconds(55)},
         WaitRow{"RateLimitNotUsedUp", {{"ratelimit", R"("api";r=12;t=55)"}}, std::nullopt},
         WaitRow{"RateLimitWithoutTime", {{"ratelimit", R"("api";r=0)"}}, std::nullopt},
+        WaitRow{"OldRateLimit", {{"ratelimit", "limit=10, remaining=0, reset=55"}}, seconds(55)},
+        WaitRow{"OldRateLimitNotUsedUp",
+                {{"ratelimit", "limit=10, remaining=1, reset=55"}},
+                std::nullopt},
         WaitRow{"LongestOfSeveralRateLimits",
                 {{"ratelimit", R"("api";r=0;t=5, "pages";r=3;t=90, "resolvers";r=0;t=20)"}},
                 seconds(20)},
@@ -149,6 +169,9 @@ INSTANTIATE_TEST_SUITE_P(
                 seconds(55)},
         WaitRow{"OlderHeaderInSeconds",
                 {{"ratelimit-remaining", "0"}, {"ratelimit-reset", "55"}},
+                seconds(55)},
+        WaitRow{"OlderHeaderWithAnotherName",
+                {{"x-rate-limit-remaining", "0"}, {"x-rate-limit-reset", "55"}},
                 seconds(55)},
         WaitRow{
             "OlderHeaderAsATime",
