@@ -161,7 +161,10 @@ class HeadParser {
     if (line.starts_with("HTTP/")) {  // also: the real answer after a 1xx
       head.headers.clear();
       head.status = status_of(line);
+      frames_ = !line.starts_with("HTTP/1.");
     } else if (trim(line).empty()) {
+      head.ends_with_connection = !frames_ && !head.content_length() &&
+                                  !lower(head.headers_of("transfer-encoding")).ends_with("chunked");
       return head.status >= 200 ? Line::kComplete : Line::kMore;
     } else if ((line.front() == ' ' || line.front() == '\t') && !head.headers.empty()) {
       head.headers.back().second.append(" ").append(trim(line));  // an old-style folded value
@@ -183,6 +186,7 @@ class HeadParser {
   }
 
   std::size_t bytes_ = 0;
+  bool frames_ = false;  // HTTP/2 and later tell where a body ends
 };
 
 struct Transfer {
@@ -312,8 +316,8 @@ TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
   if (transfer.head_too_long) return TransportFailure::kProtocol;
   switch (code) {
     case CURLE_OK:
-      // No status line and yet no complaint cannot be told from a server that talks nonsense.
-      return transfer.head_delivered ? TransportFailure::kNone : TransportFailure::kProtocol;
+      // libcurl does not complain of a head that ends before its empty line.
+      return transfer.head_delivered ? TransportFailure::kNone : TransportFailure::kCut;
     case CURLE_COULDNT_RESOLVE_HOST:
       return TransportFailure::kResolve;
     case CURLE_COULDNT_CONNECT:
@@ -353,6 +357,9 @@ TransportFailure failure_of(CURLcode code, const Transfer& transfer) {
 
 std::string detail_of(CURLcode code, const Transfer& transfer) {
   if (transfer.head_too_long) return "the head of the answer is too long";
+  if (code == CURLE_OK && !transfer.head_delivered) {
+    return "the connection ended before the head of the answer did";
+  }
   const std::string words(transfer.words.data());
   // Some of libcurl's sentences quote the proxy's address, password and all.
   const bool may_quote = words.empty() || words.find("://") != std::string::npos ||
