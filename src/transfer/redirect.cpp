@@ -35,7 +35,10 @@ class Journey final : public BodySink {
   bool on_head(const ResponseHead& head) override {
     redirected_ = is_redirect(head);
     discarded_ = 0;
-    return redirected_ || sink_.on_head(head);
+    if (redirected_ || request_.cookies.empty()) return redirected_ || sink_.on_head(head);
+    ResponseHead with_cookies = head;
+    with_cookies.by_cookies = true;
+    return sink_.on_head(with_cookies);
   }
 
   bool on_body(const BodyPiece& piece) override {

@@ -186,6 +186,9 @@ TEST_F(Redirect, SendsItsCookiesOnInTheSameChainOnly) {
   ASSERT_EQ(wire.sent().size(), 3U);
   EXPECT_EQ(wire.sent()[1].request.cookies, std::vector<std::string>{"one"});
   EXPECT_TRUE(wire.sent()[2].request.cookies.empty());
+  ASSERT_EQ(sink.heads.size(), 2U);
+  EXPECT_TRUE(sink.heads[0].by_cookies);
+  EXPECT_FALSE(sink.heads[1].by_cookies);
 }
 
 TEST_F(Redirect, TakesARedirectWithoutALocationForTheAnswer) {
