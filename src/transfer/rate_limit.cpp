@@ -34,7 +34,8 @@ class ObedientTransport final : public Transport {
     } else {
       const milliseconds spread(
           std::uniform_int_distribution<milliseconds::rep>(0, kLongestSpread)(random_));
-      waiting_.push_back({id, request, &sink, origin, spread});
+      const bool patient = opens(origin, spread) - clock_.now() <= request.patience;
+      waiting_.push_back({id, request, &sink, origin, spread, patient});
     }
     return id;
   }
@@ -74,6 +75,7 @@ class ObedientTransport final : public Transport {
     BodySink* sink;
     std::string origin;
     milliseconds spread;
+    bool patient;  // false: it is answered at once
   };
 
   [[nodiscard]] Clock::TimePoint opens(const std::string& origin, milliseconds spread) const {
@@ -101,12 +103,12 @@ class ObedientTransport final : public Transport {
     }
   }
 
-  // Completes what cannot be sent before the deadline.
+  // Completes what cannot be sent before the deadline, or before its patience ends.
   std::vector<Completion> refuse_hopeless() {
     std::vector<Completion> refused;
     const auto hopeless = std::stable_partition(
         waiting_.begin(), waiting_.end(),
-        [this](const Waiting& waiting) { return opens(waiting) < deadline_; });
+        [this](const Waiting& waiting) { return waiting.patient && opens(waiting) < deadline_; });
     const std::vector<Waiting> ended(std::make_move_iterator(hopeless),
                                      std::make_move_iterator(waiting_.end()));
     waiting_.erase(hopeless, waiting_.end());

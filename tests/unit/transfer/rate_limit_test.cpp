@@ -46,6 +46,22 @@ class RateLimit : public ::testing::Test {
   const Clock::TimePoint begin = clock.now();
 };
 
+TEST_F(RateLimit, WhoHasNoPatienceIsAnsweredAtOnce) {
+  wire.on("https://hub/a", Answer(503).header("retry-after", "3600"));
+  (void)ask("https://hub/a");
+  ASSERT_EQ(transport->poll(Clock::TimePoint::max(), {}).size(), 1U);
+  Request request;
+  request.url = "https://hub/b";
+  request.patience = seconds(5);
+  (void)transport->start(request, sink);
+  const auto refused = transport->poll(Clock::TimePoint::max(), {});
+  ASSERT_EQ(refused.size(), 1U);
+  EXPECT_EQ(refused[0].head.status, 503);
+  EXPECT_EQ(refused[0].head.header("retry-after"), "3600");
+  EXPECT_EQ(clock.now(), begin);
+  EXPECT_EQ(wire.sent().size(), 1U);
+}
+
 TEST_F(RateLimit, AfterA429NobodyAsksThatServerUntilItsTime) {
   wire.on("https://hub/a", Answer(429).header("ratelimit", R"("api";r=0;t=55)"));
   wire.on("https://hub/b", Answer::whole("b"));
