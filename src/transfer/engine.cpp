@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/url.h"
@@ -42,6 +43,7 @@ struct Engine::Impl {
   struct Limit {
     int most = 1;  ///< requests at once
     Clock::TimePoint not_before{};
+    bool helped = false;  ///< what had been refused was served when fewer ran
   };
 
   Impl(Transport& transport, Clock& clock, EngineOptions options, std::mt19937& random)
@@ -80,6 +82,11 @@ struct Engine::Impl {
   void start_due() {
     const Clock::TimePoint now = clock_.now();
     for (const auto& [id, file] : files_) {
+      for (const auto& stream : file->streams()) {
+        if (stream->transfer && stream->is_served()) note_served(*file);
+      }
+    }
+    for (const auto& [id, file] : files_) {
       if (file->partial().copying() || file->complete()) continue;
       if (!may_ask(*file)) continue;
       if (file->streams().empty()) file->open();
@@ -107,33 +114,52 @@ struct Engine::Impl {
 
   [[nodiscard]] bool may_ask(const File& file) const {
     const auto limit = limits_.find(file.origin());
-    return limit == limits_.end() || !idle(file) ||
-           (clock_.now() >= limit->second.not_before && running_beside(file) < limit->second.most);
+    if (limit == limits_.end() || !idle(file)) return true;
+    if (!limit->second.helped && clock_.now() >= file.ask_by) return true;
+    return clock_.now() >= limit->second.not_before && running_beside(file) < limit->second.most;
+  }
+
+  void note_served(const File& file) {
+    served_.insert(file.origin());
+    const auto limit = limits_.find(file.origin());
+    if (file.too_many > 0 && limit != limits_.end()) limit->second.helped = true;
   }
 
   // As servers and proxies with a limit for each client answer.
-  [[nodiscard]] static bool says_too_many(const Outcome& outcome) {
-    return outcome.status == 403 || outcome.status == 429 || outcome.status == 503;
+  [[nodiscard]] bool says_too_many(const File& file, const Outcome& outcome) const {
+    if (outcome.turned_away) return served_.contains(file.origin());
+    // Where the Hub has given another reason, that is it.
+    if (outcome.status == 403) return outcome.error.reason.starts_with(kHttpStatus);
+    return outcome.status == 429 || outcome.status == 503;
   }
 
   // A host that refuses one download while others of it run may have enough of them: the file waits
   // until fewer do. A refusal that stays is the file's own. False: it is not for this reason.
-  bool wait_for_fewer(DownloadId id, File& file, Stream& stream, Error& why) {
+  bool wait_for_fewer(DownloadId id, File& file, Stream& stream, Outcome& outcome) {
     constexpr int kTries = 3;
-    if (file.has_next_address()) return false;
+    // A 403 is mostly the file's own: others may run for hours.
+    constexpr std::chrono::seconds kLongestWait(10);
+    if (file.has_next_address() || !says_too_many(file, outcome)) return false;
     // Those that ran when it was asked for may have ended since.
     const int beside = running_beside(file);
-    const bool crowded = std::max(beside, file.asked_beside) > 0 || limits_.contains(file.origin());
+    const auto limit = limits_.find(file.origin());
+    const bool limited = limit != limits_.end();
+    const bool crowded = limited || std::max(beside, file.asked_beside) > 0;
     if (!crowded && file.too_many == 0) return false;
-    if (file.too_many == kTries) {
+    const bool helped = limited && limit->second.helped;
+    const bool doubtful = outcome.status == 403 && !helped;
+    const Clock::TimePoint now = clock_.now();
+    Error& why = outcome.error;
+    if (file.too_many == kTries || (doubtful && now >= file.ask_by)) {
       limits_.erase(file.origin());
+      if (!helped && (doubtful || outcome.turned_away)) return false;
       why.hint = "the server may refuse several downloads at once: try --max-active 1" +
                  (why.hint.empty() ? "" : "; " + why.hint);
       return false;
     }
+    if (doubtful) file.ask_by = std::min(file.ask_by, now + kLongestWait);
     ++file.too_many;
-    stream.retries = options_.retries;  // asked for once then
-    stream.embargo = {};
+    stream.embargo = now + retry::delay(file.too_many + 1, std::nullopt, random_);
     limits_[file.origin()].most = std::max(1, beside);
     pause(file.origin());
     if (file.too_many == 1) {
@@ -170,8 +196,10 @@ struct Engine::Impl {
   [[nodiscard]] Clock::TimePoint next_try(const File& file, const Stream& stream) const {
     const auto limit = limits_.find(file.origin());
     if (limit == limits_.end()) return stream.embargo;
-    if (running_beside(file) >= limit->second.most) return Clock::TimePoint::max();
-    return std::max(stream.embargo, limit->second.not_before);
+    Clock::TimePoint next = running_beside(file) >= limit->second.most ? Clock::TimePoint::max()
+                                                                       : limit->second.not_before;
+    if (!limit->second.helped) next = std::min(next, file.ask_by);
+    return std::max(stream.embargo, next);
   }
 
   // More connections, or fewer.
@@ -304,6 +332,10 @@ struct Engine::Impl {
 
   void conclude(DownloadId id, File& file, Stream& stream, const Completion& completion) {
     Outcome outcome = file.conclude(stream, completion);
+    if (outcome.kind == Outcome::Kind::kWhole || outcome.kind == Outcome::Kind::kMore) {
+      file.paused = 0;
+      note_served(file);
+    }
     if (outcome.kind == Outcome::Kind::kWhole) return go_on(file, stream);
     // The next attempt is made at once: no delay, and no end of tries by this.
     if (outcome.kind == Outcome::Kind::kAskAnew || outcome.kind == Outcome::Kind::kMore) return;
@@ -327,8 +359,14 @@ struct Engine::Impl {
   // One of several streams has failed: its range is asked for again, or left to the others.
   void leave(DownloadId id, File& file, Stream& stream, const Outcome& outcome) {
     const bool again = outcome.kind == Outcome::Kind::kAgain;
+    // Who gets the whole file does not stop for ranges that nobody was given yet.
+    const bool unproven = outcome.refused() && !file.has_sent_ranges();
+    if (unproven) file.restore_whole();
+    if (unproven && !again) file.one_by_one();
     // The usual answers to one connection too many.
-    if (again && (outcome.status == 429 || outcome.status == 503)) {
+    const bool too_many =
+        unproven || outcome.turned_away || outcome.status == 429 || outcome.status == 503;
+    if (again && too_many) {
       file.at_most(static_cast<int>(file.streams().size()) - 1);
       return drop(file, stream);
     }
@@ -370,7 +408,8 @@ struct Engine::Impl {
       case Outcome::Kind::kMore:
         return;
       case Outcome::Kind::kNextAddress:
-        if (says_too_many(outcome) && wait_for_fewer(id, file, stream, outcome.error)) return;
+        if (wait_for_own(id, file, stream, outcome)) return;
+        if (wait_for_fewer(id, file, stream, outcome) || file.ask_whole(stream, outcome)) return;
         return give_up_address(id, std::move(outcome.error));
       case Outcome::Kind::kNoRange:  // the last of several that were answered so
         file.one_by_one();
@@ -384,6 +423,8 @@ struct Engine::Impl {
         const bool of_another = file.partial().adopted() > 0;
         file.partial().forget();
         if (!of_another) ++file.mismatches;
+        // One of several nodes may have an old file.
+        if (!of_another && file.has_sent_ranges()) file.whole_only();
         // Once more from somewhere else, or else from the same place: bits flip on the way, too.
         const bool once_more = of_another || (!file.has_next_address() && file.mismatches == 1);
         if (once_more && hold(id, stream, retry::delay(1, std::nullopt, random_), outcome.error)) {
@@ -392,26 +433,51 @@ struct Engine::Impl {
         return give_up_address(id, std::move(outcome.error));
       }
       case Outcome::Kind::kAgain: {
+        if (pays_to_leave(file, outcome)) {
+          file.postpone();
+          return give_up_address(id, std::move(outcome.error));
+        }
         const bool once_more = ++stream.retries <= options_.retries;
         if (once_more &&
             hold(id, stream, retry::delay(stream.retries, outcome.error.retry_after, random_),
                  outcome.error)) {
           return;
         }
-        if (says_too_many(outcome) && wait_for_fewer(id, file, stream, outcome.error)) return;
+        if (wait_for_fewer(id, file, stream, outcome)) return;
+        if (!once_more && file.ask_whole(stream, outcome)) return;
         return give_up_address(id, std::move(outcome.error));
       }
     }
   }
 
+  // A file whose several connections were served: one may be refused since the others were too many
+  // a moment ago.
+  bool wait_for_own(DownloadId id, File& file, Stream& stream, const Outcome& outcome) {
+    constexpr int kTries = 3;
+    if (!outcome.refused() || !file.had_several() || file.paused == kTries) return false;
+    ++file.paused;
+    file.at_most(1);
+    return hold(id, stream, retry::delay(file.paused + 1, std::nullopt, random_), outcome.error);
+  }
+
+  // Another address may have the file at once, while this one's host wants to be left alone.
+  [[nodiscard]] static bool pays_to_leave(const File& file, const Outcome& outcome) {
+    if (!file.has_next_address()) return false;
+    if (outcome.error.retry_after.value_or(std::chrono::seconds(0)) > engine::kPatience)
+      return true;
+    return outcome.status == 503 && (file.bytes_there() == 0 || file.spec().digest);
+  }
+
   void give_up_address(DownloadId id, Error error) {
     File& file = *files_.at(id);
-    file.given_up.push_back(std::move(error));
-    if (file.has_next_address()) {
-      file.next_address();
+    const Error why = error;
+    file.give_up(std::move(error));
+    const bool has_next = file.has_next_address();
+    if (has_next) file.next_address();
+    if (has_next || file.come_back()) {
       Stream& stream = *file.streams().front();
       stream.retries = 0;
-      if (hold(id, stream, milliseconds(0), file.given_up.back())) {
+      if (hold(id, stream, milliseconds(0), why)) {
         retried_.back().address = redact(file.address());
         return;
       }
@@ -465,6 +531,7 @@ struct Engine::Impl {
   DownloadId next_ = 1;
   Files files_;                          // not yet finished; after the workers: goes first
   std::map<std::string, Limit> limits_;  // by origin: of hosts that had enough
+  std::set<std::string> served_;         // origins that have sent a file, or begun to
   Tuner tuner_;
   std::vector<Finished> finished_;
   std::vector<Retried> retried_;

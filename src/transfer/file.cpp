@@ -76,8 +76,18 @@ std::optional<ContentRange> content_range(std::string_view text) {
   return ContentRange{*first, *last, number(total)};
 }
 
-bool is_all(const ContentRange& range) {
-  return range.first == 0 && range.total == range.last + 1;
+// What codings a list names beside "identity", which is none.
+std::vector<std::string> codings(std::string list) {
+  std::vector<std::string> named;
+  list = lower(std::move(list));
+  for (std::size_t begin = 0; begin < list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    std::string one = list.substr(begin, end - begin);
+    std::erase_if(one, [](char c) { return c == ' ' || c == '\t'; });
+    if (!one.empty() && one != "identity") named.push_back(std::move(one));
+    begin = end + 1;
+  }
+  return named;
 }
 
 // A file of this name is in this coding by itself: stock servers send x.tar.gz with
@@ -92,7 +102,6 @@ bool is_own_coding(std::string coding, const std::string& name) {
       Row{"xz", ".xz"},      Row{"xz", ".txz"},   Row{"zstd", ".zst"},  Row{"zstd", ".tzst"},
       Row{"compress", ".z"}, Row{"br", ".br"},    Row{"lz4", ".lz4"},   Row{"lzma", ".lzma"},
   };
-  coding = lower(std::move(coding));
   if (coding.starts_with("x-")) coding.erase(0, 2);
   const std::string text = lower(name);
   return std::any_of(kRows.begin(), kRows.end(), [&](const Row& row) {
@@ -125,16 +134,32 @@ File::File(Download download, Partial::Workers workers, Clock& clock)
   if (!spec().urls.empty()) origin_ = origin_of(address());
 }
 
-void File::next_address() {
-  ++address_;
+void File::go_to(std::size_t address_number) {
+  address_ = address_number;
   origin_ = origin_of(address());
   serves_ranges_ = false;
   one_by_one_ = false;
   from_ranges_ = false;
+  whole_only_ = false;
+  asked_whole_ = false;
+  has_sent_ranges_ = false;
+  had_several_ = false;
   most_ = kNoLimit;
   led_to_.clear();
   // Another server's ETag says little of these bytes: unless the digest will say the rest.
   if (!spec().digest) partial_.forget();
+}
+
+bool File::come_back() {
+  if (!postponed_ || last_round_) return false;
+  last_round_ = true;
+  go_to(*postponed_);
+  return true;
+}
+
+void File::give_up(Error error) {
+  if (given_up.size() <= address_) return given_up.push_back(std::move(error));
+  given_up[address_] = std::move(error);
 }
 
 // --- streams -------------------------------------------------------------------------------------
@@ -161,6 +186,7 @@ bool File::open_another() {
   if (!share) return false;
   if (share->taken_from) streams_[*share->taken_from]->piece_.end = share->range.begin;
   streams_.push_back(std::make_unique<Stream>(*this, share->range));
+  had_several_ = true;
   return true;
 }
 
@@ -188,7 +214,26 @@ void File::close(const Stream& stream) {
 void File::one_by_one() {
   one_by_one_ = true;
   serves_ranges_ = false;
-  // Who was answered with the whole file brings it all, also what others have brought.
+  restore_whole();
+}
+
+bool File::ask_whole(const Stream& stream, const Outcome& outcome) {
+  if (!stream.ranged_ || !outcome.refused() || asked_whole_) return false;
+  if (has_next_address() && spec().digest) {  // which may go on where this one ended
+    postpone();
+    return false;
+  }
+  asked_whole_ = true;
+  whole_only();
+  return true;
+}
+
+void File::whole_only() {
+  whole_only_ = true;
+  one_by_one();
+}
+
+void File::restore_whole() {
   for (const auto& stream : streams_) {
     if (!stream->ranged_ && stream->phase_ == Stream::Phase::kFile) {
       stream->piece_.end = std::max(stream->piece_.end, stream->served_to_);
@@ -227,12 +272,14 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   stream.begun_ = clock_.now();
   stream.error_body_.clear();
   const std::uint64_t end = total().value_or(kNoEnd);
-  if (alone()) {  // it may have been left with anything
+  if (whole_only_) {  // what is there is written over when the whole comes, and not before
+    stream.piece_ = {0, end};
+  } else if (alone()) {  // it may have been left with anything
     const auto missing = partial_.done().missing({0, end});
     stream.piece_ = missing.empty() ? Range{0, end} : missing.front();
     from_ranges_ = from_ranges_ || (total() && *total() > kLargestAnswer);
   }
-  stream.ranged_ = partial_.done().bytes() > 0 || !alone() || from_ranges_;
+  stream.ranged_ = !whole_only_ && (partial_.done().bytes() > 0 || !alone() || from_ranges_);
   // Pieces of one file are known to be that by the digest, or by the validator.
   if (stream.ranged_ && total() && (spec().digest || (partial_.begun() && partial_.resumable()))) {
     stream.piece_.end = std::min(stream.piece_.end, stream.piece_.begin + kLargestAnswer);
@@ -246,6 +293,7 @@ Request File::begin(Stream& stream, milliseconds stall_timeout) {
   request.headers = download_.headers;
   request.credential = download_.credential;
   request.stall_timeout = stall_timeout;
+  if (has_next_address()) request.patience = kPatience;
   // Should HTTP/2 be what failed, it is not tried again.
   request.small = !stream.ranged_ && stream.retries == 0 && total().value_or(kNoEnd) <= kSmallBody;
   if (stream.ranged_) {
@@ -275,12 +323,14 @@ bool File::on_head(Stream& stream, const ResponseHead& head) {
   }
   stream.latency_ = clock_.now() - stream.begun_;
   if (stream.piece_.begin == 0) content_type_ = head.header("content-type");
-  if (is_elsewhere(head)) led_to_ = head.url;
+  // A node that was asked without what led to it may send something else.
+  if (stream.led_ && head.status != 206) {
+    return refuse(stream, {Outcome::Kind::kAskAnew, network_error("does not send a range again")});
+  }
+  if (is_elsewhere(head) && !head.by_cookies) led_to_ = head.url;
   if (auto refusal = refusal_of_coding(head)) return refuse(stream, *std::move(refusal));
   if (head.status == 206 && stream.ranged_) return go_on(stream, head);
-  const auto range =
-      head.status == 206 ? content_range(head.header("content-range")) : std::nullopt;
-  const bool all = range && is_all(*range);
+  const bool all = is_all(head);
   if (head.status != 200 && !all && !(head.status == 203 && pinned())) {
     return refuse(stream, not_sent("answered " + std::to_string(head.status) +
                                    " where 200 and the whole file were asked for"));
@@ -296,19 +346,29 @@ bool File::on_head(Stream& stream, const ResponseHead& head) {
     return refuse(stream, not_sent("told a length that is no number (" + length +
                                    "): where the file ends cannot be known"));
   }
-  return start_over(stream, head, all ? range->total : head.content_length());
+  return start_over(stream, head, head.content_length());
+}
+
+// A 206 with the whole file. A total that is not told is left to the digest or the size.
+bool File::is_all(const ResponseHead& head) const {
+  const std::string told = head.header("content-range");
+  if (head.status != 206 || told.empty()) return head.status == 206 && pinned();
+  const auto range = content_range(told);
+  return range && range->first == 0 && (range->total ? *range->total == range->last + 1 : pinned());
 }
 
 // A coding that was not asked for. With a digest or a size at hand it is only remembered, for the
 // error that may come of it: the bytes decide.
 std::optional<Outcome> File::refusal_of_coding(const ResponseHead& head) {
-  const std::string coding = head.header("content-encoding");
-  const bool coded = !coding.empty() && lower(coding) != "identity";
+  const std::string coding = head.headers_of("content-encoding");
+  const auto named = codings(coding);
+  const bool coded = !named.empty();
   label_ = coded ? "`Content-Encoding: " + coding + "`" : "";
   if (head.status == 203) label_ = "the status 203 (changed by a proxy)";
   const auto url = parse_url(address());
-  if (!coded || pinned() || is_own_coding(coding, spec().path) ||
-      (url && is_own_coding(coding, url->path))) {
+  const bool own = named.size() == 1 && (is_own_coding(named.front(), spec().path) ||
+                                         (url && is_own_coding(named.front(), url->path)));
+  if (!coded || pinned() || own) {
     return std::nullopt;
   }
   Outcome outcome = mismatch("came with " + label_ + ", which was not asked for");
@@ -339,6 +399,7 @@ bool File::start_over(Stream& stream, const ResponseHead& head,
   }
   stream.phase_ = Stream::Phase::kFile;
   stream.ranged_ = false;
+  size_was_told_ = true;
   const auto size = spec().size ? spec().size : length;
   stream.piece_ = {0, size.value_or(kNoEnd)};
   stream.served_to_ = stream.piece_.end;
@@ -365,8 +426,12 @@ bool File::begin_with(Stream& stream, const ResponseHead& head, std::optional<st
 bool File::go_on(Stream& stream, const ResponseHead& head) {
   const auto range = content_range(head.header("content-range"));
   const bool other_size = range && range->total && spec().size && *range->total != *spec().size;
-  if (!partial_.begun() && range && (is_all(*range) || other_size)) {
-    return start_over(stream, head, range->total);
+  const bool all = range && range->first == 0 && range->total == range->last + 1;
+  if (!partial_.begun() && (all || other_size)) return start_over(stream, head, range->total);
+  // Without a word of where its bytes belong: all that was asked for from the first one on.
+  if (!partial_.begun() && alone() && head.header("content-range").empty() && is_all(head) &&
+      stream.piece_.begin == 0 && head.content_length().value_or(0) == stream.piece_.end) {
+    return start_over(stream, head, head.content_length());
   }
   const std::string etag = head.header("etag");
   // The digest tells whether it is the same file, and says so of all nodes of a network.
@@ -394,6 +459,7 @@ bool File::go_on(Stream& stream, const ResponseHead& head) {
   stream.served_to_ = range->last + 1;
   stream.phase_ = Stream::Phase::kFile;
   serves_ranges_ = !one_by_one_;
+  has_sent_ranges_ = true;
   return true;
 }
 
@@ -501,7 +567,7 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
       // Only the end of a whole answer is the end of the file: a range may be shorter than asked.
       if (!stream.ranged_) {
         if (stream.piece_.end != kNoEnd) return wrong_size(stream.piece_.begin);
-        size_was_told_ = spec().size || total();
+        size_was_told_ = spec().size || total() || !completion.head.ends_with_connection;
         partial_.set_total(stream.piece_.begin);
         return {};
       }
@@ -511,14 +577,18 @@ Outcome File::judge(Stream& stream, const Completion& completion) {
       return {Outcome::Kind::kAgain, network_error("ended before the range that was asked for did"),
               status};
     case retry::Verdict::kAgain:
-      return {Outcome::Kind::kAgain, explain(stream, completion, answered), answered ? status : 0};
+      return {Outcome::Kind::kAgain, explain(stream, completion, answered), answered ? status : 0,
+              completion.failure == TransportFailure::kCut && status == 0};
     case retry::Verdict::kNextMirror:
       // The address that was remembered was signed and is over, or whatever else.
       if (stream.led_) {
         return {Outcome::Kind::kAskAnew, explain(stream, completion, answered), status};
       }
       // Too large to be sent at once; it is asked for in ranges.
-      if (status == 400 && !stream.ranged_ && !std::exchange(from_ranges_, true)) {
+      if (status == 400 && !stream.ranged_ && !asked_whole_ &&
+          (!std::exchange(from_ranges_, true) || whole_only_)) {
+        whole_only_ = false;
+        asked_whole_ = true;
         return {Outcome::Kind::kAskAnew, explain(stream, completion, answered), status};
       }
       if (status == 416 && stream.ranged_ && alone()) {

@@ -24,6 +24,9 @@
 
 namespace fvprefetch::engine {
 
+/// A host that asks to be left alone for longer is left for another address, where there is one.
+inline constexpr std::chrono::seconds kPatience(5);
+
 /// What an attempt came to.
 struct Outcome {
   enum class Kind {
@@ -39,6 +42,11 @@ struct Outcome {
   Kind kind = Kind::kWhole;
   Error error;     ///< of all but kWhole
   int status = 0;  ///< HTTP's, when that is why
+  /// The connection ended before an answer: some servers with a limit do that.
+  bool turned_away = false;
+
+  /// The server gave no file, and no words of another kind.
+  [[nodiscard]] bool refused() const { return status >= 300 || turned_away; }
 };
 
 class File;
@@ -53,6 +61,8 @@ class Stream final : public BodySink {
   [[nodiscard]] const Range& piece() const { return piece_; }
   /// Has brought bytes of the file.
   [[nodiscard]] bool delivers() const { return delivers_; }
+  /// The file, or its range, is coming now.
+  [[nodiscard]] bool is_served() const { return phase_ == Phase::kFile; }
   [[nodiscard]] std::chrono::nanoseconds latency() const { return latency_; }
 
   // The engine's notes.
@@ -95,8 +105,16 @@ class File {
   [[nodiscard]] const std::string& address() const { return spec().urls[address_]; }
   /// Of address(): scheme, host and port.
   [[nodiscard]] const std::string& origin() const { return origin_; }
-  [[nodiscard]] bool has_next_address() const { return address_ + 1 < spec().urls.size(); }
-  void next_address();
+  [[nodiscard]] bool has_next_address() const {
+    return !last_round_ && address_ + 1 < spec().urls.size();
+  }
+  void next_address() { go_to(address_ + 1); }
+  /// The address has no time now: it is come back to when the others will not do.
+  void postpone() { postponed_ = postponed_.value_or(address_); }
+  /// Goes back to what was postponed, for good; false: nothing was.
+  bool come_back();
+  /// The error of address(), for when none will do.
+  void give_up(Error error);
 
   // --- streams ---
 
@@ -112,6 +130,16 @@ class File {
   void close(const Stream& stream);
   /// From now on one stream after the other: this server does not serve ranges as it said.
   void one_by_one();
+  /// Who was answered with the whole file brings it all, also what others were to bring.
+  void restore_whole();
+  /// A server that refused a range is asked for the whole, once; false: it has been, or was now.
+  bool ask_whole(const Stream& stream, const Outcome& outcome);
+  /// From now on one stream, and the whole at once.
+  void whole_only();
+  /// This address has sent a range that it was asked for.
+  [[nodiscard]] bool has_sent_ranges() const { return has_sent_ranges_; }
+  /// Several streams have asked this address at once.
+  [[nodiscard]] bool had_several() const { return had_several_; }
   /// The server said that there are too many.
   void at_most(int streams);
   /// How many streams could be of use now, when one brings `rate_of_one` bytes per second.
@@ -145,14 +173,17 @@ class File {
   // The engine's notes.
   std::vector<PartialPlace> others;  ///< to be looked at before the first request
   bool looked = false;
-  int too_many = 0;      ///< how often too many downloads at once were taken for a refusal's reason
-  int asked_beside = 0;  ///< requests to its host that ran when it was last asked for
-  int mismatches = 0;    ///< of all addresses
+  int too_many = 0;  ///< how often too many downloads at once were taken for a refusal's reason
+  int paused = 0;    ///< how often its own connections were, since one was last served
+  Clock::TimePoint ask_by = Clock::TimePoint::max();  ///< by then it is, whatever else runs
+  int asked_beside = 0;         ///< requests to its host that ran when it was last asked for
+  int mismatches = 0;           ///< of all addresses
   std::vector<Error> given_up;  ///< one for each address
 
  private:
   friend class Stream;
 
+  void go_to(std::size_t address);
   [[nodiscard]] Digest::Kind digest_kind() const {
     return spec().digest ? spec().digest->kind : Digest::Kind::kSha256;
   }
@@ -161,6 +192,7 @@ class File {
   bool on_head(Stream& stream, const ResponseHead& head);
   bool on_body(Stream& stream, const BodyPiece& body);
   bool start_over(Stream& stream, const ResponseHead& head, std::optional<std::uint64_t> length);
+  [[nodiscard]] bool is_all(const ResponseHead& head) const;
   bool begin_with(Stream& stream, const ResponseHead& head, std::optional<std::uint64_t> size);
   bool go_on(Stream& stream, const ResponseHead& head);
   [[nodiscard]] std::optional<Outcome> refusal_of_coding(const ResponseHead& head);
@@ -187,10 +219,16 @@ class File {
   Clock& clock_;
   std::vector<std::unique_ptr<Stream>> streams_;
   std::size_t address_ = 0;
+  std::optional<std::size_t> postponed_;  // of the addresses
+  bool last_round_ = false;               // that one was come back to
   std::string origin_;
   bool serves_ranges_ = false;  // as far as the server says
   bool one_by_one_ = false;
   bool from_ranges_ = false;  // the first request, too, is for a range
+  bool whole_only_ = false;   // no request is
+  bool asked_whole_ = false;  // ... since ranges were refused
+  bool has_sent_ranges_ = false;
+  bool had_several_ = false;
   std::string label_;  // what the server says of the bytes that it sends, and is not believed
   static constexpr int kNoLimit = 1 << 20;
   int most_ = kNoLimit;

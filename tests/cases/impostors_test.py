@@ -237,6 +237,9 @@ class Impostors(cases.Cases):
             for case, body, name in (("cut zip", whole[:-100], "cut.pth"), ("cut to nothing", b"", "none.pth"),
                                      ("cut safetensors", (500).to_bytes(8, "little") + b'{"a', "cut.safetensors")):
                 url = self.site(lambda asked: cases.Answer(200, {}, body, **told)).url
+                if how == "chunked" and body:  # its last chunk has told the end
+                    self.taken("untold end", f"{case}, {how}", url + "/w", how[0] + name, body)
+                    continue
                 word = "is empty" if not body else "cut short"
                 self.refused("untold end", f"{case}, {how}", url + "/w", how[0] + name, word.removeprefix("is "))
             for case, body, name in (("zip", whole, "whole.pth"), ("pickle", plain, "plain.pth")):

@@ -1,10 +1,16 @@
 """What servers do to a file on its way: cut it, label it, refuse it, ask for patience, set cookies."""
 
+import email.utils
 import gzip
+import os
+import socketserver
+import struct
 import threading
+import time
+from socket import SO_LINGER, SOL_SOCKET
 
 import cases
-from cases import Answer, harness
+from cases import Answer, Asked, harness
 
 WHOLE = bytes(range(256)) * 8192  # 2 MiB
 
@@ -21,7 +27,81 @@ def part(asked, data, most=None, headers=None, total=True):
     return Answer(206, {"Content-Range": told, **(headers or {})}, data[first:end])
 
 
+def http(status, headers=None, body=b""):
+    """The bytes of an answer after which the connection ends."""
+    told = {"Content-Length": len(body), "Connection": "close", **(headers or {})}
+    lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in told.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+class Wire:
+    """A server that sends the bytes that `answer(asked, running)` gives, slowly, so that more connections pay; for
+    None it resets the connection. `running`: requests that are being answered, this one too, as a server counts them
+    that notices the end of one `late` seconds later."""
+
+    def __init__(self, answer, late=0.0):
+        self.asked = []
+        self.running = 0
+        lock = threading.Lock()
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(handler):  # noqa: N805
+                lines = []
+                while line := handler.rfile.readline().strip():
+                    lines.append(line.decode())
+                if not lines:
+                    return
+                path = lines[0].split(" ")[1]
+                headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+                with lock:
+                    self.running += 1
+                    asked = Asked(path, headers, 1 + sum(one.path == path for one in self.asked))
+                    self.asked.append(asked)
+                    told = answer(asked, self.running)
+                try:
+                    if told is None:
+                        handler.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    for begin in range(0, len(told), 64 << 10):
+                        handler.wfile.write(told[begin : begin + (64 << 10)])
+                        if len(told) > 1 << 20:
+                            time.sleep(0.01)
+                finally:
+                    threading.Timer(late if told else 0, ended).start()
+
+        def ended():
+            with lock:
+                self.running -= 1
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+            def handle_error(server, *_):  # noqa: N805
+                pass  # a client that has had enough ends the connection
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class Servers(cases.Cases):
+    def wire(self, answer, late=0.0):
+        wire = Wire(answer, late)
+        self.addCleanup(wire.close)
+        return wire
+
+    def fetch_from(self, site, name, data=None, options=(), mirrors=(), **fields):
+        """What the run came to of one entry that `site` serves, and `mirrors` too."""
+        if mirrors:
+            fields["mirrors"] = [f"{mirror.url}/{name}" for mirror in mirrors]
+        manifest = self.manifest([{"name": name, "source": f"{site.url}/{name}", **fields}])
+        done = self.fvp(manifest, *options)
+        return done, self.seen(done, self.eval_cache / "models" / name, data)
+
     def fetch(self, answer, name="f.bin", data=None, options=(), **pin):
         """(what the run came to, the site) of one entry whose server answers so."""
         site = self.site(answer)
@@ -176,6 +256,27 @@ class Labels(Servers):
             _, seen, _ = self.fetch(lambda asked: part(asked, WHOLE), name, WHOLE, **fields)
             self.case(self.kind, f"206 with all of it, {pin}", "exit 0, whole", seen)
 
+    def test_206_with_all_of_it_that_says_less(self):
+        for what, headers in (("total *", {"Content-Range": f"bytes 0-{len(WHOLE) - 1}/*"}), ("no Content-Range", {})):
+            for pin, fields in self.pins(WHOLE).items():
+                name = f"206-{what.split()[0]}-{pin.split()[0]}.bin"
+                _, seen, _ = self.fetch(lambda _, h=headers: Answer(206, h, WHOLE), name, WHOLE, **fields)
+                expected = "exit 6" if pin == "no pin" else "exit 0, whole"
+                self.case(self.kind, f"206 with all of it, {what}, {pin}", expected, seen)
+
+    def test_a_list_of_encodings(self):
+        zipped = gzip.compress(WHOLE)
+        for lines, name, data, expected in (
+            (["identity", "gzip"], "two.bin", zipped, "exit 8"),
+            (["identity, identity"], "none.bin", WHOLE, "exit 0, whole"),
+            (["identity", "identity"], "none2.bin", WHOLE, "exit 0, whole"),
+            (["gzip, identity"], "own.tgz", zipped, "exit 0, whole"),
+            (["gzip", "identity"], "own2.tgz", zipped, "exit 0, whole"),
+            (["gzip, gzip"], "twice.tgz", zipped, "exit 8"),
+        ):
+            _, seen, _ = self.fetch(lambda _, h=lines, d=data: Answer(200, {"Content-Encoding": h}, d), name, data)
+            self.case(self.kind, f"Content-Encoding: {lines} of {name}, no pin", expected, seen)
+
     def test_what_is_no_answer(self):
         for status in (201, 202, 204, 206):
             done, seen, _ = self.fetch(lambda _, s=status: Answer(s), f"{status}.bin")
@@ -216,6 +317,123 @@ class LargeFiles(Servers):
         self.case(self.kind, "5 GiB, size known: the first request", (0, (4 << 30) - 1), site.asked[0].range())
 
 
+class RefusedRanges(Servers):
+    kind = "ranges that are refused"
+    tagged = {"ETag": '"v1"', "Accept-Ranges": "bytes"}
+
+    def test_after_a_cut(self):
+        for status in (400, 403, 500, 501, 503):
+            for pin in ("sha256", "no pin"):
+
+                def answer(asked, status=status):
+                    if asked.range():
+                        return Answer(status)
+                    return Answer(200, self.tagged, WHOLE, cut=1_000_000 if asked.number == 1 else None)
+
+                name = f"{status}-{pin.split()[0]}.bin"
+                _, seen, _ = self.fetch(answer, name, WHOLE, ("--retries", "1"), **self.pins(WHOLE)[pin])
+                self.case(self.kind, f"{status} to any range, after a cut, {pin}", "exit 0, whole", seen)
+
+    def test_of_further_connections(self):
+        data = os.urandom(1 << 20) * 12
+        for status in (400, 403, 429, 503, "reset"):
+
+            def answer(asked, _, status=status):
+                if not asked.range():
+                    return http(200, self.tagged, data)
+                return None if status == "reset" else http(status)
+
+            wire = self.wire(answer)
+            _, seen = self.fetch_from(wire, f"{status}.bin", data, ("--retries", "1"))
+            self.case(self.kind, f"{status} to further connections", "exit 0, whole", seen)
+            self.assertGreater(len(wire.asked), 1)
+            self.case(self.kind, "of the same: the whole was asked for", 1, sum(not one.range() for one in wire.asked))
+
+    def test_beyond_so_many_connections_of_one_file(self):
+        data = os.urandom(1 << 20) * 12
+        for status in (400, 403, 429, 503, "reset"):
+            for most in (1, 2):
+
+                def answer(asked, running, status=status, most=most):
+                    if running > most:
+                        return None if status == "reset" else http(status)
+                    if not asked.range():
+                        return http(200, self.tagged, data)
+                    told = part(asked, data, headers=self.tagged)
+                    return http(206, told.headers, told.body)
+
+                _, seen = self.fetch_from(self.wire(answer, late=0.2), f"{status}-{most}.bin", data)
+                self.case(self.kind, f"{status} beyond {most} connections of one file", "exit 0, whole", seen)
+
+    def test_wrong_bytes_in_ranges(self):
+        data = os.urandom(1 << 20) * 12
+
+        def answer(asked, _):
+            if not asked.range():
+                return http(200, self.tagged, data)
+            told = part(asked, data, headers=self.tagged)
+            return http(206, told.headers, bytes(len(told.body)))
+
+        wire = self.wire(answer)
+        _, seen = self.fetch_from(wire, "stale.bin", data, sha256=harness.sha256(data))
+        self.case(self.kind, "ranges from a node that has another file, sha256", "exit 0, whole", seen)
+        self.assertTrue(any(one.range() for one in wire.asked))
+
+
+class Heads(Servers):
+    kind = "an answer that is cut in its head"
+
+    def test_once(self):
+        for name, head in (
+            ("status", b"HTTP/1.1 200 OK\r\n"),
+            ("name", b"HTTP/1.1 200 OK\r\nContent-Le"),
+            ("value", b"HTTP/1.1 200 OK\r\nContent-Length: 20"),
+            ("line", b"HTTP/1.1 200 OK\r\nContent-Type: x/y\r\n"),
+        ):
+            wire = self.wire(lambda asked, _, h=head: h if asked.number == 1 else http(200, {}, WHOLE))
+            _, seen = self.fetch_from(wire, f"{name}.bin", WHOLE)
+            self.case(self.kind, f"after its {name}", "exit 0, whole", seen)
+
+    def test_always(self):
+        done, seen = self.fetch_from(self.wire(lambda *_: b"HTTP/1.1 200 OK\r\n"), "always.bin", options=("--retries", "1"))
+        self.case(self.kind, "each time", "exit 6", seen)
+        self.assertNotIn("No error", done.stderr)
+
+
+class Mirrors(Servers):
+    kind = "a mirror in place of a long wait"
+
+    def test_a_limit_of_the_first_address(self):
+        for status in (403, 420, 429, 503):
+            site = self.site(lambda _, s=status: Answer(s, {"Retry-After": "3600"}))
+            mirror = self.site(lambda _: Answer(200, {}, WHOLE))
+            names = [f"{status}-{n}.bin" for n in range(3)]
+            manifest = self.manifest(
+                [{"name": n, "source": f"{site.url}/{n}", "mirrors": [f"{mirror.url}/{n}"]} for n in names]
+            )
+            # What is asked for at once and what is asked for later.
+            done = self.fvp(manifest, "--max-active", "2")
+            there = sum((self.eval_cache / "models" / n).exists() for n in names)
+            self.case(self.kind, f"{status} with Retry-After 3600", "exit 0, 3 files", f"exit {done.returncode}, {there} files")
+
+    def test_503_once_and_for_all(self):
+        site = self.site(lambda _: Answer(503))
+        mirror = self.site(lambda _: Answer(200, {}, WHOLE))
+        _, seen = self.fetch_from(site, "plain.bin", WHOLE, mirrors=[mirror])
+        self.case(self.kind, "503", "exit 0, whole", seen)
+        self.case(self.kind, "503: requests to the first address", 1, len(site.asked))
+
+    def test_a_mirror_that_has_nothing(self):
+        site = self.site(lambda asked: Answer(503) if asked.number == 1 else Answer(200, {}, WHOLE))
+        _, seen = self.fetch_from(site, "back.bin", WHOLE, mirrors=[self.site(lambda _: Answer(404))])
+        self.case(self.kind, "503 once, and a mirror without the file", "exit 0, whole", seen)
+
+    def test_none_has_it(self):
+        site = self.site(lambda _: Answer(503))
+        _, seen = self.fetch_from(site, "none.bin", WHOLE, ("--retries", "1"), [self.site(lambda _: Answer(404))])
+        self.case(self.kind, "503 each time, and a mirror without the file", "exit 6", seen)
+
+
 class Patience(Servers):
     kind = "a limit, and no refusal"
 
@@ -224,6 +442,13 @@ class Patience(Servers):
             ("Retry-After", {"Retry-After": "1"}),
             ("X-RateLimit-Remaining", {"X-RateLimit-Remaining": "0"}),
             ("RateLimit", {"RateLimit": '"api";r=0;t=1'}),
+            ("RateLimit-no-time", {"RateLimit": '"api";r=0'}),
+            ("RateLimit-old", {"RateLimit": "limit=10, remaining=0, reset=1"}),
+            ("X-Rate-Limit-Remaining", {"X-Rate-Limit-Remaining": "0"}),
+            ("of-two-limits", {"X-RateLimit-Remaining": "0, 0"}),
+            ("Retry-After-fraction", {"Retry-After": "0.5"}),
+            ("Retry-After-words", {"Retry-After": "soon"}),
+            ("Retry-After-date", {"Retry-After": email.utils.formatdate(time.time() + 1, usegmt=True)}),
         ):
 
             def answer(asked, headers=headers):
@@ -231,6 +456,13 @@ class Patience(Servers):
 
             _, seen, _ = self.fetch(answer, f"{name}.bin", WHOLE)
             self.case(self.kind, f"403 with {name}", "exit 0, whole", seen)
+
+    def test_420_that_says_when_it_ends(self):
+        def answer(asked):
+            return Answer(420, {"Retry-After": "1"}) if asked.number == 1 else Answer(200, {}, WHOLE)
+
+        _, seen, _ = self.fetch(answer, "420.bin", WHOLE)
+        self.case(self.kind, "420 with Retry-After", "exit 0, whole", seen)
 
     def test_403_with_a_limit_that_stays(self):
         done, seen, _ = self.fetch(lambda _: Answer(403, {"Retry-After": "0"}), "stays.bin", options=("--retries", "1"))
@@ -247,6 +479,8 @@ class Patience(Servers):
             if len(site.asked) >= asked_first:
                 begun.set()
             if asked.path.strip("/") in denied or not running.acquire(blocking=False):
+                if refusal is None:
+                    raise ConnectionError  # it ends without an answer
                 return refusal
             begun.wait(harness.PATIENCE / 2)
             return Slow()
@@ -261,7 +495,7 @@ class Patience(Servers):
         site = self.site(answer)
         names = [f"{i}.bin" for i in range(8)]
         manifest = self.manifest([{"name": name, "source": f"{site.url}/{name}"} for name in names])
-        cache = self.dir / f"eval-{refusal.status}"
+        cache = self.dir / f"eval-{refusal.status if refusal else 'end'}"
         done = self.fvp(manifest, "--max-active", "8", "--retries", "1", "--cache-dir", cache)
         there = sum((cache / "models" / name).exists() for name in names)
         return done, f"exit {done.returncode}, {there} files"
@@ -273,9 +507,33 @@ class Patience(Servers):
             self.case(self.kind, f"{status} to more than 2 downloads at once", "exit 0, 8 files", seen)
             self.assertIn("--max-active", done.stderr)
 
+    def test_a_host_that_ends_the_connection_of_more_than_one(self):
+        done, seen = self.at_once(1, None, 9)
+        self.case(self.kind, "no answer to more than 1 download at once", "exit 0, 8 files", seen)
+
     def test_one_that_is_refused_beside_others(self):
         done, _ = self.at_once(8, Answer(403), 8, denied=("3.bin",))
         self.case(self.kind, "403 for one of 8", "exit 4", f"exit {done.returncode}")
+        self.assertNotIn("try --max-active", done.stderr)
+
+    def test_one_that_is_refused_beside_one_that_takes_long(self):
+        again = threading.Event()
+        while_it_ran = []
+
+        def answer(asked):
+            if asked.path == "/long.bin":
+                while_it_ran.append(again.wait(harness.PATIENCE / 2))
+                return Answer(200, {}, WHOLE)
+            if asked.number > 1:
+                again.set()
+            return Answer(403)
+
+        site = self.site(answer)
+        names = ("long.bin", "refused.bin")
+        manifest = self.manifest([{"name": n, "source": f"{site.url}/{n}"} for n in names])
+        done = self.fvp(manifest, "--max-active", "2")
+        self.case(self.kind, "403 for one beside a long one", "exit 4", f"exit {done.returncode}")
+        self.case(self.kind, "of the same: asked for again while the long one ran", [True], while_it_ran)
 
 
 class Cookies(Servers):
@@ -296,6 +554,37 @@ class Cookies(Servers):
         )
         self.case(self.kind, "302 to itself with Set-Cookie, for ever", "exit 6", seen)
         self.assertIn("cookie", done.stderr)
+
+    def led(self, redirect, answer):
+        """A site that leads there each time, and where: a right range is of 256 KiB at most there."""
+        other = self.site(answer)
+        site = self.site(lambda asked: Answer(302, {**redirect, "Location": f"{other.url}/{asked.number}"}))
+        return site, other
+
+    def test_a_place_that_wants_the_cookie_of_the_redirect(self):
+        def answer(asked):
+            if "key=v" not in asked.headers.get("cookie", ""):
+                return Answer(403)
+            if not asked.range():
+                return Answer(200, {"Accept-Ranges": "bytes"}, WHOLE, cut=256 << 10)
+            return part(asked, WHOLE, 256 << 10)
+
+        site, other = self.led({"Set-Cookie": "key=v; Path=/"}, answer)
+        _, seen = self.fetch_from(site, "led.bin", WHOLE, ("--connections", "1"), sha256=harness.sha256(WHOLE))
+        self.case(self.kind, "short ranges behind a redirect with a cookie", "exit 0, whole", seen)
+        without = sum("cookie" not in one.headers for one in other.asked)
+        self.case(self.kind, "of the same: requests without the cookie", 0, without)
+
+    def test_a_place_that_sends_the_whole_when_it_is_asked_again(self):
+        def answer(asked):
+            if asked.range() and asked.number == 1:
+                return part(asked, WHOLE, 256 << 10)
+            return Answer(200, {"Accept-Ranges": "bytes"}, WHOLE, cut=256 << 10)
+
+        site, _ = self.led({}, answer)
+        options = ("--connections", "1", "--retries", "2")
+        _, seen = self.fetch_from(site, "again.bin", WHOLE, options, sha256=harness.sha256(WHOLE))
+        self.case(self.kind, "short ranges, and 200 to what is asked there again", "exit 0, whole", seen)
 
     def test_not_to_another_site_and_not_in_another_chain(self):
         def answer(asked):

@@ -285,7 +285,7 @@ TEST_F(EngineTest, AsksForARangeWhereTheWholeIsRefusedAsTooLarge) {
 TEST_F(EngineTest, AsksForAVeryLargeFileInPieces) {
   Download large = checked();
   large.spec.size = std::uint64_t{5} << 30U;
-  wire.on(kA, Answer(404));
+  for (int i = 0; i < 2; ++i) wire.on(kA, Answer(404));  // the second time without a range
   EXPECT_TRUE(FailsWith(fetch(large).result, ErrorCode::kNotFound));
   EXPECT_EQ(wire.sent()[0].header("Range"), "bytes=0-4294967295");
 }
@@ -327,6 +327,46 @@ TEST_F(EngineTest, TakesARefusalThatStaysForTheFilesOwn) {
   ASSERT_TRUE(IsOk(finish().result));
   EXPECT_TRUE(FailsWith(finish().result, ErrorCode::kAccess));
   EXPECT_EQ(wire.sent().size(), 5U);
+}
+
+TEST_F(EngineTest, BelievesTheHubsReasonForARefusalWhateverElseRuns) {
+  const std::string other = "https://a/other";
+  wire.serve(other, [](const auto&) { return Answer(403); });
+  Answer slow(200);
+  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
+  wire.on(kA, slow);
+  make_engine();
+  engine->add(download());
+  Download second = download({other});
+  second.partial += "2";
+  second.explain = [](const Response&) {
+    Error error;
+    error.code = ErrorCode::kAccess;
+    error.reason = "GatedRepo";
+    return error;
+  };
+  engine->add(std::move(second));
+  const Finished finished = finish();
+  ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kAccess));
+  EXPECT_EQ(finished.requests, 1U);
+  EXPECT_EQ(finished.result.error().hint, "");
+}
+
+TEST_F(EngineTest, ARefusalIsNotTakenForALimitForAsLongAsOthersRun) {
+  const std::string other = "https://a/other";
+  wire.serve(other, [](const auto&) { return Answer(403); });
+  Answer slow(200);
+  for (const char c : kText) slow.pause(seconds(30)).body(std::string(1, c));
+  wire.on(kA, slow);
+  make_engine();
+  engine->add(download());
+  Download second = download({other});
+  second.partial += "2";
+  const DownloadId id = engine->add(std::move(second));
+  const Finished finished = finish();
+  EXPECT_EQ(finished.id, id);
+  ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kAccess));
+  EXPECT_EQ(finished.result.error().hint.find("--max-active"), std::string::npos);
 }
 
 TEST_F(EngineTest, GoesOnWhereACutFileEndedWithAStrongValidator) {
@@ -437,11 +477,12 @@ TEST_F(EngineTest, CountsTheRetriesAnewAfterAGoodPieceOfTheFile) {
                     .body(piece)
                     .cut());
   }
-  wire.on(kA, Answer(404));  // the story may end here
+  // The story may end here: nor is the whole there.
+  for (int i = 0; i < 2; ++i) wire.on(kA, Answer(404));
   make_engine();
   engine->add(download());
   const Finished finished = finish();
-  EXPECT_EQ(finished.requests, 5U);
+  EXPECT_EQ(finished.requests, 6U);
   EXPECT_EQ(finished.bytes_received, 4U << 20U);
 }
 
@@ -997,7 +1038,7 @@ class EngineRefused : public EngineResume, public ::testing::WithParamInterface<
 TEST_P(EngineRefused, KeepsWhatCameWhereTheServerRefusesTheRest) {
   leave(checked());
   const auto before = dir.files().size();
-  wire.on(kA, Answer(GetParam()));
+  for (int i = 0; i < 2; ++i) wire.on(kA, Answer(GetParam()));  // the second time for the whole
   EXPECT_FALSE(next(checked()).result.has_value());
   EXPECT_EQ(dir.files().size(), before);
 }
@@ -1016,7 +1057,7 @@ TEST_F(EngineResume, LeavesNothingOfWhatIsNotTheFile) {
 TEST_F(EngineResume, StaysAsItIsWhileTheServerIsDown) {
   leave(checked());
   options.retries = 0;
-  wire.on(kA, Answer(503));
+  for (int i = 0; i < 2; ++i) wire.on(kA, Answer(503));  // the second time for the whole
   EXPECT_TRUE(FailsWith(next(checked()).result, ErrorCode::kNetwork));
   EXPECT_EQ(content(partial), "the bytes ");
   EXPECT_TRUE(std::filesystem::exists(dir.path() + "/journal"));
