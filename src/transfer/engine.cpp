@@ -160,7 +160,9 @@ struct Engine::Impl {
     if (doubtful) file.ask_by = std::min(file.ask_by, now + kLongestWait);
     ++file.too_many;
     stream.embargo = now + retry::delay(file.too_many + 1, std::nullopt, random_);
-    limits_[file.origin()].most = std::max(1, beside);
+    // Of those that run some may be refused, too: what was found before counts.
+    const int found = limited ? limit->second.most : beside;
+    limits_[file.origin()].most = std::max(1, std::min(found, beside));
     pause(file.origin());
     if (file.too_many == 1) {
       notes_.push_back({id, why.message + " while " + std::to_string(std::max(1, beside)) +
