@@ -395,7 +395,8 @@ class Heads(Servers):
             self.case(self.kind, f"after its {name}", "exit 0, whole", seen)
 
     def test_always(self):
-        done, seen = self.fetch_from(self.wire(lambda *_: b"HTTP/1.1 200 OK\r\n"), "always.bin", options=("--retries", "1"))
+        wire = self.wire(lambda *_: b"HTTP/1.1 200 OK\r\n")
+        done, seen = self.fetch_from(wire, "always.bin", options=("--retries", "1"))
         self.case(self.kind, "each time", "exit 6", seen)
         self.assertNotIn("No error", done.stderr)
 
@@ -414,7 +415,8 @@ class Mirrors(Servers):
             # What is asked for at once and what is asked for later.
             done = self.fvp(manifest, "--max-active", "2")
             there = sum((self.eval_cache / "models" / n).exists() for n in names)
-            self.case(self.kind, f"{status} with Retry-After 3600", "exit 0, 3 files", f"exit {done.returncode}, {there} files")
+            seen = f"exit {done.returncode}, {there} files"
+            self.case(self.kind, f"{status} with Retry-After 3600", "exit 0, 3 files", seen)
 
     def test_503_once_and_for_all(self):
         site = self.site(lambda _: Answer(503))
@@ -508,7 +510,7 @@ class Patience(Servers):
             self.assertIn("--max-active", done.stderr)
 
     def test_a_host_that_ends_the_connection_of_more_than_one(self):
-        done, seen = self.at_once(1, None, 9)
+        _, seen = self.at_once(1, None, 9)
         self.case(self.kind, "no answer to more than 1 download at once", "exit 0, 8 files", seen)
 
     def test_one_that_is_refused_beside_others(self):
