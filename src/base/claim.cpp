@@ -77,6 +77,7 @@ void make_readable(const Fd& fd) {
   constexpr mode_t kAll = S_IRUSR | S_IRGRP | S_IROTH;
   struct ::stat status {};
   if (::fstat(fd.get(), &status) != 0 || (status.st_mode & kAll) == kAll) return;
+  if (status.st_nlink != 1) return;  // somebody's own file as well
   (void)::fchmod(fd.get(), (status.st_mode & 07777U) | kAll);
 }
 

@@ -1157,7 +1157,9 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   if (again([&] { return ::fstat(fd.get(), &status); }) != 0)
     return fail(last_error("look at", path));
   if (!S_ISREG(status.st_mode)) return fail(not_a_lock_file(path));
-  if (status.st_uid == ::geteuid() && (status.st_mode & 07777U) != mode) {
+  // One with a second name is somebody's own file as well: it serves as a lock, with its own mode.
+  const bool ours = status.st_uid == ::geteuid() && status.st_nlink == 1;
+  if (ours && (status.st_mode & 07777U) != mode) {
     take_after(fd.get(), status, known_heritage(folder), mode);
   }
   return Opened{std::move(fd), to_info(status)};

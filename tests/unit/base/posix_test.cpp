@@ -16,6 +16,7 @@
 #include <set>
 #include <thread>
 
+#include "base/claim.h"
 #include "support/matchers.h"
 #include "support/temp_dir.h"
 #include "support/tiny_disk.h"
@@ -728,6 +729,16 @@ TEST(OpenLockFile, DoesNotTruncate) {
   const TempDir dir;
   ASSERT_TRUE(IsOk(open_lock_file(dir.write("l", "soft lock of another tool"), 0664)));
   EXPECT_EQ(dir.read("l"), "soft lock of another tool");
+}
+
+TEST(OpenLockFile, LeavesTheModeOfWhatHasAnotherName) {
+  const TempDir dir;
+  fs::create_hard_link(dir.write("private", "key"), dir / "l");
+  fs::permissions(dir / "private", fs::perms::owner_read | fs::perms::owner_write);
+  const auto file = open_lock_file(dir / "l", 0666);
+  ASSERT_TRUE(IsOk(file));
+  make_readable(file->fd);
+  EXPECT_EQ(mode_of(dir / "private"), 0600U);
 }
 
 TEST(OpenLockFile, RefusesASymbolicLink) {
