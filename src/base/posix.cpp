@@ -319,6 +319,9 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
       error.reason = kTooManyOpenFiles;
       error.hint = kDescriptorHint;
       break;
+    case ENOMEM:
+      error = out_of_memory().value();
+      break;
     default:
       error.code = ErrorCode::kInternal;
   }

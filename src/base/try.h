@@ -26,6 +26,19 @@
 
 namespace fvprefetch {
 
+/// kNoSpace: no memory can be had. Takes hardly any itself.
+inline tl::unexpected<Error> out_of_memory() noexcept {
+  Error error;
+  error.code = ErrorCode::kNoSpace;
+  error.message = "out of memory";
+  try {
+    error.hint = "raise the limit of memory (`ulimit -v`, or what the job may have: `--mem`)";
+  } catch (const std::bad_alloc&) {
+    error.hint = "ulimit -v";
+  }
+  return tl::unexpected<Error>(std::move(error));
+}
+
 /// Runs `f`, which returns a Result, and turns an exception into kInternal: the border behind
 /// which nothing throws. Used at the four places of design section D4 and nowhere else.
 template <typename F>
@@ -33,7 +46,7 @@ auto guard(F&& f) noexcept -> std::invoke_result_t<F> {
   try {
     return std::forward<F>(f)();
   } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::kInternal, "out of memory");
+    return out_of_memory();
   } catch (const std::exception& e) {
     return fail(ErrorCode::kInternal, std::string("unexpected exception: ") + e.what());
   } catch (...) {

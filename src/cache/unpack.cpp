@@ -121,7 +121,7 @@ class Reader {
   ~Reader() = default;
 
   Status open() {
-    if (!archive_) return fail(ErrorCode::kInternal, "out of memory");
+    if (!archive_) return out_of_memory();
     archive* const reader = archive_.get();
     FVP_TRY(packed_, decompress(file_, name_, must_stop_));
     // These alone: every format more is more code that strangers' bytes reach.
@@ -232,8 +232,7 @@ class Reader {
     if (error_) return fail(*error_);
     const int number = ::archive_errno(archive_.get());
     if (number == EIO || number == ESTALE) return fail(posix::errno_error(number, "read", name_));
-    if (number == ENOMEM)
-      return fail(ErrorCode::kInternal, "out of memory while unpacking " + name_);
+    if (number == ENOMEM) return out_of_memory();
     const char* const words = ::archive_error_string(archive_.get());
     const std::string why = words != nullptr ? words : "it cannot be read";
     if (why != "Unrecognized archive format") {
