@@ -32,13 +32,10 @@ Result<std::string> first_gap(const std::string& directory, const Receipt& recei
                               const Session& session) {
   for (const ReceiptFile& file : receipt.files) {
     const std::string path = directory + "/" + file.path;
-    bool right = false;
-    if (!file.link.empty()) {
-      right = posix::read_link(path) == file.link;
-    } else {
-      const auto info = posix::lstat(path);
-      right = info && *info && (*info)->regular && (*info)->size == file.size;
-    }
+    const auto info = posix::lstat(path);
+    if (!info) FVP_CHECK_OK(posix::check_readable(path));  // a folder above it may be closed
+    bool right = info && *info && (*info)->regular && (*info)->size == file.size;
+    if (!file.link.empty()) right = posix::read_link(path) == file.link;
     if (!right || session.rejects(path)) return file.path;
     if (file.link.empty()) FVP_CHECK_OK(posix::check_readable(path));
   }

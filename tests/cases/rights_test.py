@@ -1,10 +1,12 @@
 """Who may read and write what: group caches, umasks, and files that are there and closed."""
 
+import io
 import json
 import os
 import random
 import re
 import shutil
+import tarfile
 import time
 
 import users
@@ -235,6 +237,29 @@ class Closed(users.Users):
         blob = self.weights.resolve()
         self.closed("hub", "a blob, 0600", blob, 0o600)
         self.closed("file", "a blob of one file, 0600", blob, 0o600)
+
+    def test_a_folder_of_an_unpacked_tree(self):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as out:
+            for name in ("top/one.txt", "top/deep/two.txt"):
+                member = tarfile.TarInfo(name)
+                member.size = 5
+                out.addfile(member, io.BytesIO(b"hello"))
+        self.hub.put("files/t.tar", packed.getvalue())
+        entry = {"name": "tree", "source": self.hub.file_url("t.tar"), "dest": "models/tree", "unpack": True}
+        self.only["tree"] = self.manifest([entry], "tree.json")
+        self.assert_ok(self.fvp_as(A, self.only["tree"]))
+        tree = self.eval_cache / "models/tree"
+        before = (tree.stat().st_ino, sorted(os.listdir(tree.parent)))
+        self.closed("tree", "a folder of an unpacked tree, 0700", tree / "top/deep", 0o700)
+        after = (tree.stat().st_ino, sorted(os.listdir(tree.parent)))
+        self.case("closed to this user", "an unpacked tree stays where it is", before, after)
+
+    def test_what_is_said_of_a_closed_manifest(self):
+        os.chmod(self.only["url"], 0o600)
+        done = self.fvp_as(B, self.only["url"])
+        seen = f"exit {done.returncode}" + "".join(f", {word}" for word in ("write", "--cache-dir") if word in done.stderr)
+        self.case("closed to this user", "a manifest, 0600", "exit 10", seen)
 
     def test_folders_of_a_repository(self):
         self.closed("hub", "the blobs' folder, 0700", self.repo / "blobs", 0o700)
