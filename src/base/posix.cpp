@@ -31,6 +31,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/printable.h"
 #include "base/try.h"
 
 namespace fvprefetch::posix {
@@ -190,7 +191,27 @@ std::string owner_of(std::string path) {
   for (std::size_t i = 0; i < kLetters.size(); ++i) {
     mode += (status.st_mode & (0400U >> i)) != 0 ? kLetters[i] : '-';
   }
-  return " (" + path + " is " + user_name(status.st_uid) + "'s, mode " + mode + ")";
+  return " (" + escaped(path) + " is " + user_name(status.st_uid) + "'s, mode " + mode + ")";
+}
+
+// Of something that cannot be made. ENOENT speaks of the place then, and of nothing that was asked
+// for.
+Error cannot_make(int number, std::string_view action, const std::string& path) {
+  Error error = errno_error(number, action, path);
+  if (number != ENOENT) return error;
+  error.code = ErrorCode::kPermission;
+  if (const Status here = check_working_directory(); !here && !path.starts_with('/')) {
+    error.message += "; " + here.error().message;
+    error.hint = here.error().hint;
+    return error;
+  }
+  const std::string folder = parent(path);
+  const bool there = exists(folder);
+  error.message +=
+      there ? "; " + escaped(folder) + " takes no new names" : "; " + escaped(folder) + " is gone";
+  error.hint = there ? "choose another place"
+                     : "see who removes it while this runs, then run the same command again";
+  return error;
 }
 
 bool fsync_unsupported(int number) {
@@ -226,7 +247,13 @@ Status rename_ours(const FileInfo& ours, const std::string& from, const std::str
   const bool done = number == ENOENT && ::lstat(to.c_str(), &status) == 0 &&
                     status.st_ino == ours.inode && status.st_dev == ours.device;
   if (done) return {};
-  return fail(errno_error(number, "rename " + from + " to", to));
+  Error error = errno_error(number, "rename " + from + " to", to);
+  if (number == ENOENT) {
+    std::string gone = exists(from) ? to : from;
+    if (!exists(parent(gone))) gone = parent(gone);
+    error.message += "; " + escaped(gone) + " is gone";
+  }
+  return fail(std::move(error));
 }
 
 // What EFBIG means here: the remark and the hint.
@@ -495,6 +522,13 @@ std::string real_path(const std::string& path) {
   return done.empty() ? "/" : done;
 }
 
+Status check_working_directory() {
+  std::array<char, PATH_MAX> here{};
+  if (::getcwd(here.data(), here.size()) != nullptr || errno != ENOENT) return {};
+  return fail(ErrorCode::kPermission, "the working directory of this process was removed",
+              "change to another directory, or give absolute paths");
+}
+
 bool is_local(const std::string& directory) {
   constexpr long kXfs = 0x58465342;  // not in linux/magic.h
   constexpr long kZfs = 0x2fc12fc1;
@@ -704,13 +738,14 @@ Status make_directories(const std::string& path) {
                   "place with --cache-dir or --hf-cache-dir");
     }
   }
-  return fail(errno_error(number, "make directory", path));
+  return fail(cannot_make(number, "make directory", path));
 }
 
 Status make_directories_below(const std::string& root, const std::string& path) {
   Status made = make_directories(path);
   if (made) return made;
   if (made.error().code == ErrorCode::kNotFound) {  // a link in its place leads nowhere
+    if (!exists(root)) return made;
     made.error().code = ErrorCode::kPermission;
     return made;
   }
@@ -751,8 +786,9 @@ Result<Opened> create(const std::string& path) {
     return ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                   first_mode(0666, known_heritage(folder)));
   });
+  const int number = errno;
   if (!file.fd && why) return fail(*std::move(why));
-  if (!file.fd) return fail(last_error("create", path));
+  if (!file.fd) return fail(cannot_make(number, "create", path));
   struct ::stat status {};
   if (::fstat(file.fd.get(), &status) != 0) return fail(last_error("look at", path));
   const Heritage of = known_heritage(folder);

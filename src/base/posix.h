@@ -95,6 +95,8 @@ struct Opened {
 /// Absolute, without ".", ".." and symbolic links as far as they can be resolved; what does not
 /// exist stays as it is (Python's os.path.realpath).
 [[nodiscard]] std::string real_path(const std::string& path);
+/// Why relative paths lead nowhere: the working directory of this process was removed.
+[[nodiscard]] Status check_working_directory();
 /// The text of the symbolic link `path`; nullopt when it is not one or not there.
 [[nodiscard]] std::optional<std::string> read_link(const std::string& path);
 /// Names in a directory, sorted, without . and ..; empty when it is not there.

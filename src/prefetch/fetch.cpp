@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/try.h"
+#include "cache/layout.h"
 #include "cache/lock.h"
 #include "prefetch/publisher.h"
 #include "prefetch/sweep.h"
@@ -36,6 +37,15 @@ constexpr std::size_t kTriesATurn = 64;
 constexpr std::size_t kDescriptorsForEachWait = 8;
 /// So many of those that wait are tried at once when a lock has been let go.
 constexpr std::size_t kTriedWhenWoken = 64;
+
+/// What no server said is not there: a file or folder of ours that was, or was just made.
+Error gone_here(Error error) {
+  const bool told = !error.reason.empty() || !error.hint.empty();
+  if (error.code != ErrorCode::kNotFound || told) return error;
+  error.code = ErrorCode::kPermission;
+  error.hint = "see who removes it while this runs, then run the same command again";
+  return error;
+}
 
 class FetchLoop {
  public:
@@ -512,6 +522,9 @@ class FetchLoop {
   bool was_overtaken(Slot& slot) {
     const std::unique_ptr<HeldLock>& held = slot.destination->guard.held;
     if (!held || !held->lost()) return false;
+    // It went with its folder, and nobody has taken it.
+    const std::string lock = slot.job.target->destination_lock();
+    if (!posix::exists(lock) && !posix::exists(layout::lease_beside(lock))) return false;
     session_.emit(Warned{
         name_of(slot), "another process has taken over the lock of " + slot.job.download.spec.path +
                            ", as this one was not heard of for a while (suspended?)"});
@@ -551,8 +564,8 @@ class FetchLoop {
     close(slot);
     if (outcome.status) outcome.refused = slot.job.target->refused();
     if (!outcome.status) {
-      outcome.status = tl::unexpected(
-          with_context(outcome.status.error(), "while fetching " + slot.job.download.spec.path));
+      outcome.status = tl::unexpected(with_context(
+          gone_here(outcome.status.error()), "while fetching " + slot.job.download.spec.path));
     } else {
       session_.emit(FileFinished{name_of(slot), slot.job.download.spec.path, outcome.bytes});
     }
