@@ -352,7 +352,7 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
     default:
       error.code = ErrorCode::kInternal;
   }
-  error.message = "cannot " + std::string(action) + " " + std::string(path) + ": " +
+  error.message = "cannot " + escaped(action) + " " + escaped(path) + ": " +
                   std::generic_category().message(number) + remark;
   if (number == EACCES || number == EPERM) error.message += owner_of(std::string(path));
   error.subject = path;
@@ -442,7 +442,7 @@ Status check_readable(const std::string& path) {
   const int number = errno;
   if (number != EACCES && number != EPERM) return {};
   Error error = errno_error(number, "read", path);
-  error.message = "cannot read " + path + ": " + std::generic_category().message(number) +
+  error.message = "cannot read " + escaped(path) + ": " + std::generic_category().message(number) +
                   owner_of(denied_part(path));
   error.hint =
       "ask its owner for the right to read it (chmod g+r, a folder g+rx), or choose another cache "
@@ -733,7 +733,7 @@ Status make_directories(const std::string& path) {
     if (now && now->directory) return {};
     if (!now &&
         S_ISLNK(status.st_mode)) {  // scratch that was purged, or is not mounted on this node
-      return fail(ErrorCode::kNotFound, path + " is a link to a place that does not exist",
+      return fail(ErrorCode::kNotFound, escaped(path) + " is a link to a place that does not exist",
                   "is its file system mounted on this node? Else mend the link, or choose another "
                   "place with --cache-dir or --hf-cache-dir");
     }
@@ -754,7 +754,7 @@ Status make_directories_below(const std::string& root, const std::string& path) 
   const auto info = stat(there);
   if (there.size() <= root.size() || !info || !*info || (*info)->directory) return made;
   return fail(ErrorCode::kPermission,
-              "cannot make directory " + path + ": " + there + " is no directory",
+              "cannot make directory " + escaped(path) + ": " + escaped(there) + " is no directory",
               "remove what is in its place");
 }
 
@@ -838,7 +838,7 @@ Result<Opened> open_ours(const std::string& path, int flags) {
   const bool other_kind = number == 0 || number == EISDIR || number == ENXIO || number == ENODEV;
   if (!other_kind && number != ELOOP) return fail(errno_error(number, "open", path));
   return fail(ErrorCode::kPermission,
-              "cannot open " + path + ": it is " +
+              "cannot open " + escaped(path) + ": it is " +
                   (number == ELOOP ? "a symbolic link, which is not followed" : "no regular file"),
               "remove what is in its place");
 }
@@ -1126,7 +1126,7 @@ namespace {
 
 Error not_a_lock_file(const std::string& path) {
   return fail(ErrorCode::kPermission,
-              "cannot open lock file " + path + ": it is not a regular file",
+              "cannot open lock file " + escaped(path) + ": it is not a regular file",
               "remove what is in its place")
       .value();
 }
@@ -1184,8 +1184,8 @@ Result<Opened> open_lock_file(const std::string& path, mode_t mode) {
   }
   if (!fd && why) return fail(*std::move(why));
   if (!fd && number == ELOOP) {
-    return fail(ErrorCode::kPermission,
-                "cannot open lock file " + path + ": it is a symbolic link, which is not followed");
+    return fail(ErrorCode::kPermission, "cannot open lock file " + escaped(path) +
+                                            ": it is a symbolic link, which is not followed");
   }
   // ENXIO: a FIFO or a device without another end, or a socket.
   if (!fd && (number == EISDIR || number == ENXIO || number == ENODEV)) {

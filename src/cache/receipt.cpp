@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "cache/layout.h"
@@ -14,6 +15,10 @@ namespace {
 using nlohmann::json;
 
 constexpr int kVersion = 1;
+
+bool is_sha256(std::string_view text) {
+  return text.size() == 64 && is_hex(text);
+}
 
 // Fields of a JSON object; `ok` turns false when one has another type. An absent one is empty.
 struct Reader {
@@ -48,6 +53,7 @@ std::optional<ReceiptFile> file_from(const json& object) {
   file.mtime_ns = in.number<std::int64_t>("mtime_ns");
   file.link = in.text("link");
   if (!in.ok || !object.contains("size")) return std::nullopt;
+  if (!file.sha256.empty() && !is_sha256(file.sha256)) return std::nullopt;
   // Names that become paths: whoever may write in a shared cache must not lead us out of it.
   if (!layout::safe_relative_path(file.path)) return std::nullopt;
   if (!file.blob.empty() && !layout::safe_blob_name(file.blob)) return std::nullopt;
@@ -70,7 +76,7 @@ std::optional<ReceiptArchive> archive_from(const json& object) {
   archive.sha256 = in.text("sha256");
   archive.size = in.number<std::uint64_t>("size");
   archive.strip_components = in.number<std::uint64_t>("strip_components");
-  return in.ok && !archive.sha256.empty() ? std::optional(archive) : std::nullopt;
+  return in.ok && is_sha256(archive.sha256) ? std::optional(archive) : std::nullopt;
 }
 
 json to_json(const ReceiptArchive& archive) {
@@ -82,7 +88,7 @@ json to_json(const ReceiptArchive& archive) {
 }  // namespace
 
 std::optional<Receipt> read_receipt(const std::string& path) {
-  const auto text = posix::read_private(path);
+  const auto text = posix::read_small(path);  // through a link: see HubStore::read_ref()
   if (!text || !*text) return std::nullopt;
   const json object = json::parse(**text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return std::nullopt;

@@ -671,9 +671,11 @@ int run(const std::vector<std::string>& arguments) {
   const EnvironmentLookup env = environment::or_process({});
   const auto call = parse_arguments(arguments, env);
   if (!call) {
+    Error error = call.error();
+    error.message = escaped(error.message);  // what somebody has typed or set; one line
     const auto ours = std::find(arguments.begin(), arguments.end(), "--");  // not `exec`'s CMD
     const bool json = std::find(arguments.begin(), ours, "--json") != ours;
-    return refuse(call.error(), json, env);
+    return refuse(error, json, env);
   }
   posix::Fd results;
   if (call->command != Command::kExec) {  // CMD inherits descriptor 1

@@ -422,9 +422,9 @@ void Console::on_event(const Event& event) {
   for (const std::string& text : speech.lines) {
     constexpr std::string_view kWarning = "warning: ";
     if (text.starts_with(kWarning)) {
-      line(Tone::kWarning, kWarning, std::string_view(text).substr(kWarning.size()));
+      line(Tone::kWarning, kWarning, escaped(std::string_view(text).substr(kWarning.size())));
     } else {
-      line(Tone::kPlain, "", text);
+      line(Tone::kPlain, "", escaped(text));
     }
   }
   if (speech.bar) draw(*speech.bar);
@@ -432,7 +432,7 @@ void Console::on_event(const Event& event) {
 
 void Console::note(std::string_view text) {
   const std::lock_guard lock(mutex_);
-  if (!manner_.quiet) line(Tone::kPlain, "", text);
+  if (!manner_.quiet) line(Tone::kPlain, "", escaped(text));
 }
 
 void Console::speak_up() {
@@ -445,24 +445,28 @@ void Console::speak_up() {
 
 void Console::failure(std::string_view text) {
   const std::lock_guard lock(mutex_);
-  line(Tone::kPlain, "", text);
+  line(Tone::kPlain, "", escaped(text));
 }
 
 void Console::error(const Error& error) {
   const std::lock_guard lock(mutex_);
-  line(Tone::kError, "error: ", describe(error));
+  // A manifest's mistakes stand each on a line; what is told of anything else is one.
+  const std::string text = describe(error);
+  line(Tone::kError,
+       "error: ", error.code == ErrorCode::kUsage ? escaped_lines(text) : escaped(text));
   if (error.retry_after) {
     line(Tone::kHint, "hint: ",
          fmt::format("run the same command again in {}", duration_text(*error.retry_after)));
   } else if (const std::string_view remedy = hint(error); !remedy.empty()) {
-    line(Tone::kHint, "hint: ", remedy);
+    line(Tone::kHint, "hint: ", escaped(remedy));
   }
 }
 
 void Console::error_line(const Error& error, std::string_view who) {
   const std::lock_guard lock(mutex_);
   const std::string text = describe(error);
-  line(Tone::kError, "error: ", fmt::format("{}: {}", who, text.substr(0, text.find('\n'))));
+  line(Tone::kError,
+       "error: ", escaped(fmt::format("{}: {}", who, text.substr(0, text.find('\n')))));
 }
 
 void Console::line(Tone tone, std::string_view label, std::string_view text) {
@@ -477,7 +481,8 @@ void Console::line(Tone tone, std::string_view label, std::string_view text) {
   } else {
     out += label;
   }
-  out += escaped_lines(text) + "\n";
+  out += text;
+  out += '\n';
   (void)write_soon(fd_, out, tone == Tone::kError ? kErrorPatience : kLinePatience);
 }
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/environment.h"
+#include "base/printable.h"
 
 namespace fvprefetch::cli {
 namespace {
@@ -81,7 +82,7 @@ std::string planned_entry_text(const PlannedEntry& entry, bool all_files) {
   const Totals totals = totals_of(entry);
   std::string out = fmt::format("{}: {}", entry.name, state_words(entry.state));
   if (entry.error) {
-    out += ": " + describe(*entry.error);
+    out += ": " + escaped(describe(*entry.error));
   } else if (totals.missing_files > 0) {
     out += ", " + missing_text(totals) + " to fetch";
     if (entry.bytes_partial > 0) {
@@ -92,19 +93,19 @@ std::string planned_entry_text(const PlannedEntry& entry, bool all_files) {
                        bytes_text(totals.bytes));
   }
   if (!entry.holder.empty()) out += ", by " + entry.holder;
-  out += fmt::format("\n  from  {}\n", source_text(entry));
+  out += fmt::format("\n  from  {}\n", escaped(source_text(entry)));
   if (!entry.path.empty()) {
     const bool unpacked = entry.kind == EntryKind::kArchive;
-    out += fmt::format("  to    {}{}\n", entry.path, unpacked ? ", unpacked" : "");
+    out += fmt::format("  to    {}{}\n", escaped(entry.path), unpacked ? ", unpacked" : "");
   }
   for (const PlannedFile& file : entry.files) {
     if (file.present && !all_files) continue;
     const std::string size = file.size ? bytes_text(*file.size) : "size unknown";
     if (file.present) {
-      out += fmt::format("  have  {}, {}\n", file.path, size);
+      out += fmt::format("  have  {}, {}\n", escaped(file.path), size);
     } else {
-      out += fmt::format("  get   {}, {}, {}, digest: {}\n", file.path, size, file.url,
-                         file.digest_rule);
+      out += fmt::format("  get   {}, {}, {}, digest: {}\n", escaped(file.path), size,
+                         escaped(file.url), file.digest_rule);
     }
   }
   return out;
@@ -188,7 +189,7 @@ std::string verified_file_text(const VerifiedFile& file) {
     out += ", " + bytes_text(file.actual_size ? *file.actual_size : *file.size);
   }
   if (!file.note.empty()) out += ", " + file.note;
-  return out + "\n";
+  return escaped(out) + "\n";
 }
 
 // Names and states one below the other.
@@ -205,7 +206,7 @@ class Columns {
                                  std::string_view detail) const {
     std::string line = fmt::format("{:<{}}  {:<{}}  {}", name, name_, state, state_, detail);
     line.erase(line.find_last_not_of(' ') + 1);
-    return line + "\n";
+    return escaped(line) + "\n";
   }
 
  private:

@@ -73,6 +73,8 @@ const Broken kBroken[] = {
     {"later_version", R"({"version": 2, "id": "x", "files": []})"},
     {"version_of_another_type", R"({"version": "1", "id": "x", "files": []})"},
     {"no_id", R"({"version": 1, "files": []})"},
+    {"words_for_a_digest",
+     R"({"version": 1, "id": "x", "files": [{"path": "a", "size": 1, "sha256": "x\ny"}]})"},
     {"no_files", R"({"version": 1, "id": "x"})"},
     {"files_of_another_type", R"({"version": 1, "id": "x", "files": {}})"},
     {"file_of_another_type", R"({"version": 1, "id": "x", "files": ["a"]})"},

@@ -313,6 +313,21 @@ TEST_F(ConsoleTest, AnErrorIsFollowedByItsHintEvenWhenQuiet) {
   EXPECT_EQ(read_all(), "fvprefetch: error: no manifest\nhint: give one\n");
 }
 
+TEST_F(ConsoleTest, ForeignWordsBeginNoLine) {
+  {
+    Console console(writer.get(), {}, {}, clock);
+    console.note("a\nb");
+    console.failure("a\nb");
+    console.on_event(Warned{"e", "a\nb"});
+    console.error(fail(ErrorCode::kPermission, "a\nb", "c\nd").value());
+    console.error(fail(ErrorCode::kUsage, "m.json:1:1: a\nm.json:2:1: b", "c").value());
+  }
+  EXPECT_EQ(read_all(),
+            "fvprefetch: a\\nb\nfvprefetch: a\\nb\nfvprefetch: warning: `e`: a\\nb\n"
+            "fvprefetch: error: a\\nb\nhint: c\\nd\n"
+            "fvprefetch: error: m.json:1:1: a\nm.json:2:1: b\nhint: c\n");
+}
+
 TEST_F(ConsoleTest, TheBarIsTakenAwayBeforeALineAndAtTheEnd) {
   {
     Console console(writer.get(), {true, false}, {ProgressStyle::kBar, false, false}, clock);
