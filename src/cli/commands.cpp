@@ -1,15 +1,20 @@
 #include "cli/commands.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <system_error>
 #include <utility>
 
@@ -442,32 +447,93 @@ int inspect(const Invocation& call, Alone& alone) {
   return tell_plan(done ? *done : Plan{{}, done.error()}, call, console);
 }
 
-// Where `lock` writes; "-" is stdout.
-std::string output_of(const Invocation& call) {
-  return call.output.empty() ? lock_path(call.target) : call.output;
+// A reader finds the old file or the new one, whole; an old one hands its mode on.
+Status replace_whole(const std::string& path, std::string_view text,
+                     const std::optional<posix::FileInfo>& before) {
+  const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+  const std::string temp =
+      posix::parent(path) + "/." + name + "." + posix::random_tag() + ".fvprefetch-part";
+  const auto write = [&]() -> Status {
+    FVP_TRY(posix::Fd fd, posix::create_private(temp));
+    if (before) (void)::fchmod(fd.get(), before->mode);  // best effort: else it has a new file's
+    FVP_CHECK_OK(posix::write_at(fd, 0, std::as_bytes(std::span(text)), temp));
+    FVP_CHECK_OK(posix::publish(std::move(fd), temp, path));
+    return {};
+  };
+  Status written = write();
+  if (written) return written;
+  (void)posix::remove_file(temp);  // best effort: the error that matters is the first one
+  std::string& hint = written.error().hint;
+  if (hint.empty()) hint = "say where to write with --output FILE";
+  return written;
 }
 
-// A reader finds the old file or the new one, whole.
+// A device, or a FIFO, whose reader may still come.
+Status write_through(const std::string& path, std::string_view text) {
+  constexpr auto kPause = std::chrono::milliseconds(100);
+  for (;;) {
+    const posix::Fd fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    if (fd) return write_results(fd.get(), text, stop_of_commands);
+    const int number = errno;
+    std::error_code ignored;
+    if (number == ENXIO && !std::filesystem::is_fifo(path, ignored)) {
+      return fail(ErrorCode::kUsage, "`" + path + "` is a socket, expected a file to write",
+                  "say which with --output FILE");
+    }
+    if (number != ENXIO) {
+      return fail(posix::errno_error(number, "write to", path));
+    }
+    if (stop_of_commands) {
+      if (auto stop = stop_of_commands()) return fail(*std::move(stop));
+    }
+    real_clock().sleep_until(real_clock().now() + kPause, {});
+  }
+}
+
+// The descriptor of ours that `path` is a name of (/dev/stdout), maybe by links.
+std::optional<int> descriptor_named(std::string path) {
+  constexpr int kMostLinks = 40;
+  for (int i = 0; i < kMostLinks; ++i) {
+    if (path == "/dev/stdout") return STDOUT_FILENO;
+    if (path == "/dev/stderr") return STDERR_FILENO;
+    for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+      int number = -1;
+      const char* const end = path.data() + path.size();
+      if (path.starts_with(folder) &&
+          std::from_chars(path.data() + folder.size(), end, number).ptr == end) {
+        return number;
+      }
+    }
+    const auto target = posix::read_link(path);
+    if (!target) break;
+    path = target->starts_with('/') ? *target : posix::parent(path) + "/" + *target;
+  }
+  return std::nullopt;
+}
+
 Status write_whole(const std::string& path, std::string_view text) {
+  if (const auto number = descriptor_named(path)) {
+    return write_results(*number, text, stop_of_commands);
+  }
   FVP_TRY(const auto there, posix::stat(path));
   if (there && there->directory) {
     return fail(ErrorCode::kUsage, "`" + path + "` is a directory, expected a file to write",
                 "say which with --output FILE");
   }
-  if (!posix::exists(posix::parent(path))) {  // a name that was mistyped is no wish for a folder
-    return fail(ErrorCode::kNotFound, "there is no folder " + posix::parent(path),
+  if (there && !there->regular) return write_through(path, text);
+  // A link stays, and what it leads to is replaced.
+  const std::string real = posix::is_link(path) ? posix::real_path(path) : path;
+  if (!posix::exists(posix::parent(real))) {  // a name that was mistyped is no wish for a folder
+    return fail(ErrorCode::kNotFound, "there is no folder " + posix::parent(real),
                 "say where to write with --output FILE");
   }
-  const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
-  const std::string temp =
-      posix::parent(path) + "/." + name + "." + posix::random_tag() + ".fvprefetch-part";
-  Status written = posix::publish_text(temp, path, text);
-  if (!written) {
-    (void)posix::remove_file(temp);  // best effort: the error that matters is the first one
-    std::string& hint = written.error().hint;
-    if (hint.empty()) hint = "say where to write with --output FILE";
-  }
-  return written;
+  return replace_whole(real, text, there);
+}
+
+// Where `lock` writes; "-" is stdout.
+std::string output_of(const Invocation& call) {
+  if (call.output.empty()) return lock_path(call.target);
+  return descriptor_named(call.output) == STDOUT_FILENO ? "-" : call.output;
 }
 
 // `lock`.
@@ -540,15 +606,29 @@ int run_alone(const Invocation& call, const EnvironmentLookup& env) {
   return end_of(std::move(alone), code);
 }
 
+// Read once: it may be a pipe. nullopt: none is given.
+Result<std::optional<Manifest>> manifest_of_exports(const Invocation& call) {
+  if (call.target.empty()) return std::nullopt;
+  FVP_TRY(Manifest manifest, manifest_of(call));
+  return manifest;
+}
+
 // What `env` prints and `exec` sets. A mistake in the manifest had better show here than in the
 // job.
-Result<StagedVariables> exports_of(const Invocation& call, const EnvironmentLookup& env) {
-  if (call.target.empty()) return StagedVariables{job_variables(env, call.options), {}};
-  FVP_TRY(const Manifest manifest, manifest_of(call));
-  if (call.options.stage.empty()) return StagedVariables{job_variables(env, call.options), {}};
-  Options options = call.options;
+Result<StagedVariables> exports_of(const std::optional<Manifest>& manifest, const Invocation& call,
+                                   const EnvironmentLookup& env) {
+  const Options& given = call.options;
+  if (const Status here = posix::check_working_directory(); !here) {
+    for (const std::string& path : {environment::eval_cache(env, given.cache_dir),
+                                    environment::hub_cache(env, given.hf_cache_dir),
+                                    environment::torch_home(env).value_or("/")}) {
+      if (!path.starts_with('/')) return fail(here.error());
+    }
+  }
+  if (!manifest || given.stage.empty()) return StagedVariables{job_variables(env, given), {}};
+  Options options = given;
   options.environment = env;
-  return staged_variables(manifest, env, options);
+  return staged_variables(*manifest, env, options);
 }
 
 void tell_notices(const StagedVariables& exports, const Invocation& call, Console& console) {
@@ -559,7 +639,9 @@ void tell_notices(const StagedVariables& exports, const Invocation& call, Consol
 // `env`: as everywhere, of the ranks that the launcher has started only the first prints.
 int exports(const Invocation& call, const EnvironmentLookup& env) {
   Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
-  const auto found = exports_of(call, env);
+  const auto manifest = manifest_of_exports(call);
+  if (!manifest) return refuse(manifest.error(), call.json, env, call.print);
+  const auto found = exports_of(*manifest, call, env);
   if (!found) return refuse(found.error(), call.json, env, call.print);
   const Launch launch = launch_without_mpi(env);
   if (!prints_results(call.print, launch, is_first_rank(launch))) return 0;
@@ -574,13 +656,13 @@ int exports(const Invocation& call, const EnvironmentLookup& env) {
 
 // What the program will find in the shared caches and may not open. What is missing there it may
 // not even want.
-Status may_open_all(const Invocation& call, const EnvironmentLookup& env) {
-  if (call.target.empty() || !call.options.stage.empty()) return {};
-  FVP_TRY(const Manifest manifest, manifest_of(call));
+Status may_open_all(const std::optional<Manifest>& manifest, const Invocation& call,
+                    const EnvironmentLookup& env) {
+  if (!manifest || !call.options.stage.empty()) return {};
   Options options = call.options;
   options.environment = env;
   options.offline = true;
-  const Plan there = status(manifest, options);
+  const Plan there = status(*manifest, options);
   if (there.error && there.error->code == ErrorCode::kPermission) return fail(*there.error);
   return {};
 }
@@ -589,7 +671,9 @@ Status may_open_all(const Invocation& call, const EnvironmentLookup& env) {
 int execute(const Invocation& call, const EnvironmentLookup& env) {
   constexpr int kCannotRun = 126;
   constexpr int kNotFound = 127;
-  const auto found = exports_of(call, env);
+  const auto manifest = manifest_of_exports(call);
+  if (!manifest) return refuse(manifest.error(), /*json=*/false, env);
+  const auto found = exports_of(*manifest, call, env);
   if (!found) return refuse(found.error(), /*json=*/false, env);
   {
     Console console(STDERR_FILENO, probe_terminal(STDERR_FILENO, env), {}, real_clock());
@@ -597,7 +681,7 @@ int execute(const Invocation& call, const EnvironmentLookup& env) {
     // Nodes may differ in what they have; the processes of one node do not.
     if (launch.local_rank.value_or(launch.rank.value_or(0)) == 0) {
       tell_notices(*found, call, console);
-      const Status open = may_open_all(call, env);
+      const Status open = may_open_all(*manifest, call, env);
       if (!open) return refuse(open.error(), /*json=*/false, env);
     }
   }

@@ -111,7 +111,16 @@ Result<std::string> read_manifest_text(const std::string& path, const InputWait&
       return fail(ErrorCode::kNotFound, "manifest `" + printable(path) + "` does not exist",
                   "give the path of a JSON manifest, or - for standard input");
     }
-    return fail(posix::errno_error(number, "open", path));
+    if (number == ENXIO) {
+      return fail(ErrorCode::kUsage, "`" + printable(path) + "` is a socket, expected a manifest");
+    }
+    Error error = posix::errno_error(number, "open", path);
+    if (error.code == ErrorCode::kPermission) {
+      error.hint = "ask its owner for the right to read it (chmod +r, a folder +x)";
+    } else if (error.code == ErrorCode::kUsage) {
+      error.hint = "give the path of a JSON manifest, or - for standard input";
+    }
+    return fail(std::move(error));
   }
   return read_all(fd.get(), path, /*to_end=*/true, wait);
 }

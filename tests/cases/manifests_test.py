@@ -8,8 +8,12 @@ import os
 import pty
 import random
 import resource
+import shutil
 import signal
+import socket
+import stat
 import subprocess
+import time
 
 import cases
 import harness
@@ -143,6 +147,185 @@ class Words(cases.Cases):
         os.close(main)
         self.case("foreign words", "a path on a terminal", "shown", "shown" if is_shown(shown) else f"raw: {shown!r}")
         self.assertIn(b"fvprefetch-part", shown)
+
+
+class Lines(cases.Cases):
+    """Foreign words never begin a line of their own."""
+
+    FAKE = "x\nfvprefetch: error: FAKE"
+
+    def check(self, name, done, code):
+        lines = (done.stderr + done.stdout).splitlines()
+        forged = any(line.startswith("fvprefetch: error: FAKE") for line in lines)
+        self.case("foreign lines", name, f"exit {code}, none", f"exit {done.returncode}, {'forged' if forged else 'none'}")
+
+    def test_variables(self):
+        for name in ("FVPREFETCH_LOCK", "FVPREFETCH_STAGE", "FVPREFETCH_PROGRESS", "FVPREFETCH_RETRIES"):
+            self.check(name, self.fvp("doctor", env={name: self.FAKE}), 2)
+        self.check("an option", self.fvp("ensure", "org/model", "--limit-rate", self.FAKE), 2)
+        long = {"FASTVIDEO_EVAL_CACHE": "/" + self.FAKE * 200}
+        self.check("a path that cannot be", self.fvp("ensure", self.hub.file_url("w"), env=long), 2)
+
+    def test_names_in_a_cache(self):
+        closed = self.eval_cache / "models" / self.FAKE
+        closed.mkdir(parents=True)
+        os.chmod(self.dir, 0o755)
+        closed.chmod(0)
+        argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", self.command(), "prune"]
+        self.check("a folder that prune may not list", self.run_command(argv), 10)
+
+    def test_a_receipt(self):
+        self.hub.put("files/w.bin", b"\x80weights" * 10)
+        manifest = self.manifest([{"name": "w.bin", "source": self.hub.file_url("w.bin")}])
+        self.assert_ok(self.fvp(manifest))
+        (receipt,) = (self.eval_cache / ".fvprefetch/receipts").iterdir()
+        told = json.loads(receipt.read_text())
+        told["files"][0]["sha256"] = self.FAKE
+        receipt.write_text(json.dumps(told))
+        self.check("a digest of a receipt", self.fvp("verify", manifest), 0)
+
+    def test_mistakes_of_a_manifest_stand_each_on_a_line(self):
+        done = self.fvp(self.manifest([{"name": "a", "source": 1}, {"name": "b", "source": 2}]))
+        self.assertEqual(sum("/entries/" in line for line in done.stderr.splitlines()), 2, done.stderr)
+
+
+class Outputs(cases.Cases):
+    """`lock --output` to what is no regular file."""
+
+    def setUp(self):
+        super().setUp()
+        self.hub.put("files/w.bin", b"\x80weights" * 10)
+        self.path = self.manifest([{"name": "w.bin", "source": self.hub.file_url("w.bin")}])
+        self.assert_ok(self.fvp(self.path))
+
+    def lock(self, output, **kwargs):
+        return self.fvp("lock", self.path, "--output", output, **kwargs)
+
+    def seen_lock(self, done, text, kept):
+        return f"exit {done.returncode}, {'a manifest' if 'sha256' in text else 'nothing'}, {'kept' if kept else 'replaced'}"
+
+    def test_a_device(self):
+        device = self.dir / "null"
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        done = self.lock(device)
+        kept = stat.S_ISCHR(device.lstat().st_mode)
+        self.case("lock --output", "a device", "exit 0, nothing, kept", self.seen_lock(done, "", kept))
+
+    def test_a_fifo(self):
+        fifo = self.dir / "fifo"
+        os.mkfifo(fifo)
+        with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader:
+            try:
+                done = self.lock(fifo)
+                kept = stat.S_ISFIFO(fifo.lstat().st_mode)
+                text = reader.communicate(timeout=10)[0] if kept else ""
+            finally:
+                reader.kill()
+        self.case("lock --output", "a FIFO", "exit 0, a manifest, kept", self.seen_lock(done, text, kept))
+
+    def test_a_socket(self):
+        path = self.dir / "socket"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            done = self.lock(path)
+        kept = stat.S_ISSOCK(path.lstat().st_mode)
+        self.case("lock --output", "a socket", "exit 2, nothing, kept", self.seen_lock(done, "", kept))
+
+    def test_names_of_descriptors(self):
+        for name in ("/proc/self/fd/1", "/dev/fd/1"):
+            link = self.dir / f"link-{len(name)}"
+            link.symlink_to(name)
+            done = self.lock(link)
+            self.case("lock --output", f"a link to {name}", "exit 0, a manifest, kept", self.seen_lock(done, done.stdout, link.is_symlink()))
+        with open(self.dir / "third", "w+") as third:
+            done = self.lock(f"/dev/fd/{third.fileno()}", pass_fds=[third.fileno()])
+            third.seek(0)
+            self.case("lock --output", "a further descriptor", "exit 0, a manifest, kept", self.seen_lock(done, third.read(), True))
+
+    def test_a_link_to_a_file(self):
+        real = self.dir / "real.json"
+        real.write_text("{}")
+        real.chmod(0o640)
+        link = self.dir / "link.json"
+        link.symlink_to(real.name)
+        done = self.lock(link)
+        seen = self.seen_lock(done, real.read_text(), link.is_symlink()) + f", {stat.S_IMODE(real.stat().st_mode):o}"
+        self.case("lock --output", "a link to a file", "exit 0, a manifest, kept, 640", seen)
+
+    def test_a_folder_that_takes_no_files(self):
+        done = self.lock("/proc/x")
+        self.case("lock --output", "/proc/x", "exit 10", self.seen(done))
+        self.assertNotIn("spelling", done.stderr)
+
+
+class Once(cases.Cases):
+    """What can be read once is read once."""
+
+    def test_exec_and_a_manifest_from_a_pipe(self):
+        self.hub.put("files/w.bin", b"\x80weights" * 10)
+        path = self.manifest([{"name": "w.bin", "source": self.hub.file_url("w.bin")}])
+        self.assert_ok(self.fvp(path))
+        with open(path) as text:
+            done = self.fvp("exec", "-", "--", "echo", "ran", stdin=text)
+        self.case("read once", "exec -", "exit 0, ran", f"exit {done.returncode}, {done.stdout.strip()}")
+        for verb, words in {"exec": ["--", "echo", "ran"], "env": []}.items():
+            read, write = os.pipe()
+            os.write(write, open(path, "rb").read())
+            os.close(write)
+            done = self.fvp(verb, f"/dev/fd/{read}", *words, pass_fds=[read])
+            os.close(read)
+            self.case("read once", f"{verb} <(...)", "exit 0", self.seen(done))
+
+    def test_a_socket(self):
+        path = self.dir / "socket"
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            self.case("read once", "a manifest that is a socket", "exit 2", self.seen(self.fvp(path)))
+
+
+class Gone(cases.Cases):
+    """Folders that are not there any more, or take nothing. Nobody has misspelt anything."""
+
+    def told(self, done, word):
+        return f"exit {done.returncode}" + ("" if word in done.stderr else f", without {word}: {done.stderr[-300:]}") + (
+            ", spelling" if "spelling" in done.stderr else "") + (", taken over" if "taken over" in done.stderr else "")  # fmt: skip
+
+    def test_the_working_directory(self):
+        self.hub.put("files/w.bin", b"\x80weights" * 10)
+        path = self.manifest([{"name": "w.bin", "source": self.hub.file_url("w.bin")}])
+        argv = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", self.command()]
+        for words in (["env"], ["exec", path, "--", "true"], [path], ["ensure", self.hub.file_url("w.bin")]):
+            done = self.run_command([*argv, *words], {"FASTVIDEO_EVAL_CACHE": "rel"})
+            if "--cache-dir" not in words and words[0] in ("env", "exec"):
+                self.case("gone", f"working directory, {words[0]}", "exit 10", self.told(done, "working directory"))
+            done = self.run_command([*argv, *words[:2], "--cache-dir", "rel", *words[2:]])
+            name = words[0] if words[0] != path else "fetch"
+            self.case("gone", f"working directory, {name} --cache-dir", "exit 10", self.told(done, "working directory"))
+
+    def test_a_cache_that_takes_no_files(self):
+        self.hub.put("files/w.bin", b"\x80weights" * 10)
+        done = self.fvp("ensure", self.hub.file_url("w.bin"), "--cache-dir", "/proc/x")
+        self.case("gone", "/proc/x", "exit 10", self.told(done, "/proc"))
+
+    def test_while_it_is_written(self):
+        data = random.Random(5).randbytes(200_000)
+        for name, gone in {
+            "the cache": lambda: shutil.rmtree(self.eval_cache),
+            "its models": lambda: shutil.rmtree(self.eval_cache / "models"),
+            "the partial": lambda: [p.unlink() for p in self.eval_cache.rglob("*.fvprefetch-part")],
+        }.items():
+            def answer(asked, gone=gone):
+                if asked.range() and asked.range()[0]:
+                    first = asked.range()[0]
+                    told = {"ETag": '"1"', "Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
+                    return cases.Answer(206, told, data[first:])
+                first = cases.Answer(200, {"ETag": '"1"'}, data, cut=100_000)
+                first.sent = lambda: (time.sleep(0.3), gone())
+                return first
+
+            site = self.site(answer)
+            done = self.fvp("ensure", site.url + "/w.bin", "--connections", "1")
+            self.case("gone", f"{name}, while it is written", "exit 10", self.told(done, "gone"))
 
 
 class Held:
@@ -452,6 +635,28 @@ class MayNotLook(cases.Cases):
                 self.case("may not look", f"{name}: the rest is removed", False, gone.exists())
 
 
+    def as_nobody(self, *args):
+        return self.run_command(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", self.command(), *map(str, args)])
+
+    def test_prune_with_a_manifest(self):
+        os.chmod(self.dir, 0o755)
+        path = self.manifest([{"name": "m", "source": "org/m"}])
+        (self.hf_cache / "models--org--m/blobs").mkdir(parents=True)
+        for mode in (0, 0o700, 0o744):
+            self.hf_cache.chmod(mode)
+            done = self.as_nobody("prune", path)
+            self.case("may not look", f"prune MANIFEST, Hub cache {mode:o}", "exit 10", self.seen(done))
+
+    def test_caches_that_cannot_be(self):
+        (self.dir / "file").write_text("")
+        path = self.manifest([{"name": "m", "source": "org/m"}])
+        for name, cache in {"a file": self.dir / "file", "below a file": self.dir / "file/x", "a long name": "/" + "x" * 300}.items():
+            for option in ("--cache-dir", "--hf-cache-dir"):
+                for words in ([], [path]):
+                    done = self.fvp("prune", *words, option, cache)
+                    self.case("may not look", f"prune {'MANIFEST ' if words else ''}{option}: {name}", "exit 2", self.seen(done))
+
+
 class Limits(cases.Cases):
     """A limit that is too small has a message of its own, and no run ends by a signal or with 1."""
 
@@ -510,6 +715,33 @@ class Limits(cases.Cases):
                 ends[most] = f"{done.returncode}: {done.stderr}"
         wrong = {most: end for most, end in ends.items() if end not in (0, 9, 127)}  # 127: the loader itself
         self.case("limits", "ulimit -n of 4 to 39", {}, wrong)
+
+    def test_memory(self):
+        path = self.entries(1000)
+        wrong = {}
+        for most in range(60, 200, 10):
+            for words in ([path], ["status", path], ["plan", path]):
+                done = self.limited(resource.RLIMIT_AS, most << 20, *words)
+                if done.returncode not in (0, 9, 127) or "report it" in done.stderr or (done.returncode == 9 and "ulimit" not in done.stderr):
+                    wrong[most, words[0]] = f"{done.returncode}: {done.stderr}"
+        self.case("limits", "ulimit -v of 60 to 190 MiB", {}, wrong)
+
+    def test_doctor_and_file_sizes(self):
+        for limit in (0, 1000):
+            done = self.limited(resource.RLIMIT_FSIZE, limit, "doctor")
+            self.case("limits", f"doctor, ulimit -f of {limit} bytes", "exit 9, told", self.seen(done) + (", told" if "ulimit -f" in done.stderr else ""))
+
+    def test_doctor_without_threads(self):
+        os.chmod(self.dir, 0o777)
+        for cache in (self.eval_cache, self.hf_cache):
+            cache.mkdir()
+            cache.chmod(0o777)
+        wrong = {}
+        for most in (1, 2, 3):
+            done = self.run_command(["prlimit", f"--nproc={most}", "setpriv", "--reuid=64322", "--regid=64322", "--clear-groups", self.command(), "doctor"])
+            if done.returncode not in (0, 9) or "does not answer" in done.stderr:
+                wrong[most] = f"{done.returncode}: {done.stderr}"
+        self.case("limits", "doctor, ulimit -u of 1 to 3", {}, wrong)
 
     def test_processes(self):
         """RLIMIT_NPROC does not hold for root."""
