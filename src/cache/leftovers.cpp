@@ -167,7 +167,9 @@ void add_probes(const std::string& directory, Leftovers& into) {
 }  // namespace
 
 void find_leftovers(const layout::HubRepo& repo, Leftovers& into) {
-  if (!is_plain_directory(repo.directory())) return;
+  const auto info = posix::lstat(repo.directory());
+  if (!info) return into.unseen.push_back(info.error());
+  if (!*info || !(*info)->directory) return;
   const Folders folders = folders_of(repo);
   std::set<std::pair<std::string, std::string>> seen;  // blob and tag
   const auto add = [&](std::string_view blob, std::string_view tag) {

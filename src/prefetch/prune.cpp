@@ -30,6 +30,7 @@ class Pruner {
     const std::string eval = session_.eval_cache();
     const std::optional<std::string> torch = environment::torch_home(env);
     Leftovers found;
+    for (const std::string& cache : {eval, hub}) check_cache(cache, found);
     find_url_leftovers(eval, session_.stop_check(), found);
     if (torch && !is_same(*torch, eval)) {
       find_url_leftovers(*torch, session_.stop_check(), found);
@@ -41,6 +42,8 @@ class Pruner {
   Result<Pruning> of(const Manifest& manifest) {
     Leftovers found;
     std::set<std::string> seen;  // what several entries have in common
+    check_cache(session_.eval_cache(), found);
+    check_cache(environment::hub_cache(session_.env(), session_.options().hf_cache_dir), found);
     for (const Entry& entry : manifest.entries) {
       FVP_CHECK_OK(validate(entry));
       const Result<Source> source = resolve(entry, session_.env(), session_.eval_cache());
@@ -74,6 +77,19 @@ class Pruner {
 
   [[nodiscard]] bool dry_run() const { return session_.options().dry_run; }
 
+  /// What is no folder, or cannot be one, is no clean cache either.
+  static void check_cache(const std::string& root, Leftovers& into) {
+    const auto info = posix::stat(root);
+    if (!info) return into.unseen.push_back(info.error());
+    const std::string there = *info ? root : posix::existing_part(root);
+    const auto above = posix::stat(there);
+    if (!above || !*above || (*above)->directory) return;
+    into.unseen.push_back(fail(ErrorCode::kUsage, there + " is no directory, where a cache is",
+                               "check --cache-dir (FASTVIDEO_EVAL_CACHE) and --hf-cache-dir "
+                               "(HF_HUB_CACHE)")
+                              .value());
+  }
+
   [[nodiscard]] static bool is_same(const std::string& one, const std::string& other) {
     const auto a = posix::stat(one);
     const auto b = posix::stat(other);
@@ -92,7 +108,9 @@ class Pruner {
     if (!done_.error) done_.error = session_.must_stop();
     // What it may not see it may not call clean.
     for (const Error& warning : done_.warnings) {
-      if (warning.code == ErrorCode::kPermission) set_error(warning);
+      const bool unseen =
+          warning.code == ErrorCode::kPermission || warning.code == ErrorCode::kUsage;
+      if (unseen) set_error(warning);
     }
     return std::move(done_);
   }
