@@ -334,6 +334,11 @@ Error errno_error(int number, std::string_view action, std::string_view path) {
       break;
     case ENOTDIR:
     case ENAMETOOLONG:
+      if (is_link(std::string(path))) {  // its text is at fault
+        error.code = ErrorCode::kPermission;
+        error.hint = "it is a link to what cannot be: move it away";
+        break;
+      }
       // Nobody's right or disk is at fault, but the name that somebody gave.
       error.code = ErrorCode::kUsage;
       error.hint =
@@ -575,6 +580,14 @@ Result<std::vector<std::string>> list(const std::string& directory) {
   return names;
 }
 
+namespace {
+
+Error not_regular(const std::string& path) {
+  return fail(ErrorCode::kUsage, escaped(path) + " is no regular file", "move it away").value();
+}
+
+}  // namespace
+
 // A FIFO that somebody left in a shared cache must not hold us up, so nothing waits in open().
 Result<Opened> open_with_info(const std::string& path) {
   Opened file;
@@ -586,9 +599,7 @@ Result<Opened> open_with_info(const std::string& path) {
     return fail(std::move(error));
   }
   FVP_TRY(file.info, stat(file.fd, path));
-  if (!file.info.regular) {
-    return fail(ErrorCode::kUsage, path + " is no regular file", "move it away");
-  }
+  if (!file.info.regular) return fail(not_regular(path));
   return file;
 }
 
@@ -615,6 +626,7 @@ Result<std::optional<std::string>> read_small(const std::string& path, std::uint
   // Looked at first: what is not there is the usual case, and no error.
   FVP_TRY(const auto info, stat(path));
   if (!info) return std::nullopt;
+  if (!info->regular) return fail(not_regular(path));
   const Result<Opened> file = open_with_info(path);
   if (!file && file.error().code == ErrorCode::kNotFound) return std::nullopt;  // removed meanwhile
   if (!file) return fail(file.error());
@@ -835,6 +847,7 @@ Result<Opened> open_ours(const std::string& path, int flags) {
     FVP_TRY(file.info, stat(file.fd, path));
     if (file.info.regular) return file;
   }
+  if (number == EACCES && flags == O_RDONLY) FVP_CHECK_OK(check_readable(path));  // says whose
   const bool other_kind = number == 0 || number == EISDIR || number == ENXIO || number == ENODEV;
   if (!other_kind && number != ELOOP) return fail(errno_error(number, "open", path));
   return fail(ErrorCode::kPermission,

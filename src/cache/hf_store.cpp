@@ -156,9 +156,11 @@ HubStore::HubStore(std::string cache, std::string_view repo_type, std::string_vi
 Result<std::optional<HubStore::Ref>> HubStore::read_ref(const std::string& revision) const {
   if (!layout::safe_revision(revision)) return std::nullopt;
   const std::string path = paths_.ref(revision);
-  FVP_TRY(const auto info, posix::lstat(path));
-  if (!info || !info->regular || info->size > kLargestRef) return std::nullopt;
-  FVP_TRY(const auto text, posix::read_private(path, kLargestRef));
+  // A link to a file is followed: read-only caches are farms of links to another.
+  const auto info = posix::stat(path);
+  if (!info && !posix::is_link(path)) return fail(info.error());
+  if (!info || !*info || !(*info)->regular || (*info)->size > kLargestRef) return std::nullopt;
+  FVP_TRY(const auto text, posix::read_small(path, kLargestRef));
   if (!text) return std::nullopt;
   constexpr std::string_view kSpace = " \t\r\n\v\f";
   const std::size_t first = text->find_first_not_of(kSpace);
@@ -178,7 +180,7 @@ std::string HubStore::ref_time(const std::string& revision) const {
 
 std::optional<std::vector<RepoFile>> HubStore::read_tree(const std::string& commit) const {
   if (!is_commit(commit)) return std::nullopt;
-  const auto text = posix::read_private(paths_.tree(commit));
+  const auto text = posix::read_small(paths_.tree(commit));
   if (!text || !*text) return std::nullopt;
   const Json document = Json::parse(**text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) return std::nullopt;
@@ -327,7 +329,7 @@ Status HubStore::write_absent(const std::string& commit, const std::string& path
   // snapshots/ and refs/ too: scanners fail without them.
   for (const std::string& directory : {paths_.blobs(), paths_.refs(), paths_.temporaries(),
                                        posix::parent(paths_.snapshot(commit))}) {
-    FVP_CHECK_OK(posix::make_directories(directory));
+    FVP_CHECK_OK(posix::make_directories_below(paths_.root(), directory));
   }
   const std::string base = posix::parent(paths_.no_exist(commit));
   std::string folder = commit;
@@ -374,8 +376,8 @@ Status HubStore::write_tree(const std::string& commit, const std::vector<RepoFil
   }
   const std::string path = paths_.tree(commit);
   const std::string temp = paths_.temporary(posix::random_tag());
-  FVP_CHECK_OK(posix::make_directories(posix::parent(path)));
-  FVP_CHECK_OK(posix::make_directories(paths_.temporaries()));
+  FVP_CHECK_OK(posix::make_directories_below(paths_.root(), posix::parent(path)));
+  FVP_CHECK_OK(posix::make_directories_below(paths_.root(), paths_.temporaries()));
   // json.dump(indent=1) of Python: ASCII only. Paths came out of a JSON parser, so they are UTF-8.
   return posix::publish_text(temp, path,
                              document.dump(1, ' ', true, Json::error_handler_t::replace));

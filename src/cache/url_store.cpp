@@ -48,7 +48,7 @@ std::vector<std::string> UrlStore::unfinished(JournalNames& names) const {
 }
 
 Status UrlStore::prepare() const {
-  FVP_CHECK_OK(posix::make_directories(paths_.directory()));
+  FVP_CHECK_OK(posix::make_directories_below(paths_.root(), paths_.directory()));
   for (const std::string& directory :
        {posix::parent(paths_.lock()), posix::parent(paths_.receipt()), paths_.temporaries()}) {
     FVP_CHECK_OK(posix::make_directories_below(paths_.root(), directory));

@@ -79,8 +79,8 @@ FOLDERS = ("empty folder", "folder")
 LINKS = ("link to a private file", "dangling link", "link to itself")
 
 
-class InTheWay(users.Users):
-    """Each thing at each name, as root has made it in a group's cache; a member of the group fetches."""
+class Filled(users.Users):
+    """A group's cache that one of its members has filled."""
 
     def setUp(self):
         super().setUp()
@@ -169,6 +169,10 @@ class InTheWay(users.Users):
         except OSError:
             return None
 
+
+class InTheWay(Filled):
+    """Each thing at each name, as root has made it in a group's cache; a member of the group fetches."""
+
     # What cannot be gone around: nothing is fetched, and it is told by name.
     REFUSED = {
         "lock of a blob": tuple(thing for thing in THINGS if thing != "huge file"),
@@ -212,6 +216,72 @@ class InTheWay(users.Users):
 
     def test_folders(self):
         self.run_places([place for place in self.places if "folder" in place])
+
+
+class SecondNames(Filled):
+    """A second name of a member's private file, at the name of a lock."""
+
+    def test_it_keeps_its_mode(self):
+        private = self.dir / "home/private"
+        private.write_bytes(SECRET)
+        users.owned(private, A, 0o600)
+        for place, path in self.places.items():
+            if not place.startswith("lock"):
+                continue
+            self.renew()
+            path.unlink(missing_ok=True)
+            os.link(private, path)
+            seen = self.came_to(path)
+            status = private.stat()
+            kept = private.read_bytes() == SECRET and status.st_gid == users.PRIMARY
+            seen += f", {stat.S_IMODE(status.st_mode):o}" + ("" if kept else ", changed")
+            self.case("in the way", f"second name of a private file at the {place}", "exit 0, whole, 600", seen)
+
+
+class Farms(Filled):
+    """A cache whose files are links to another's."""
+
+    def test_links_to_files_are_read(self):
+        for cache in (self.eval_cache, self.hf_cache):
+            shutil.rmtree(cache)
+            subprocess.run(["cp", "-as", self.full / cache.name, cache], check=True)
+        done = self.fvp_as(A, self.path, "--offline")
+        seen = self.seen(done, self.pointer, self.weights) + (", told" if "warning" in done.stderr else "")
+        self.case("links to files", "a farm of links, offline", "exit 0, whole", seen)
+
+    def test_each_of_ours_alone(self):
+        for place in ("ref", "tree list", "receipt of a snapshot"):
+            path = self.places[place]
+            moved = self.outside / path.name
+            path.rename(moved)
+            path.symlink_to(moved)
+            done = self.fvp_as(A, self.path, "--offline")
+            seen = self.seen(done, self.pointer, self.weights) + (", told" if "warning" in done.stderr else "")
+            self.case("links to files", f"the {place}", "exit 0, whole", seen)
+            path.unlink()
+            moved.rename(path)
+
+
+class NamesThatCannotBe(Filled):
+    """Found in a cache they are somebody's doing, and no fault of the options."""
+
+    def check(self, name, path):
+        done = self.fvp_as(A, self.path)
+        seen = f"exit {done.returncode}" + (", told" if path.name in done.stderr else ", not told")
+        self.case("in the way", name, "exit 10, told", seen)
+        self.assertNotIn("check --cache-dir", done.stderr)
+
+    def test_a_link_with_too_many_letters(self):
+        path = self.eval_cache / "models/a.bin"
+        path.unlink()
+        path.symlink_to("n" * 300)
+        self.check("a link with 300 letters at a URL file", path)
+
+    def test_a_file_in_the_place_of_a_folder(self):
+        path = self.eval_cache / "models"
+        shutil.rmtree(path)
+        path.write_text("")
+        self.check("a file at the folder of URL files", path)
 
 
 class Partials(users.Users):
