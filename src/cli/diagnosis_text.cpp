@@ -103,6 +103,7 @@ std::string node_text(const ExaminedNode& node) {
   out += row("token", node.token_from.empty() ? "none: gated and private repositories are refused"
                                               : "there is one, from " + node.token_from);
   out += findings_about(node.findings, "token");
+  out += findings_about(node.findings, "limits");
   out += row("endpoint", node.endpoint + (node.offline ? " (offline: nothing is asked)" : ""));
   out += findings_about(node.findings, "endpoint");
   std::string proxies;

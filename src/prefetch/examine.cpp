@@ -1,8 +1,11 @@
 #include "prefetch/examine.h"
 
+#include <sys/resource.h>
+
 #include <array>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/posix.h"
 #include "base/try.h"
 #include "base/url.h"
@@ -185,14 +188,22 @@ Looked look(std::string role, std::string path, Store store, NodeTask task) {
 template <typename Path>
 void examine_directory(ExaminedNode& node, const ExamineOptions& how, const std::string& role,
                        Store store, const Path& path) {
+  const auto begin = real_clock().now();
   auto looked =
       within(how.patience, [=, task = how.task] { return look(role, path(), store, task); });
   if (!looked) {
     looked.emplace();
     looked->directory.role = role;
-    add(looked->findings, Severity::kFailure, role, ErrorCode::kNotVisible,
-        "its file system does not answer for " + std::to_string(how.patience.count()) + " ms",
-        "see whether `ls` of it hangs, too; if so its server is gone");
+    if (real_clock().now() - begin >= how.patience) {
+      add(looked->findings, Severity::kFailure, role, ErrorCode::kNotVisible,
+          "its file system does not answer for " + std::to_string(how.patience.count()) + " ms",
+          "see whether `ls` of it hangs, too; if so its server is gone");
+    } else {
+      add(looked->findings, Severity::kFailure, role, ErrorCode::kNoSpace,
+          "the system gives this process no further thread, or no memory",
+          "raise the limits of processes and memory (`ulimit -u`, `ulimit -v`, or what the job's "
+          "cgroup may have)");
+    }
   }
   node.directories.push_back(std::move(looked->directory));
   for (Finding& finding : looked->findings) node.findings.push_back(std::move(finding));
@@ -211,6 +222,16 @@ void examine_token(ExaminedNode& node, const EnvironmentLookup& env, const Exami
   } else {
     node.token_from = **place;
   }
+}
+
+void examine_limits(ExaminedNode& node, const ExamineOptions& how) {
+  struct ::rlimit limit {};
+  if (how.task != NodeTask::kFetch || ::getrlimit(RLIMIT_FSIZE, &limit) != 0) return;
+  if (limit.rlim_cur == RLIM_INFINITY) return;
+  add(node.findings, limit.rlim_cur < kNoSpace ? Severity::kFailure : Severity::kWarning, "limits",
+      ErrorCode::kNoSpace,
+      "this process may make no file larger than " + std::to_string(limit.rlim_cur) + " bytes",
+      "raise the limit of file sizes (`ulimit -f unlimited`)");
 }
 
 void examine_network(ExaminedNode& node, const EnvironmentLookup& env, const ExamineOptions& how) {
@@ -271,6 +292,7 @@ ExaminedNode examine(const Options& options, const std::string& node_name,
   const auto looked = guard([&]() -> Status {
     node.node = node_name;
     node.offline = options.offline || environment::hub_offline(env);
+    examine_limits(node, how);
     examine_directory(node, how, "eval cache", Store::kFiles,
                       [env, dir = options.cache_dir] { return environment::eval_cache(env, dir); });
     examine_directory(node, how, "Hub cache", Store::kHub, [env, dir = options.hf_cache_dir] {

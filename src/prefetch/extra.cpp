@@ -7,7 +7,7 @@
 
 namespace fvprefetch {
 
-ExtraCaches::ExtraCaches(const Options& options) {
+ExtraCaches::ExtraCaches(const Options& options) : observer_(options.observer) {
   if (options.refresh) return;
   for (const std::string& directory : options.extra_caches) {
     auto cache = std::make_unique<Cache>();
@@ -38,12 +38,28 @@ std::optional<ExtraCaches::Found> ExtraCaches::find(const Entry& entry, Hashing 
     if (survey && hub != nullptr && survey->unlisted() && offline) {
       survey = look_offline(*hub, session, *survey, hashing);
     }
-    if (!survey || survey->need != Survey::Need::kNothing || survey->unchecked) continue;
+    if (!survey || survey->need != Survey::Need::kNothing || survey->unchecked) {
+      tell_useless(entry, survey);
+      continue;
+    }
     survey->wants_receipt = false;
     survey->ref_inexact = false;
     return Found{*std::move(source), *std::move(survey), &session};
   }
   return std::nullopt;
+}
+
+// What is simply not there is no news.
+void ExtraCaches::tell_useless(const Entry& entry, const Result<Survey>& survey) const {
+  if (observer_ == nullptr) return;
+  if (survey) {
+    for (const std::string& why : survey->warnings) {
+      observer_->on_event(Warned{entry.name, "an extra cache is of no use: " + why});
+    }
+  } else if (survey.error().code == ErrorCode::kPermission) {
+    observer_->on_event(
+        Warned{entry.name, "an extra cache is of no use: " + describe(survey.error())});
+  }
 }
 
 }  // namespace fvprefetch

@@ -34,6 +34,9 @@ class ExtraCaches {
     Options options;  ///< before the session, which refers to it
     std::unique_ptr<Session> session;
   };
+  void tell_useless(const Entry& entry, const Result<Survey>& survey) const;
+
+  Observer* observer_;
   std::vector<std::unique_ptr<Cache>> caches_;
 };
 

@@ -720,7 +720,7 @@ class Limits(cases.Cases):
         path = self.entries(1000)
         wrong = {}
         for most in range(60, 200, 10):
-            for words in ([path], ["status", path], ["plan", path]):
+            for words in ([path], ["status", path], ["plan", path], ["doctor"]):
                 done = self.limited(resource.RLIMIT_AS, most << 20, *words)
                 if done.returncode not in (0, 9, 127) or "report it" in done.stderr or (done.returncode == 9 and "ulimit" not in done.stderr):
                     wrong[most, words[0]] = f"{done.returncode}: {done.stderr}"
