@@ -56,7 +56,8 @@ void ExtraCaches::tell_useless(const Entry& entry, const Result<Survey>& survey)
     for (const std::string& why : survey->warnings) {
       observer_->on_event(Warned{entry.name, "an extra cache is of no use: " + why});
     }
-  } else if (survey.error().code == ErrorCode::kPermission) {
+  } else if (survey.error().code == ErrorCode::kPermission ||
+             survey.error().code == ErrorCode::kUsage) {
     observer_->on_event(
         Warned{entry.name, "an extra cache is of no use: " + describe(survey.error())});
   }

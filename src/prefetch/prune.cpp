@@ -84,7 +84,8 @@ class Pruner {
     const std::string there = *info ? root : posix::existing_part(root);
     const auto above = posix::stat(there);
     if (!above || !*above || (*above)->directory) return;
-    into.unseen.push_back(fail(ErrorCode::kUsage, there + " is no directory, where a cache is",
+    into.unseen.push_back(fail(ErrorCode::kUsage,
+                               there + " is not a directory, where a cache is expected",
                                "check --cache-dir (FASTVIDEO_EVAL_CACHE) and --hf-cache-dir "
                                "(HF_HUB_CACHE)")
                               .value());

@@ -255,6 +255,20 @@ class Closed(users.Users):
         after = (tree.stat().st_ino, sorted(os.listdir(tree.parent)))
         self.case("closed to this user", "an unpacked tree stays where it is", before, after)
 
+    def test_an_extra_cache(self):
+        extra = self.dir / "extra"
+        extra.mkdir()
+        shutil.copytree(self.eval_cache, extra / "eval")
+        own = self.dir / "other"
+        self.share(own)
+        path = extra / "eval/models/a.bin"
+        for name, make in {"closed": lambda: path.chmod(0o600), "a FIFO": lambda: (path.unlink(), os.mkfifo(path))}.items():
+            make()
+            shutil.rmtree(own / "models", ignore_errors=True)
+            done = self.fvp_as(B, self.only["url"], "--cache-dir", own, "--extra-cache", extra)
+            seen = f"exit {done.returncode}, " + ("told" if "extra cache" in done.stderr and str(path) in done.stderr else "not told")
+            self.case("closed to this user", f"a file of an extra cache, {name}", "exit 0, told", seen)
+
     def test_what_is_said_of_a_closed_manifest(self):
         os.chmod(self.only["url"], 0o600)
         done = self.fvp_as(B, self.only["url"])
