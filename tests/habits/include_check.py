@@ -3,7 +3,7 @@
     cli -> cluster -> prefetch -> source, cache, transfer -> base      mpi -> cluster
 
 A folder includes what lies below it; never upward, never sideways, except that source/ sees the seam
-transfer/transport.h.
+transfer/transport.h and retry.h.
 """
 
 import re
@@ -22,7 +22,7 @@ BELOW = {
     "cli": {"base", "prefetch", "cluster"},
 }
 # source/manifest_input.h: reading standard input in slices is the command's business as well.
-ALSO = {("source", "transfer/transport.h"), ("cli", "mpi/module.h"), ("cli", "source/manifest_input.h")}
+ALSO = {("source", "transfer/transport.h"), ("source", "transfer/retry.h"), ("cli", "mpi/module.h"), ("cli", "source/manifest_input.h")}
 
 # Library header -> the files that may include it.
 ONLY_IN = {
