@@ -339,6 +339,8 @@ std::optional<std::uint64_t> gguf_end(GgufHeader& header) {
   if (version != 2 && version != 3) return std::nullopt;
   const std::uint64_t tensors = header.number(8);
   const std::uint64_t keys = header.number(8);
+  constexpr std::uint64_t kMostOfEach = 1'000'000;  // more are not believed
+  if (tensors > kMostOfEach || keys > kMostOfEach) return std::nullopt;
   std::uint64_t alignment = 32;
   for (std::uint64_t i = 0; i < keys && !header.ended(); ++i) {
     const bool is_alignment = header.string() == "general.alignment";

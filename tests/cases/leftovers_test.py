@@ -138,6 +138,7 @@ RIGHT = [
     ("torch.bin", pytorch_zip()),
     ("comment.pth", commented_zip(65535)),
     ("whole.gguf", gguf(1000, 4000)),
+    ("unknown.gguf", b"GGUF\x03\0\0\0" + WEIGHTS),
     ("old.pt", old_torch_tar()),
     ("old.keras", hdf5(5000, 5000)),
     ("dumped.npy", WEIGHTS),

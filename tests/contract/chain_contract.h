@@ -62,7 +62,7 @@ struct TestEnd {
 
 TEST_P(ChainContract, GivesEveryTakerOfEveryRankTheWholeStream) {
   on_every_rank([](Collective& ranks) {
-    for (const std::size_t size : {0, 1, 999, 1000, 1001, 50'000}) {
+    for (const std::size_t size : std::vector<std::size_t>{0, 1, 999, 1000, 1001, 50'000}) {
       TestEnd mine(size, 2);
       const auto whole = run_chain(ranks, mine.end, small_frames());
       EXPECT_TRUE(whole.whole);
