@@ -15,8 +15,8 @@ namespace {
 using Held = std::unique_ptr<HeldLock>;
 using std::chrono::milliseconds;
 
-// To say who holds it takes a look at the file system, too: not in shorter waits, nor more often.
-constexpr milliseconds kWorthDescribing{1'000};
+// To say who holds it takes a look at the file system, too: at the first try, and then so often.
+constexpr milliseconds kDescribeEvery{1'000};
 
 // Shared with the thread, which may outlive the lock.
 struct Shared {
@@ -32,8 +32,8 @@ struct Shared {
   std::optional<Result<Held>> result;  // under mutex
   std::uint64_t progress = 0;          // under mutex, as are the others
   std::string kind;
-  std::string holder;  // as last seen; empty: not seen yet
-  Clock::TimePoint describe_after = Clock::TimePoint::clock::now() + kWorthDescribing;  // real time
+  std::string holder;                 // as last seen; empty: not seen yet
+  Clock::TimePoint describe_after{};  // real time
 };
 
 void call(const std::shared_ptr<Shared>& shared) noexcept {
@@ -52,7 +52,7 @@ void call(const std::shared_ptr<Shared>& shared) noexcept {
   const std::unique_lock guard(shared->mutex);
   if (describe) {
     shared->holder = std::move(holder);
-    shared->describe_after = Clock::TimePoint::clock::now() + kWorthDescribing;
+    shared->describe_after = Clock::TimePoint::clock::now() + kDescribeEvery;
   }
   shared->under_way = false;
   shared->progress = progress;

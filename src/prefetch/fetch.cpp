@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "base/try.h"
-#include "cache/layout.h"
 #include "cache/lock.h"
 #include "prefetch/publisher.h"
 #include "prefetch/sweep.h"
@@ -522,9 +521,8 @@ class FetchLoop {
   bool was_overtaken(Slot& slot) {
     const std::unique_ptr<HeldLock>& held = slot.destination->guard.held;
     if (!held || !held->lost()) return false;
-    // It went with its folder, and nobody has taken it.
-    const std::string lock = slot.job.target->destination_lock();
-    if (!posix::exists(lock) && !posix::exists(layout::lease_beside(lock))) return false;
+    // It went with its folder, and no process has taken it.
+    if (!posix::exists(posix::parent(slot.job.target->destination_lock()))) return false;
     session_.emit(Warned{
         name_of(slot), "another process has taken over the lock of " + slot.job.download.spec.path +
                            ", as this one was not heard of for a while (suspended?)"});

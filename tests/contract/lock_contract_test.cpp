@@ -554,7 +554,6 @@ TEST(Answering, WhoHeldItWhenLastSeenIsSaidOfACallThatHangs) {
   const auto lock = make_answering(
       std::make_unique<Scripted>([=] { return *answers ? false : (*hang)(); }), "/nowhere", calls);
   EXPECT_FALSE(lock->knows_holder());
-  // A wait of more than a moment, whose tries say who holds it.
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (!lock->knows_holder() && std::chrono::steady_clock::now() < end) {
     EXPECT_EQ(*lock->try_acquire(), nullptr);
