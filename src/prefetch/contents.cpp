@@ -525,7 +525,7 @@ Result<std::string> fault_of(const Contents& contents, const Asked& asked) {
   const Impostor impostor = sniff(front);
   if (!may_be(impostor, asked.wanted)) {
     if (is_hdf5(asked)) {
-      FVP_TRY(const std::string other, named_hdf5_fault(contents));
+      FVP_TRY(std::string other, named_hdf5_fault(contents));
       if (other.empty()) return other;
     }
     return "is " + describe(impostor, front);
