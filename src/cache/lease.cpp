@@ -466,7 +466,7 @@ class LeaseLock final : public AwaitedLease {
     const posix::FileInfo& there = (*now)->peek.info;
     if (!there.regular && !there.directory) {
       return fail(
-          ErrorCode::kPermission,
+          ErrorCode::kInternal,
           "the lease " + path_ + " is " +
               (there.link ? "a symbolic link, which is not followed" : "not a regular file"),
           "move it away: fvprefetch makes only files and folders there");

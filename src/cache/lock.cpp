@@ -9,7 +9,7 @@ namespace {
 
 // A wait that is over before a person would wonder is not worth a line.
 constexpr std::chrono::seconds kFirstSay{2};
-constexpr std::chrono::seconds kFirstSayOfNobody{10};
+constexpr std::chrono::seconds kFirstSayOfNobody{5};
 constexpr std::chrono::microseconds kShortestInterval{1'000};
 constexpr std::chrono::microseconds kLongestInterval{1'000'000};
 // Whoever waits finds out at the latest after this part of the wait more.

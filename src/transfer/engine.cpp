@@ -150,7 +150,9 @@ struct Engine::Impl {
     const bool doubtful = outcome.status == 403 && !helped;
     const Clock::TimePoint now = clock_.now();
     Error& why = outcome.error;
-    if (file.too_many == kTries || (doubtful && now >= file.ask_by)) {
+    // To ask for the whole was a try, too.
+    const int tries = file.asked_whole() ? kTries - 1 : kTries;
+    if (file.too_many >= tries || (doubtful && now >= file.ask_by)) {
       limits_.erase(file.origin());
       if (!helped && (doubtful || outcome.turned_away)) return false;
       why.hint = "the server may refuse several downloads at once: try --max-active 1" +
@@ -411,7 +413,7 @@ struct Engine::Impl {
         return;
       case Outcome::Kind::kNextAddress:
         if (wait_for_own(id, file, stream, outcome)) return;
-        if (wait_for_fewer(id, file, stream, outcome) || file.ask_whole(stream, outcome)) return;
+        if (file.ask_whole(stream, outcome) || wait_for_fewer(id, file, stream, outcome)) return;
         return give_up_address(id, std::move(outcome.error));
       case Outcome::Kind::kNoRange:  // the last of several that were answered so
         file.one_by_one();
@@ -445,8 +447,8 @@ struct Engine::Impl {
                  outcome.error)) {
           return;
         }
-        if (wait_for_fewer(id, file, stream, outcome)) return;
         if (!once_more && file.ask_whole(stream, outcome)) return;
+        if (wait_for_fewer(id, file, stream, outcome)) return;
         return give_up_address(id, std::move(outcome.error));
       }
     }

@@ -134,6 +134,7 @@ class File {
   void restore_whole();
   /// A server that refused a range is asked for the whole, once; false: it has been, or was now.
   bool ask_whole(const Stream& stream, const Outcome& outcome);
+  [[nodiscard]] bool asked_whole() const { return asked_whole_; }
   /// From now on one stream, and the whole at once.
   void whole_only();
   /// This address has sent a range that it was asked for.

@@ -99,6 +99,8 @@ class Site:
                 pass
 
         class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 128  # of its five a burst of connections would wait a second for the next SYN
+
             def handle_error(server, *_):  # noqa: N805
                 pass  # a client that has had enough ends the connection
 
