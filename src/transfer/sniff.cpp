@@ -156,6 +156,8 @@ bool is_in_a_charset(std::string_view bytes) {
   constexpr std::size_t kLeast = 8;
   constexpr std::size_t kEnough = 256;
   constexpr std::size_t kLongestWord = 20;
+  constexpr char kPickle = '\x80';  // as which every pickle since protocol 2 begins
+  if (bytes.starts_with(kPickle)) return false;
   const auto blanks = static_cast<std::size_t>(std::count_if(
       bytes.begin(), bytes.end(), [](char c) { return kSpace.find(c) != kSpace.npos; }));
   if (bytes.size() < kLeast || blanks * kLongestWord < bytes.size()) return false;
