@@ -11,9 +11,8 @@ namespace {
 
 /// The file that a download manager keeps beside another as long as that is not whole.
 std::string unfinished_by(const std::string& path) {
-  constexpr auto kSuffixes = std::to_array<const char*>(
-      {".aria2", ".st", ".part", ".partial", ".crdownload", ".download", ".opdownload",
-       ".lftp-pget-status", ".dtapart", ".filepart", ".incomplete", ".!qB", ".xltd"});
+  // Each is a look at a name, which a busy file server makes one wait for.
+  constexpr auto kSuffixes = std::to_array<const char*>({".aria2", ".st", ".part", ".crdownload"});
   for (const char* suffix : kSuffixes) {
     const std::string control = path + suffix;
     const auto info = posix::lstat(control);

@@ -300,7 +300,7 @@ class Leftovers(cases.Cases):
         self.assertFalse((self.eval_cache / ".fvprefetch").exists())
 
     def test_a_download_that_another_tool_has_not_ended(self):
-        for suffix in (".aria2", ".st", ".part", ".crdownload", ".lftp-pget-status"):
+        for suffix in (".aria2", ".st", ".part", ".crdownload"):
             name = f"a{suffix[1:]}.pth"
             self.lay(name, WEIGHTS)
             self.lay(name + suffix, b"\0\1")
