@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/try.h"
+#include "cache/layout.h"
 #include "cache/lock.h"
 #include "prefetch/publisher.h"
 #include "prefetch/sweep.h"
@@ -521,15 +522,19 @@ class FetchLoop {
   bool was_overtaken(Slot& slot) {
     const std::unique_ptr<HeldLock>& held = slot.destination->guard.held;
     if (!held || !held->lost()) return false;
-    // It went with its folder, and no process has taken it.
-    if (!posix::exists(posix::parent(slot.job.target->destination_lock()))) return false;
-    session_.emit(Warned{
-        name_of(slot), "another process has taken over the lock of " + slot.job.download.spec.path +
-                           ", as this one was not heard of for a while (suspended?)"});
     Target& target = *slot.job.target;
     posix::look_afresh(posix::parent(target.final_path()));
     const Result<bool> there = target.present();
-    if (!there || !*there) return false;
+    const bool published = there && *there;
+    // Where nobody holds it and nothing was published, it went with its folder.
+    const std::string lock = target.destination_lock();
+    if (!published && !posix::exists(lock) && !posix::exists(layout::lease_beside(lock))) {
+      return false;
+    }
+    session_.emit(Warned{
+        name_of(slot), "another process has taken over the lock of " + slot.job.download.spec.path +
+                           ", as this one was not heard of for a while (suspended?)"});
+    if (!published) return false;
     (void)posix::remove_file(slot.partial.data);  // best effort: it is private
     (void)posix::remove_file(slot.partial.journal);
     slot.outcome.fetched = false;
