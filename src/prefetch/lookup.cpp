@@ -449,12 +449,24 @@ std::string other_source(const Receipt& receipt, const UrlSource& source) {
          " with another query or user; neither is shown, for it may hold a secret)";
 }
 
-std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
+namespace {
+
+/// Of what was fetched to this place, or looked into there, whatever lies there now.
+std::optional<Receipt> kept_receipt(const UrlStore& store) {
   std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
-  const bool fits = receipt && receipt->files.size() == 1 &&
-                    receipt->files.front().size == file.size &&
-                    receipt->files.front().mtime_ns == file.mtime_ns;
-  return fits ? receipt : std::nullopt;
+  return receipt && receipt->files.size() == 1 ? receipt : std::nullopt;
+}
+
+bool describes(const Receipt& receipt, const posix::FileInfo& file) {
+  const ReceiptFile& kept = receipt.files.front();
+  return kept.size == file.size && kept.mtime_ns == file.mtime_ns;
+}
+
+}  // namespace
+
+std::optional<Receipt> url_receipt(const UrlStore& store, const posix::FileInfo& file) {
+  std::optional<Receipt> receipt = kept_receipt(store);
+  return receipt && describes(*receipt, file) ? receipt : std::nullopt;
 }
 
 std::optional<std::string> url_fault(const UrlSource& source, const std::string& path) {
@@ -464,14 +476,6 @@ std::optional<std::string> url_fault(const UrlSource& source, const std::string&
 }
 
 namespace {
-
-/// Of a download into this place, whatever lies there now.
-std::optional<Receipt> receipt_of_fetch(const UrlStore& store) {
-  std::optional<Receipt> receipt = read_receipt(store.paths().receipt());
-  const bool tells =
-      receipt && receipt->files.size() == 1 && !receipt->files.front().sha256.empty();
-  return tells ? receipt : std::nullopt;
-}
 
 /// By its bytes; nullopt: as judge_once().
 Result<std::optional<UrlVerdict>> judge_by_digest(const UrlSource& source, const UrlStore& store,
@@ -500,22 +504,22 @@ Result<std::optional<UrlVerdict>> judge_once(const UrlSource& source, const UrlS
   if (!verdict.info) return verdict;
   const posix::FileInfo& info = *verdict.info;
 
-  const std::optional<Receipt> receipt = url_receipt(store, info);
-  const bool seen_before = receipt && receipt->files.front().sha256.empty();
-  const bool vouched_for = receipt && !seen_before;
+  const std::optional<Receipt> receipt = kept_receipt(store);
+  const bool fits = receipt && describes(*receipt, info);
+  const bool was_fetched = receipt && !receipt->files.front().sha256.empty();
+  const bool seen_before = fits && !was_fetched;
+  const bool vouched_for = fits && was_fetched;
   // Copied or touched since it was fetched: its receipt vouches for no byte, and is kept, since
   // `verify` compares the bytes with it.
-  const std::optional<Receipt> earlier = receipt ? std::nullopt : receipt_of_fetch(store);
-  const bool has_its_size = earlier && earlier->files.front().size == info.size;
-  const Receipt* const fetched = vouched_for ? &*receipt : has_its_size ? &*earlier : nullptr;
-  if (earlier && !has_its_size && !source.file.digest &&
-      earlier->source_key == source_key(source)) {
+  const bool has_its_size = was_fetched && receipt->files.front().size == info.size;
+  const bool from_here = was_fetched && receipt->source_key == source_key(source);
+  if (from_here && !has_its_size && !source.file.digest) {
     verdict.why = "has " + std::to_string(info.size) + " bytes, and " +
-                  std::to_string(earlier->files.front().size) + " were fetched";
+                  std::to_string(receipt->files.front().size) + " were fetched";
     return verdict;
   }
-  if (fetched != nullptr && fetched->source_key != source_key(source)) {
-    verdict.why = "came from " + other_source(*fetched, source);
+  if (has_its_size && !from_here) {
+    verdict.why = "came from " + other_source(*receipt, source);
     if (source.name_is_guessed && !how.refresh && !source.file.digest) {
       return fail(ErrorCode::kUsage,
                   "the file at " + store.paths().path() + " " + verdict.why + ", and the name `" +

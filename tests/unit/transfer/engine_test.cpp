@@ -66,15 +66,18 @@ class EngineTest : public ::testing::Test {
   void make_engine() { engine.emplace(*transport, clock, options, random); }
 
   // Two downloads, of kA and then of `other`, which is asked for while the first one comes.
-  void add_one_that_takes_a_while_and(const std::string& other) {
+  DownloadId add_one_that_takes_a_while_and(const std::string& other,
+                                            milliseconds for_each_byte = milliseconds(100),
+                                            decltype(Download::explain) explain = {}) {
     Answer slow(200);
-    for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
+    for (const char c : kText) slow.pause(for_each_byte).body(std::string(1, c));
     wire.on(kA, slow);
     make_engine();
     engine->add(download());
     Download second = download({other});
     second.partial += "2";
-    engine->add(std::move(second));
+    second.explain = std::move(explain);
+    return engine->add(std::move(second));
   }
 
   // Works until one download is finished.
@@ -332,20 +335,12 @@ TEST_F(EngineTest, TakesARefusalThatStaysForTheFilesOwn) {
 TEST_F(EngineTest, BelievesTheHubsReasonForARefusalWhateverElseRuns) {
   const std::string other = "https://a/other";
   wire.serve(other, [](const auto&) { return Answer(403); });
-  Answer slow(200);
-  for (const char c : kText) slow.pause(milliseconds(100)).body(std::string(1, c));
-  wire.on(kA, slow);
-  make_engine();
-  engine->add(download());
-  Download second = download({other});
-  second.partial += "2";
-  second.explain = [](const Response&) {
+  add_one_that_takes_a_while_and(other, milliseconds(100), [](const Response&) {
     Error error;
     error.code = ErrorCode::kAccess;
     error.reason = "GatedRepo";
     return error;
-  };
-  engine->add(std::move(second));
+  });
   const Finished finished = finish();
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kAccess));
   EXPECT_EQ(finished.requests, 1U);
@@ -355,14 +350,7 @@ TEST_F(EngineTest, BelievesTheHubsReasonForARefusalWhateverElseRuns) {
 TEST_F(EngineTest, ARefusalIsNotTakenForALimitForAsLongAsOthersRun) {
   const std::string other = "https://a/other";
   wire.serve(other, [](const auto&) { return Answer(403); });
-  Answer slow(200);
-  for (const char c : kText) slow.pause(seconds(30)).body(std::string(1, c));
-  wire.on(kA, slow);
-  make_engine();
-  engine->add(download());
-  Download second = download({other});
-  second.partial += "2";
-  const DownloadId id = engine->add(std::move(second));
+  const DownloadId id = add_one_that_takes_a_while_and(other, seconds(30));
   const Finished finished = finish();
   EXPECT_EQ(finished.id, id);
   ASSERT_TRUE(FailsWith(finished.result, ErrorCode::kAccess));
