@@ -6,6 +6,7 @@ kind are what one rule of the program decides.
 """
 
 import http.server
+import socketserver
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -48,8 +49,28 @@ class Asked:
         return int(first), int(last) if last else None
 
 
-class Site:
-    """A server on loopback whose answers `answer(asked)` decides, each on a thread of its own."""
+class Served:
+    """A server on loopback of `handler`, each connection on a thread of its own."""
+
+    def serve(self, handler):
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            request_queue_size = 128  # of its five a burst of connections would wait a second for the next SYN
+
+            def handle_error(server, *_):  # noqa: N805
+                pass  # a client that has had enough ends the connection
+
+        self.server = Server(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Site(Served):
+    """A server whose answers `answer(asked)` decides, each on a thread of its own."""
 
     def __init__(self, answer):
         self.asked = []
@@ -98,19 +119,7 @@ class Site:
             def log_message(handler, *_):  # noqa: N805
                 pass
 
-        class Server(http.server.ThreadingHTTPServer):
-            request_queue_size = 128  # of its five a burst of connections would wait a second for the next SYN
-
-            def handle_error(server, *_):  # noqa: N805
-                pass  # a client that has had enough ends the connection
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        self.serve(Handler)
 
 
 class Cases(harness.EndToEnd):

@@ -34,7 +34,7 @@ def http(status, headers=None, body=b""):
     return "\r\n".join(lines).encode() + body
 
 
-class Wire:
+class Wire(cases.Served):
     """A server that sends the bytes that `answer(asked, running)` gives, slowly, so that more connections pay; for
     None it resets the connection. `running`: requests that are being answered, this one too, as a server counts them
     that notices the end of one `late` seconds later."""
@@ -73,19 +73,7 @@ class Wire:
             with lock:
                 self.running -= 1
 
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-
-            def handle_error(server, *_):  # noqa: N805
-                pass  # a client that has had enough ends the connection
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        self.serve(Handler)
 
 
 class Servers(cases.Cases):
